@@ -1,0 +1,3 @@
+from vpcore.cli import main
+
+main(prog_name="vpcore")

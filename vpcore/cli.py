@@ -1,0 +1,169 @@
+"""The command line: `vpcore run`, `status`, `book`, `publish`.
+
+Exit codes: 0, all is done; 1, a run or a notebook failed for a reason that is ours; 2, something that was given must
+change, and the message says what.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import click
+import torch
+
+from vpcore import __version__
+from vpcore.errors import InputError, unknown
+from vpcore.runs import FIELDS, Profile, load_profile, profile_names
+from vpcore.store import Store
+from vpcore.study import Done, execute, jobs
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def device_named(name: str) -> torch.device:
+    """The device for "auto" (a GPU when there is one), "cpu" or "cuda".
+
+    Raises:
+        InputError: for another name, or "cuda" where there is none.
+    """
+    if name not in DEVICES:
+        raise unknown("device", name, DEVICES)
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("`device` cuda needs a GPU that torch can use; there is none here; use --device cpu")
+    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name)
+
+
+class _Commands(click.Group):
+    """Prints an `InputError` without a traceback, with exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            click.echo(f"vpcore: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+def main() -> None:
+    """What does compressing a vision network cost when it is adapted by visual prompting or linear probing?
+
+    \b
+    vpcore run                       the mini study, offline, in minutes
+    vpcore run --profile small --data DIR
+    vpcore status --profile small    what is done, failed and missing
+    vpcore book                      notebooks -> figures, tables, numbers for the book
+
+    Exit codes: 0 all done; 1 a run or notebook failed by our fault; 2 something you gave must change.
+    """
+
+
+def _options(command: click.Command) -> click.Command:
+    for option in (
+        click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder of all results."),
+        click.option("--toy", is_flag=True, help="Shrink the profile to about two minutes; results stay apart, in PROFILE-toy."),
+        click.option("--profile", default="mini", show_default=True, help=f"One of {', '.join(profile_names())}, or a TOML file."),
+    ):
+        command = option(command)
+    return command
+
+
+def _data_option(command: click.Command) -> click.Command:
+    return click.option(
+        "--data", type=click.Path(path_type=Path), default=lambda: os.environ.get("VPCORE_DATA"),
+        help="Folder of Parquet image sets, for tasks that are not built in.  [default: $VPCORE_DATA]",
+    )(command)  # fmt: skip
+
+
+def _open(profile: str, toy: bool, results: Path) -> tuple[Profile, Store]:
+    card = load_profile(profile, toy=toy)
+    return card, Store(results, card.name)
+
+
+@main.command()
+@_options
+@_data_option
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--only", multiple=True, help=f"Only runs of this method ({', '.join(FIELDS)}); may be repeated.")
+@click.option("--wandb", "track", is_flag=True, help="Mirror the records to Weights & Biases; offline unless WANDB_MODE says otherwise.")
+@click.option("--quiet", is_flag=True, help="Print failures and the last line only.")
+def run(profile: str, toy: bool, results: Path, data: Path | None, device: str, only: tuple[str, ...], track: bool, quiet: bool) -> None:
+    """Compute what is missing of a profile.
+
+    Every run leaves one record in RESULTS/PROFILE/records and is never computed twice; interrupt and repeat the command at
+    will. A run that fails is reported and does not stop the others.
+    """
+    card, store = _open(profile, toy, results)
+    for method in only:
+        if method not in FIELDS:
+            raise unknown("method", method, FIELDS)
+    runs = tuple(r for r in card.runs if not only or r.method in only)
+    where, total = device_named(device), len(jobs(runs, store))
+    say = (lambda text: None) if quiet else lambda text: click.echo(text)
+    say(f"{card.title}: {len(runs)} runs, {total} jobs to do, on {where}")
+    mirror = None
+    if track:
+        from vpcore.tracking import Tracker
+
+        mirror = Tracker(card.name, results)
+    start, failed = time.perf_counter(), []
+    for done in execute(runs, store, device=where, folder=data, log=lambda text: say(f"    {text}")):
+        if done.error is not None:
+            failed.append(done)
+            click.echo(f"FAILED {done.job}: {_reason(done)}", err=True)
+        else:
+            say(progress_line(done))
+            if mirror is not None:
+                mirror.log(done.records)
+    if mirror is not None:
+        mirror.close()
+    click.echo(f"{card.name}: {total - len(failed)} jobs done, {len(failed)} failed, in {_clock(time.perf_counter() - start)}; records in {store.root / 'records'}")
+    if failed:
+        sys.exit(2 if all(isinstance(done.error, InputError) for done in failed) else 1)
+
+
+def progress_line(done: Done) -> str:
+    """One line on a finished job: what, how long, the mean result, and the time left."""
+    accuracy = sum(r["accuracy"] for r in done.records) / len(done.records)
+    ece = sum(r["ece"] for r in done.records) / len(done.records)
+    left = "" if done.left is None else f" | {_clock(done.left)} left"
+    return f"[{done.number}/{done.total}] {done.job}: accuracy {accuracy:.3f}, ECE {ece:.3f} | {done.seconds:.1f} s{left}"
+
+
+def _reason(done: Done) -> str:
+    return str(done.error) if isinstance(done.error, InputError) else f"{type(done.error).__name__}: {done.error} (traceback in the folder failed)"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+@main.command()
+@_options
+def status(profile: str, toy: bool, results: Path) -> None:
+    """Say what of a profile is done, failed and missing."""
+    card, store = _open(profile, toy, results)
+    todo = jobs(card.runs, store)
+    missing = {run for job in todo for run in job.runs}
+    failures = sorted((store.root / "failed").glob("*.txt"))
+    click.echo(f"{card.title}\n{card.about}\n\nresults in {store.root}")
+    for method in FIELDS:
+        mine = [r for r in card.runs if r.method == method]
+        click.echo(f"  {method:8} {len(mine) - sum(r in missing for r in mine):5} of {len(mine)} runs done")
+    click.echo(f"  {len(todo)} jobs to do, {len(failures)} runs failed")
+    for path in failures[:10]:
+        click.echo(f"    {path}: {path.read_text().strip().splitlines()[-1][:200]}")
+
+
+@main.command()
+@_options
+def publish(profile: str, toy: bool, results: Path) -> None:
+    """Write the records of a profile to one table, RESULTS/PROFILE.parquet, which is what gets committed."""
+    card, store = _open(profile, toy, results)
+    click.echo(f"wrote {store.publish(card.runs)}")
