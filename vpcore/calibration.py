@@ -57,7 +57,8 @@ def check(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     if bool((probs < -1e-6).any()) or bool(((probs.sum(1) - 1).abs() > 1e-3).any()):
         row = int((probs.sum(1) - 1).abs().argmax())
         raise InputError(
-            f"`probs` must be in [0, 1] and each row must sum to 1; row {row} sums to {float(probs[row].sum()):.4g}; logits? use logits.softmax(1)"
+            f"`probs` must be in [0, 1] and each row must sum to 1; row {row} sums to {float(probs[row].sum()):.4g}; "
+            "logits? use logits.softmax(1)"
         )
     if bool((labels < 0).any()) or bool((labels >= probs.shape[1]).any()):
         raise InputError(f"`labels` must lie in 0..{probs.shape[1] - 1}, got {int(labels.min())}..{int(labels.max())}")
@@ -116,7 +117,9 @@ def metrics(logits: Tensor, labels: Tensor) -> dict[str, float | list[float]]:
     0.1269
     """
     if not bool(torch.isfinite(logits).all()):
-        raise InputError("`logits` must be finite numbers; there are NaN or infinite ones: the network or its training is broken")
+        raise InputError(
+            "`logits` must be finite numbers; there are NaN or infinite ones: the network or its training is broken"
+        )
     probs = logits.double().softmax(1)
     bins = reliability(probs, labels)
     return {

@@ -64,9 +64,19 @@ def main() -> None:
 
 def _options(command: click.Command) -> click.Command:
     for option in (
-        click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder of all results."),
-        click.option("--toy", is_flag=True, help="Shrink the profile to about two minutes; results stay apart, in PROFILE-toy."),
-        click.option("--profile", default="mini", show_default=True, help=f"One of {', '.join(profile_names())}, or a TOML file."),
+        click.option(
+            "--results",
+            type=click.Path(path_type=Path),
+            default=Path("results"),
+            show_default=True,
+            help="Folder of all results.",
+        ),
+        click.option(
+            "--toy", is_flag=True, help="Shrink the profile to about two minutes; results stay apart, in PROFILE-toy."
+        ),
+        click.option(
+            "--profile", default="mini", show_default=True, help=f"One of {', '.join(profile_names())}, or a TOML file."
+        ),
     ):
         command = option(command)
     return command
@@ -89,9 +99,23 @@ def _open(profile: str, toy: bool, results: Path) -> tuple[Profile, Store]:
 @_data_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--only", multiple=True, help=f"Only runs of this method ({', '.join(FIELDS)}); may be repeated.")
-@click.option("--wandb", "track", is_flag=True, help="Mirror the records to Weights & Biases; offline unless WANDB_MODE says otherwise.")
+@click.option(
+    "--wandb",
+    "track",
+    is_flag=True,
+    help="Mirror the records to Weights & Biases; offline unless WANDB_MODE says otherwise.",
+)
 @click.option("--quiet", is_flag=True, help="Print failures and the last line only.")
-def run(profile: str, toy: bool, results: Path, data: Path | None, device: str, only: tuple[str, ...], track: bool, quiet: bool) -> None:
+def run(
+    profile: str,
+    toy: bool,
+    results: Path,
+    data: Path | None,
+    device: str,
+    only: tuple[str, ...],
+    track: bool,
+    quiet: bool,
+) -> None:
     """Compute what is missing of a profile.
 
     Every run leaves one record in RESULTS/PROFILE/records and is never computed twice; interrupt and repeat the command at
@@ -121,7 +145,10 @@ def run(profile: str, toy: bool, results: Path, data: Path | None, device: str, 
                 mirror.log(done.records)
     if mirror is not None:
         mirror.close()
-    click.echo(f"{card.name}: {total - len(failed)} jobs done, {len(failed)} failed, in {_clock(time.perf_counter() - start)}; records in {store.root / 'records'}")
+    click.echo(
+        f"{card.name}: {total - len(failed)} jobs done, {len(failed)} failed, in {_clock(time.perf_counter() - start)}; "
+        f"records in {store.root / 'records'}"
+    )
     if failed:
         sys.exit(2 if all(isinstance(done.error, InputError) for done in failed) else 1)
 
@@ -135,7 +162,11 @@ def progress_line(done: Done) -> str:
 
 
 def _reason(done: Done) -> str:
-    return str(done.error) if isinstance(done.error, InputError) else f"{type(done.error).__name__}: {done.error} (traceback in the folder failed)"
+    return (
+        str(done.error)
+        if isinstance(done.error, InputError)
+        else f"{type(done.error).__name__}: {done.error} (traceback in the folder failed)"
+    )
 
 
 def _clock(seconds: float) -> str:
@@ -167,3 +198,36 @@ def publish(profile: str, toy: bool, results: Path) -> None:
     """Write the records of a profile to one table, RESULTS/PROFILE.parquet, which is what gets committed."""
     card, store = _open(profile, toy, results)
     click.echo(f"wrote {store.publish(card.runs)}")
+
+
+@main.command()
+@_options
+@_data_option
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--only", multiple=True, help="Only this notebook; may be repeated.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder of figures, tables and numbers.  [default: RESULTS/PROFILE/book]",
+)
+def book(
+    profile: str, toy: bool, results: Path, data: Path | None, device: str, only: tuple[str, ...], output: Path | None
+) -> None:
+    """Run all notebooks as a batch, after computing what is missing of the profile.
+
+    Each leaves its figures, tables, numbers and executed copy in a folder of its own. Notebooks whose code, parameters and
+    results have not changed are skipped. `jupyter-book build book/` does the same for the profile that the book shows.
+    """
+    try:
+        from vpcore import notebooks
+    except ImportError as error:
+        raise InputError(
+            f"the notebooks need packages that are not installed ({error.name}); use: pip install 'vpcore[book]'"
+        ) from error
+    device_named(device)
+    card, store = _open(profile, toy, results.resolve())
+    ran = notebooks.regenerate(
+        (output or store.root / "book").resolve(), profile=profile, toy=toy, device=device, data=str(data.resolve()) if data else "",
+        results=str(results.resolve()), only=only, log=click.echo,
+    )  # fmt: skip
+    click.echo(f"{card.name}: {len(ran)} notebooks ran; output in {(output or store.root / 'book')}")

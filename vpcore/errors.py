@@ -36,7 +36,10 @@ def difference(expected: Iterable[str], found: Iterable[str], *, most: int = 12)
     """
     expected, found = list(expected), list(found)
     lines = []
-    for sign, names in (("-", [n for n in expected if n not in set(found)]), ("+", [n for n in found if n not in set(expected)])):
+    for sign, names in (
+        ("-", [n for n in expected if n not in set(found)]),
+        ("+", [n for n in found if n not in set(expected)]),
+    ):
         lines += [f"  {sign} {name}" for name in names[:most]]
         if len(names) > most:
             lines.append(f"  {sign} ... and {len(names) - most} more")

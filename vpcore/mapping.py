@@ -65,7 +65,10 @@ def greedy(counts: Tensor, priority: Tensor) -> Tensor:
     """
     cohort, targets, sources = counts.shape
     if targets > sources:
-        raise InputError(f"a one-to-one mapping needs at least as many source classes as the task has, {targets}; the network has {sources}")
+        raise InputError(
+            f"a one-to-one mapping needs at least as many source classes as the task has classes, {targets}; "
+            f"the network has {sources}; use a network with more classes, or another task"
+        )
     score = counts.double() + priority.to(counts.device)
     mapping = torch.empty((cohort, targets), dtype=torch.int64, device=counts.device)
     member = torch.arange(cohort, device=counts.device)

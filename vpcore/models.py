@@ -7,11 +7,13 @@ take images in [0, 1], (N, 3, H, W), normalised by `normalise`, and return (N, S
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import BasicBlock
 
 from vpcore.errors import InputError, difference, unknown
@@ -119,8 +121,27 @@ def normalise(images: Tensor) -> Tensor:
     return (images - mean) / std
 
 
+def fold_batch_norm_(module: nn.Module) -> None:
+    """Fold every batch norm that follows a convolution into it, in place, for evaluation (Jacob et al. 2018, eq. 14).
+
+    Pairs are known by their names, `conv1` and `bn1`, or stand one after the other in a `Sequential`.
+    """
+    names = [name for name, _ in module.named_children()]
+    pairs = [(f"conv{k}", f"bn{k}") for k in (1, 2, 3)]
+    if isinstance(module, nn.Sequential):
+        pairs = list(itertools.pairwise(names))
+    for convolution, norm in pairs:
+        if {convolution, norm} <= set(names):
+            first, second = getattr(module, convolution), getattr(module, norm)
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                setattr(module, convolution, fuse_conv_bn_eval(first, second))
+                setattr(module, norm, nn.Identity())
+    for child in module.children():
+        fold_batch_norm_(child)
+
+
 class Frozen(nn.Module):
-    """A network that no longer learns: evaluation mode, weights cast once, no gradients for them.
+    """A network that no longer learns: evaluation mode, batch norm folded, weights cast once, no gradients for them.
 
     Gradients still pass through it to the images, which is all that visual prompting needs.
 
@@ -135,7 +156,9 @@ class Frozen(nn.Module):
         if precision not in PRECISIONS:
             raise unknown("precision", precision, PRECISIONS)
         self.dtype = PRECISIONS[precision]
-        body = copy.deepcopy(model).eval().requires_grad_(False).to(device, self.dtype, memory_format=torch.channels_last)
+        body = copy.deepcopy(model).eval()
+        fold_batch_norm_(body)
+        body.requires_grad_(False).to(device, self.dtype, memory_format=torch.channels_last)
         self.head, body.fc = body.fc, nn.Identity()
         self.body = body
         self.classes = self.head.out_features

@@ -52,11 +52,17 @@ def select(scores: dict[str, Tensor], masks: Masks, *, density: float) -> Masks:
     [False, True, False, False]
     """
     if not 0 < density <= 1:
-        raise InputError(f"`density` must be in (0, 1], got {density}" + (f"; percent? use {density / 100:g}" if 1 < density <= 100 else ""))
+        raise InputError(
+            f"`density` must be in (0, 1], got {density}"
+            + (f"; percent? use {density / 100:g}" if 1 < density <= 100 else "")
+        )
     total = sum(mask.numel() for mask in masks.values())
     keep, alive = round(density * total), sum(int(mask.sum()) for mask in masks.values())
     if keep < 1 or keep > alive:
-        raise InputError(f"`density` {density} keeps {keep} of {total} weights, but between 1 and {alive} can be kept; use another density")
+        raise InputError(
+            f"`density` {density} keeps {keep} of {total} weights, but between 1 and {alive} can be kept; "
+            "use another density"
+        )
     flat = torch.cat([scores[name].masked_fill(~masks[name], -torch.inf).flatten() for name in masks])
     kept = torch.zeros_like(flat, dtype=torch.bool)
     kept[flat.argsort(descending=True, stable=True)[:keep]] = True  # stable: among ties the first ones
@@ -71,7 +77,9 @@ def density_of_round(number: int, *, rate: float) -> float:
     [1.0, 0.8, 0.64, 0.512]
     """
     if not 0 < rate < 1:
-        raise InputError(f"`rate` must be in (0, 1), got {rate}" + (f"; percent? use {rate / 100:g}" if 1 <= rate < 100 else ""))
+        raise InputError(
+            f"`rate` must be in (0, 1), got {rate}" + (f"; percent? use {rate / 100:g}" if 1 <= rate < 100 else "")
+        )
     if number < 0:
         raise InputError(f"`round` must be 0 (dense) or more, got {number}")
     return (1 - rate) ** number

@@ -42,11 +42,11 @@ class Run:
     model: str = "resnet8"
     canvas: int = 32  # px, side of what the network sees
     source_per_class: int | None = None  # training images a class; None: all
-    augment: str = "shift"
-    source_epochs: int = 10  # of every round, the dense one included
-    source_batch: int = 128
+    augment: str = "none"
+    source_epochs: int = 12  # of every round, the dense one included
+    source_batch: int = 64
     source_lr: float = 0.2
-    source_decay: float = 5e-4
+    source_decay: float = 1e-3
     precision: str = "float32"
     source_seed: int = 0
     # the ticket
@@ -58,7 +58,7 @@ class Run:
     task: str = "glyphs"
     budget: int | None = None  # images a class; None: all
     seed: int = 0
-    image_px: int = 20  # px, side of the image on the canvas of a visual prompt
+    image_px: int = 22  # px, side of the image on the canvas of a visual prompt
     epochs: int = 100
     batch: int = 128
     lr: float = 0.01
@@ -195,7 +195,9 @@ def load_profile(name: str, *, toy: bool = False) -> Profile:
                 runs[run_id(each)] = each
     if not runs:
         raise InputError(f"the profile {path} must have at least one [[grid]] of runs; it has none")
-    return Profile(path.stem + ("-toy" if toy else ""), card.get("title", path.stem), card.get("about", ""), tuple(runs.values()))
+    return Profile(
+        path.stem + ("-toy" if toy else ""), card.get("title", path.stem), card.get("about", ""), tuple(runs.values())
+    )
 
 
 def _expand(values: dict[str, Scalar], axes: dict[str, list], *, where: str) -> Iterable[Run]:
@@ -214,13 +216,26 @@ def check(run: Run, *, where: str) -> None:
     if run.method not in FIELDS:
         raise unknown(f"method in {where}:", run.method, FIELDS)
     pruning.density_of_round(run.round, rate=run.rate)
-    for name in ("canvas", "source_per_class", "source_epochs", "source_batch", "budget", "image_px", "epochs", "batch", "test_per_class"):
+    for name in (
+        "canvas",
+        "source_per_class",
+        "source_epochs",
+        "source_batch",
+        "budget",
+        "image_px",
+        "epochs",
+        "batch",
+        "test_per_class",
+    ):
         if (value := getattr(run, name)) is not None and value < 1:
             raise InputError(f"`{name}` in {where} must be at least 1, got {value}")
     for name in ("source_lr", "lr"):
         if not getattr(run, name) > 0:
             raise InputError(f"`{name}` in {where} must be above 0, got {getattr(run, name)}")
     if run.method == "vp" and run.image_px >= run.canvas:
-        raise InputError(f"`image_px` in {where} must be below the canvas of {run.canvas} px, got {run.image_px}: no border is left to learn")
+        raise InputError(
+            f"`image_px` in {where} must be below the canvas of {run.canvas} px, got {run.image_px}: "
+            "no border is left to learn"
+        )
     if not 0 <= run.rewind < run.source_epochs:
         raise InputError(f"`rewind` in {where} must be an epoch in 0..{run.source_epochs - 1}, got {run.rewind}")

@@ -85,11 +85,16 @@ class Store:
         """The predictions and what was learned, as `write` was given them."""
         path = self.arrays_path(run)
         if not path.exists():
-            raise InputError(f"there are no predictions {path}; a published table has none: `vpcore run --profile {self.profile}` makes them")
+            raise InputError(
+                f"there are no predictions {path}; a published table has none: "
+                f"`vpcore run --profile {self.profile}` makes them"
+            )
         try:
             return load_file(path)
         except safetensors.SafetensorError as error:
-            raise InputError(f"the predictions {path} are damaged ({error}); delete them and the record {self.record_path(run)}") from error
+            raise InputError(
+                f"the predictions {path} are damaged ({error}); delete them and the record {self.record_path(run)}"
+            ) from error
 
     def table(self, runs: tuple[Run, ...] | None = None) -> pd.DataFrame:
         """All records as a tidy table, one row a run; with `runs`, only theirs and in their order.
@@ -118,7 +123,10 @@ class Store:
         """Write the table of these runs to the one file that is committed."""
         table = self.table(runs)
         if table.empty:
-            raise InputError(f"there are no records of {self.profile} in {self.results} to publish; use: vpcore run --profile {self.profile}")
+            raise InputError(
+                f"there are no records of {self.profile} in {self.results} to publish; "
+                f"use: vpcore run --profile {self.profile}"
+            )
         write_atomically(self.published, lambda file: table.to_parquet(file, index=False))
         return self.published
 
@@ -141,10 +149,18 @@ def provenance(device: torch.device) -> Record:
     """What a record says of where it comes from."""
     return {
         "commit": commit(),
-        "versions": f"vpcore {_version('vpcore')}, python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}",
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {torch.get_num_threads()} threads",
+        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type}, {torch.get_num_threads()} threads",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    packages = {name: _version(name) for name in ("vpcore", "torch", "torchvision", "numpy", "scipy", "pandas")}
+    return {"python": platform.python_version(), **packages}
 
 
 @functools.lru_cache
@@ -152,8 +168,12 @@ def commit() -> str:
     """The commit of the code, with a + when the working tree differs from it; "unknown" outside a checkout."""
     try:
         folder = Path(__file__).parent
-        head = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], cwd=folder, capture_output=True, text=True, check=True).stdout
-        changed = subprocess.run(["git", "status", "--porcelain", "--", "."], cwd=folder, capture_output=True, text=True, check=True).stdout
+        head = subprocess.run(
+            ["git", "rev-parse", "--short=10", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
+        ).stdout
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--", "."], cwd=folder, capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head.strip() + ("+" if changed.strip() else "")

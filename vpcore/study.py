@@ -11,20 +11,18 @@ import dataclasses
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from vpcore import calibration, data, pruning, transfer
+from vpcore import data
 from vpcore.errors import InputError
 from vpcore.files import write_atomically
-from vpcore.models import Frozen, build, load_weights_, prunable
-from vpcore.runs import CHAIN, Run, chain_id, run_id, source_run
-from vpcore.store import Store, provenance
-from vpcore.tickets import load_ticket, ticket_path, train_round
-from vpcore.training import predict
+from vpcore.measurements import Bench, adapt, make_ticket
+from vpcore.runs import Run, chain_id, run_id, source_run
+from vpcore.store import Record, Store
+from vpcore.tickets import ticket_path
 
 Log = Callable[[str], None]
 
@@ -61,7 +59,7 @@ class Done:
     """
 
     job: Job
-    records: tuple[dict[str, object], ...]
+    records: tuple[Record, ...]
     error: Exception | None
     seconds: float
     number: int
@@ -90,46 +88,20 @@ def jobs(runs: tuple[Run, ...], store: Store) -> list[Job]:
             for run in missing:
                 if run.method != "source" and chain_id(run) == chain and run.round == number:
                     cohorts.setdefault(dataclasses.replace(run, seed=0), []).append(run)
-            ordered += [Job(tuple(cohort)) for cohort in sorted(cohorts.values(), key=lambda c: (c[0].method, c[0].task, c[0].budget or 10**9))]
+            ordered += [
+                Job(tuple(cohort))
+                for cohort in sorted(cohorts.values(), key=lambda c: (c[0].method, c[0].task, c[0].budget or 10**9))
+            ]
     return ordered
 
 
-@dataclass
-class Bench:
-    """What jobs share: where things lie, and the last network and its features, so that they are computed once."""
-
-    store: Store
-    device: torch.device
-    folder: Path | None
-    log: Log
-    _network: tuple[str, Frozen] | None = None
-    _features: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
-
-    def images(self, task: str, split: str, *, px: int, per_class: int | None = None) -> data.Images:
-        return data.load(task, split, px=px, per_class=per_class, folder=self.folder, cache=self.store.cache)
-
-    def network(self, run: Run) -> Frozen:
-        """The frozen network of a run, loaded once for jobs that follow each other."""
-        key = f"{chain_id(run)} {run.round}"
-        if self._network is None or self._network[0] != key:
-            path = ticket_path(self.store.ticket_folder(run), run.round)
-            model = build(run.model, classes=len(data.classes(run.source, folder=self.folder)), seed=run.source_seed)
-            load_weights_(model, load_ticket(path)[0], where=str(path))
-            self._network = key, Frozen(model, precision=run.precision, device=self.device)
-            self._features.clear()
-        return self._network[1]
-
-    def features(self, run: Run, images: data.Images, split: str) -> Tensor:
-        """Features of a split of the task, computed once for all budgets and seeds on the same network."""
-        network = self.network(run)
-        key = (run.task, split, str(run.test_per_class))
-        if key not in self._features:
-            self._features[key] = predict(network.features, images.images, device=self.device)
-        return self._features[key]
-
-
 def execute(
-    runs: tuple[Run, ...], store: Store, *, device: torch.device, folder: Path | None = None, log: Log = lambda text: None
+    runs: tuple[Run, ...],
+    store: Store,
+    *,
+    device: torch.device,
+    folder: Path | None = None,
+    log: Log = lambda text: None,
 ) -> Iterator[Done]:
     """Compute what is missing, job by job.
 
@@ -156,7 +128,7 @@ def execute(
             error = InputError(f"{job} needs the ticket of round {broken[chain_id(run)]}, whose training failed; see above")
         else:
             try:
-                records = (_ticket if job.kind == "source" else _transfer)(job, bench)
+                records = (make_ticket(run, bench),) if job.kind == "source" else adapt(job.runs, bench)
             except Exception as caught:  # noqa: BLE001 a run that fails must not stop the others
                 if isinstance(caught.__cause__, OSError) and "cannot write" in str(caught):
                     raise
@@ -187,80 +159,3 @@ def _left(todo: list[Job], spent: dict[str, list[tuple[float, float]]]) -> float
         sizes, seconds = map(sum, zip(*spent[job.kind], strict=True))
         total += _size(job) * seconds / sizes
     return total
-
-
-def _ticket(job: Job, bench: Bench) -> tuple[dict[str, object], ...]:
-    """Train a round, unless its ticket exists, and measure it on the source task."""
-    (run,) = job.runs
-    start, folder = time.perf_counter(), bench.store.ticket_folder(run)
-    train = bench.images(run.source, "train", px=run.canvas, per_class=run.source_per_class)
-    path = ticket_path(folder, run.round)
-    if not path.exists():
-        train_round(
-            run.round, lambda: build(run.model, classes=len(train.classes), seed=run.source_seed), train.images, train.labels,
-            folder=folder, rate=run.rate, rewind=run.rewind, epochs=run.source_epochs, device=bench.device,
-            header={**{name: getattr(run, name) for name in CHAIN}, **provenance(bench.device)}, log=bench.log,
-            batch=run.source_batch, lr=run.source_lr, weight_decay=run.source_decay, augment=run.augment,
-            precision=run.precision, seed=run.source_seed,
-        )
-    state, masks, header = load_ticket(path)
-    model = build(run.model, classes=len(train.classes), seed=run.source_seed)
-    load_weights_(model, state, where=str(path))
-    layers = pruning.measure(model, prunable(model))
-    sizes = {name: state[name].numel() for name in layers}
-    network = bench.network(run)
-    few = data.shots(train.labels, max(1, 5000 // len(train.classes)), task=run.source, seed=0)
-    measured = {
-        "density": sum(layers[name] * sizes[name] for name in layers) / sum(sizes.values()),
-        "layer": list(layers), "layer_density": list(layers.values()), "layer_weights": list(sizes.values()),
-        "loss": header["history"], "train_images": len(train),
-        "train_accuracy": calibration.accuracy(predict(network, train.images[few], device=bench.device).softmax(1), train.labels[few]),
-    }  # fmt: skip
-    arrays = {}
-    for split in ("test", "val"):
-        images = bench.images(run.source, split, px=run.canvas, per_class=run.test_per_class)
-        arrays |= _outcome(split, predict(network, images.images, device=bench.device), images.labels, measured)
-    measured |= {"seconds": time.perf_counter() - start, **provenance(bench.device)}
-    return (bench.store.write(run, measured, arrays),)
-
-
-def _transfer(job: Job, bench: Bench) -> tuple[dict[str, object], ...]:
-    """Adapt the frozen network for every seed of a cohort, predict test and val once, and write a record each."""
-    run, seeds, start = job.runs[0], [r.seed for r in job.runs], time.perf_counter()
-    network = bench.network(run)
-    px = run.image_px if run.method == "vp" else run.canvas
-    splits = {split: bench.images(run.task, split, px=px, per_class=run.test_per_class if split != "train" else None) for split in data.SPLITS}
-    train = splits["train"]
-    index = torch.stack([data.shots(train.labels, run.budget, task=run.task, seed=seed) for seed in seeds])
-    common = {"targets": len(train.classes), "epochs": run.epochs, "batch": run.batch, "lr": run.lr, "seeds": seeds}
-    learned: list[tuple[dict[str, object], dict[str, Tensor]]] = [({}, {}) for _ in seeds]
-    if run.method == "vp":
-        prompted = transfer.visual_prompt(network, train.images, train.labels, index, canvas=run.canvas, **common)
-        logits = {split: transfer.prompted_logits(network, prompted, splits[split].images) for split in ("test", "val")}
-        names = data.classes(run.source, folder=bench.folder)
-        for k, (measured, arrays) in enumerate(learned):
-            mapping = prompted.mapping[k].tolist()
-            measured |= {"mapping": mapping, "mapping_names": [names[s] for s in mapping], "loss": prompted.loss}
-            arrays["program"] = prompted.program[k].cpu()
-    else:
-        probe = transfer.linear_probe(bench.features(run, train, "train"), train.labels, index, **common)
-        logits = {split: probe(bench.features(run, splits[split], split)) for split in ("test", "val")}
-    shared = {
-        "density": pruning.density(load_ticket(ticket_path(bench.store.ticket_folder(run), run.round))[1]) if run.round else 1.0,
-        "train_images": index.shape[1], "saturated": data.saturated(train.labels, run.budget), "classes": list(train.classes),
-    }  # fmt: skip
-    for k, (measured, arrays) in enumerate(learned):
-        for split in ("test", "val"):
-            arrays |= _outcome(split, logits[split][k], splits[split].labels, measured)
-        arrays["index"] = index[k]
-        measured |= shared
-    seconds = (time.perf_counter() - start) / len(seeds)
-    stamp = {"seconds": seconds, **provenance(bench.device)}
-    return tuple(bench.store.write(r, {**measured, **stamp}, arrays) for r, (measured, arrays) in zip(job.runs, learned, strict=True))
-
-
-def _outcome(split: str, logits: Tensor, labels: Tensor, measured: dict[str, object]) -> dict[str, Tensor]:
-    """Add the metrics of a split to `measured` (those of val with a prefix) and return what they were computed from."""
-    prefix = "" if split == "test" else f"{split}_"
-    measured |= {prefix + name: value for name, value in calibration.metrics(logits, labels).items()}
-    return {f"{prefix}logits": logits.contiguous(), f"{prefix}labels": labels}

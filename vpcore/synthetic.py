@@ -96,7 +96,9 @@ def _compose(alpha: Tensor, generator: torch.Generator) -> Tensor:
     n, px = len(alpha), alpha.shape[-1]
     ground = _uniform((n, 3, 1, 1), 0.15, 0.85, generator)
     contrast = _uniform((n, 3, 1, 1), 0.25, 0.65, generator)
-    front = torch.where(ground.mean(1, keepdim=True) > _uniform((n, 1, 1, 1), 0.3, 0.7, generator), ground - contrast, ground + contrast)
+    front = torch.where(
+        ground.mean(1, keepdim=True) > _uniform((n, 1, 1, 1), 0.3, 0.7, generator), ground - contrast, ground + contrast
+    )
     blobs = F.interpolate(torch.randn((n, 3, 5, 5), generator=generator), size=px, mode="bicubic", align_corners=False)
     ramp = F.interpolate(torch.randn((n, 1, 2, 2), generator=generator), size=px, mode="bilinear", align_corners=False)
     back = ground + blobs * _uniform((n, 1, 1, 1), 0, 0.16, generator) + ramp * _uniform((n, 1, 1, 1), 0, 0.16, generator)
@@ -122,12 +124,19 @@ def font_paths() -> tuple[Path, ...]:
     """The 16 font files that the characters are drawn in: those of matplotlib that hold Latin and Greek letters."""
     spec = importlib.util.find_spec("matplotlib")
     if spec is None or spec.origin is None:
-        raise InputError("the drawn tasks need the fonts of matplotlib, which is not installed; use: pip install 'vpcore[book]'")
+        raise InputError(
+            "the drawn tasks need the fonts of matplotlib, which is not installed; use: pip install 'vpcore[book]'"
+        )
     folder = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
-    names = [f"DejaVu{family}{style}" for family, styles in {
-        "Sans": ("", "-Bold", "-Oblique", "-BoldOblique"), "SansMono": ("", "-Bold", "-Oblique", "-BoldOblique"),
-        "Serif": ("", "-Bold", "-Italic", "-BoldItalic"),
-    }.items() for style in styles] + ["STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta"]
+    names = [
+        f"DejaVu{family}{style}"
+        for family, styles in {
+            "Sans": ("", "-Bold", "-Oblique", "-BoldOblique"),
+            "SansMono": ("", "-Bold", "-Oblique", "-BoldOblique"),
+            "Serif": ("", "-Bold", "-Italic", "-BoldItalic"),
+        }.items()
+        for style in styles
+    ] + ["STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta"]
     paths = tuple(folder / f"{name}.ttf" for name in names)
     missing = [path.name for path in paths if not path.exists()]
     if missing:
@@ -160,12 +169,21 @@ def _shape(name: str, hollow: int) -> Tensor:
             pen.line([*corners, *corners[:2]], fill=255, width=width, joint="curve")
 
     def ring(count: int, inner: float = 1.0) -> list[tuple[float, float]]:
-        return [((1 if i % 2 == 0 else inner) * math.sin(2 * math.pi * i / count),
-                 -(1 if i % 2 == 0 else inner) * math.cos(2 * math.pi * i / count)) for i in range(count)]
+        return [
+            (
+                (1 if i % 2 == 0 else inner) * math.sin(2 * math.pi * i / count),
+                -(1 if i % 2 == 0 else inner) * math.cos(2 * math.pi * i / count),
+            )
+            for i in range(count)
+        ]
 
     def ellipse(rx: float, ry: float) -> None:
-        pen.ellipse([centre - rx * radius, centre - ry * radius, centre + rx * radius, centre + ry * radius],
-                    fill=fill, outline=255, width=max(width, 1))
+        pen.ellipse(
+            [centre - rx * radius, centre - ry * radius, centre + rx * radius, centre + ry * radius],
+            fill=fill,
+            outline=255,
+            width=max(width, 1),
+        )
 
     third = 1 / 3
     if name == "circle":
@@ -183,13 +201,27 @@ def _shape(name: str, hollow: int) -> Tensor:
     elif name == "star":
         polygon(*ring(10, 0.42))
     elif name == "cross":
-        polygon((-third, -1), (third, -1), (third, -third), (1, -third), (1, third), (third, third),
-                (third, 1), (-third, 1), (-third, third), (-1, third), (-1, -third), (-third, -third))
+        polygon(
+            (-third, -1),
+            (third, -1),
+            (third, -third),
+            (1, -third),
+            (1, third),
+            (third, third),
+            (third, 1),
+            (-third, 1),
+            (-third, third),
+            (-1, third),
+            (-1, -third),
+            (-third, -third),
+        )
     elif name == "arrow":
         polygon((-1, -0.25), (0.1, -0.25), (0.1, -0.75), (1, 0), (0.1, 0.75), (0.1, 0.25), (-1, 0.25))
     else:  # crescent: the part of a disc that a shifted disc leaves
-        polygon(*[(math.cos(t), math.sin(t)) for t in torch.linspace(0.9, 2 * math.pi - 0.9, 40).tolist()],
-                *[(0.45 + 0.8 * math.cos(t), 0.8 * math.sin(t)) for t in torch.linspace(2 * math.pi - 1.35, 1.35, 40).tolist()])
+        polygon(
+            *[(math.cos(t), math.sin(t)) for t in torch.linspace(0.9, 2 * math.pi - 0.9, 40).tolist()],
+            *[(0.45 + 0.8 * math.cos(t), 0.8 * math.sin(t)) for t in torch.linspace(2 * math.pi - 1.35, 1.35, 40).tolist()],
+        )
     return _tensor(image.resize((TILE, TILE), Image.Resampling.BOX))
 
 
@@ -205,9 +237,13 @@ def _texture(name: str, waves: int) -> Tensor:
         "rings": lambda: torch.sin(1.3 * k * radius),
         "rays": lambda: torch.sin(2 * waves * angle),
         "waves": lambda: torch.sin(k * y + 1.5 * torch.sin(k * x)),
-        "bricks": lambda: -torch.maximum(torch.cos(k * y), torch.cos(k * x / 2 + math.pi * (torch.floor(waves * y / 2) % 2))) + 0.8,
+        "bricks": lambda: (
+            -torch.maximum(torch.cos(k * y), torch.cos(k * x / 2 + math.pi * (torch.floor(waves * y / 2) % 2))) + 0.8
+        ),
         "grid": lambda: torch.maximum(torch.cos(k * x), torch.cos(k * y)) - 0.7,
         "zigzag": lambda: torch.sin(k * y + 2 * torch.asin(torch.sin(k * x))),
-        "spots": lambda: torch.sin(k * x + 2 * torch.sin(k * y * 0.7)) + torch.sin(0.8 * k * y + 1.7 * torch.cos(k * x * 0.6)) - 0.6,
+        "spots": lambda: (
+            torch.sin(k * x + 2 * torch.sin(k * y * 0.7)) + torch.sin(0.8 * k * y + 1.7 * torch.cos(k * x * 0.6)) - 0.6
+        ),
     }[name]()
     return (level * 2 + 0.5).clamp(0, 1).mul(255).to(torch.uint8)

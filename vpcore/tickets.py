@@ -76,9 +76,14 @@ def load_ticket(path: Path) -> tuple[State, Masks, dict[str, object]]:
         tensors = load_file(path)
         header, shapes, digest = json.loads(meta["header"]), json.loads(meta["shapes"]), meta["sha256"]
     except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
-        raise InputError(f"{path} must be a ticket file; it is damaged or something else ({error!r}); delete it, it is trained again") from error
+        raise InputError(
+            f"{path} must be a ticket file; it is damaged or something else ({error!r}); delete it, it is trained again"
+        ) from error
     if _digest(tensors) != digest:
-        raise InputError(f"{path} must have the SHA-256 {digest[:12]}..., its content has another: it is damaged; delete it, it is trained again")
+        raise InputError(
+            f"{path} must have the SHA-256 {digest[:12]}..., its content has another: it is damaged; "
+            "delete it, it is trained again"
+        )
     masks, state = {}, {}
     for name, value in tensors.items():
         if name.endswith(".kept"):
@@ -153,7 +158,9 @@ def train_round(
             first, optimizer_state, history = saved["epoch"], saved["optimizer"], saved["history"]
             load_weights_(model, saved["model"], where=str(unfinished))
         except (RuntimeError, KeyError, EOFError, ValueError, OSError) as error:
-            raise InputError(f"the unfinished training {unfinished} is damaged ({error}); delete it, the round starts anew") from error
+            raise InputError(
+                f"the unfinished training {unfinished} is damaged ({error}); delete it, the round starts anew"
+            ) from error
     model.to(device)
     masks = {name: mask.to(device) for name, mask in masks.items()}
     after_step = (lambda: pruning.apply_(model, masks)) if number else (lambda: None)
@@ -167,8 +174,15 @@ def train_round(
         log(f"round {number}, epoch {epoch}/{epochs}, loss {loss:.3f}")
 
     fit(
-        model, images, labels, epochs=epochs, first_epoch=first, optimizer_state=optimizer_state,
-        after_step=after_step, after_epoch=after_epoch, **recipe,
+        model,
+        images,
+        labels,
+        epochs=epochs,
+        first_epoch=first,
+        optimizer_state=optimizer_state,
+        after_step=after_step,
+        after_epoch=after_epoch,
+        **recipe,
     )
     kept = {name: mask for name, mask in masks.items() if number}
     save_ticket(ticket_path(folder, number), model.state_dict(), kept, header={**header, "history": history})

@@ -28,7 +28,9 @@ def _shift(images: Tensor, generator: torch.Generator) -> Tensor:
     top, left = torch.randint(2 * pad + 1, (2, n), generator=generator).to(images.device)
     rows = top[:, None] + torch.arange(height, device=images.device)
     columns = left[:, None] + torch.arange(width, device=images.device)
-    picked = padded.permute(0, 2, 3, 1)[torch.arange(n, device=images.device)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    picked = padded.permute(0, 2, 3, 1)[
+        torch.arange(n, device=images.device)[:, None, None], rows[:, :, None], columns[:, None, :]
+    ]
     return picked.permute(0, 3, 1, 2)
 
 
@@ -131,7 +133,9 @@ def fit(
 def check_loss(loss: float, where: str, *, lr: float) -> None:
     """Refuse a loss that is not a finite number: what was trained with it is worthless."""
     if not torch.isfinite(torch.tensor(loss)):
-        raise InputError(f"the loss must be a finite number, got {loss} in {where} with learning rate {lr}; use a lower learning rate")
+        raise InputError(
+            f"the loss must be a finite number, got {loss} in {where} with learning rate {lr}; use a lower learning rate"
+        )
 
 
 @torch.no_grad()

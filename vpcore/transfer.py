@@ -126,7 +126,15 @@ def prompted_logits(network: Frozen, prompted: Prompted, images: Tensor) -> Tens
 
 
 def linear_probe(
-    features: Tensor, labels: Tensor, index: Tensor, *, targets: int, epochs: int, batch: int, lr: float, seeds: list[int]
+    features: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    *,
+    targets: int,
+    epochs: int,
+    batch: int,
+    lr: float,
+    seeds: list[int],
 ) -> Callable[[Tensor], Tensor]:
     """K linear classifiers on features that were computed once.
 
@@ -144,7 +152,9 @@ def linear_probe(
     cohort, count = index.shape
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     bound = features.shape[1] ** -0.5  # torch.nn.Linear starts alike
-    weight = torch.stack([(torch.rand((features.shape[1], targets), generator=g) * 2 - 1) * bound for g in generators]).requires_grad_()
+    weight = torch.stack(
+        [(torch.rand((features.shape[1], targets), generator=g) * 2 - 1) * bound for g in generators]
+    ).requires_grad_()
     bias = torch.stack([(torch.rand((1, targets), generator=g) * 2 - 1) * bound for g in generators]).requires_grad_()
     optimizer = torch.optim.Adam([weight, bias], lr=lr)
     for epoch in range(epochs):

@@ -1,0 +1,28 @@
+# make book   environment, mini study, notebooks and book from nothing
+# make test   environment and all tests
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: book test check clean
+
+book: $(READY)
+	$(BIN)/vpcore run --profile mini
+	$(BIN)/jupyter-book build book/ -W -n --keep-going
+	@echo "the book: book/_build/html/index.html"
+
+test: check
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+check: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb
+
+# written last, so that an interrupted install is taken up again
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book,wandb,test]'
+	touch $@
+
+clean:
+	rm -rf book/_build book/generated results/mini results/mini-toy results/cache

@@ -1,0 +1,101 @@
+"""What our pages need of Sphinx: notebooks that are up to date, and numbers that come from them.
+
+On `config-inited`, before Sphinx looks for documents, the study is completed and the notebooks are run through papermill
+(those that are missing or out of date), so that `jupyter-book build book/` is all there is to do. A notebook that fails
+fails the build.
+
+    {num}`accuracy:vp_loss|.1%`      the number vp_loss of generated/accuracy/numbers.json, formatted; unknown keys fail
+    ```{provenance} accuracy         what the results of a page come from
+    ```
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.errors import ExtensionError
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+from vpcore import notebooks
+from vpcore.errors import InputError
+
+LOGGER = logging.getLogger(__name__)
+GENERATED = Path(__file__).resolve().parent.parent / "generated"
+
+
+def run_notebooks(app: Sphinx, config: Config) -> None:
+    """Bring the folder `generated` up to date for the profile of the book; VPCORE_PROFILE overrides that of _config.yml."""
+    profile = os.environ.get("VPCORE_PROFILE", config.vpcore_profile)
+    toy = os.environ.get("VPCORE_TOY", "") == "1"
+    try:
+        notebooks.regenerate(GENERATED, profile=profile, toy=toy, log=lambda text: LOGGER.info("notebook %s", text))
+    except InputError as error:
+        raise ExtensionError(f"the notebooks of the book could not be brought up to date: {error}") from error
+
+
+def _content(notebook: str, env) -> dict:  # noqa: ANN001 the environment of Sphinx
+    path = GENERATED / notebook / "numbers.json"
+    env.note_dependency(str(path))
+    return json.loads(path.read_text())
+
+
+class Number(SphinxRole):
+    """{num}`NOTEBOOK:KEY|FORMAT`"""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        reference, _, how = self.text.partition("|")
+        notebook, _, key = reference.partition(":")
+        try:
+            value = _content(notebook, self.env)["numbers"][key]
+            text = format(value, how) if how else str(value)
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            message = self.inliner.reporter.error(f"no number {self.text!r}: {error!r}", line=self.lineno)
+            return [self.inliner.problematic(self.rawtext, self.rawtext, message)], [message]
+        return [nodes.inline(text, text.replace("-", "\u2212") if how else text)], []
+
+
+class Provenance(SphinxDirective, Directive):
+    """```{provenance} NOTEBOOK"""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        origin = _content(self.arguments[0], self.env)["provenance"]
+        facts = {
+            "Profile": f"{origin['profile']} ({origin['title']})",
+            "Runs": f"{origin['runs']}; seeds {_list(origin['seeds'])}; source seeds {_list(origin['source_seeds'])}",
+            "Commit": _list(origin["commits"]),
+            "Versions": "; ".join(origin["versions"]),
+            "Device": "; ".join(origin["devices"]),
+            "Computing": f"{origin['computing']}, finished {origin['finished']}",
+        }
+        rows = [
+            nodes.field("", nodes.field_name(text=name), nodes.field_body("", nodes.paragraph(text=text)))
+            for name, text in facts.items()
+        ]
+        note = nodes.admonition(
+            "",
+            nodes.title(text="Where these results come from"),
+            nodes.field_list("", *rows),
+            classes=["dropdown", "provenance"],
+        )
+        return [note]
+
+
+def _list(values: list) -> str:
+    return ", ".join(str(value) for value in values)
+
+
+def setup(app: Sphinx) -> dict[str, object]:
+    app.add_config_value("vpcore_profile", "mini", "env")
+    app.connect("config-inited", run_notebooks, priority=100)
+    app.add_role("num", Number())
+    app.add_directive("provenance", Provenance)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

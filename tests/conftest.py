@@ -1,0 +1,50 @@
+"""What tests share: a data folder of real images, where there is one, and a study so small that it takes a second."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from vpcore.runs import Profile, Run, source_run
+from vpcore.store import Store
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of Parquet image sets; tests that need it are skipped where there is none."""
+    folder = os.environ.get("VPCORE_DATA")
+    if not folder or not Path(folder, "cifar10").is_dir():
+        pytest.skip("needs real image sets: set VPCORE_DATA to a folder that holds cifar10, tiny_imagenet, ...")
+    return Path(folder)
+
+
+@pytest.fixture
+def cpu() -> torch.device:
+    return torch.device("cpu")
+
+
+@pytest.fixture
+def tiny() -> Profile:
+    """Two tickets of an undertrained network and a few transfers."""
+    base = Run(source_per_class=4, source_epochs=2, source_batch=64, epochs=2, test_per_class=4)
+    runs = {}
+    for number in (0, 1):
+        for method in ("vp", "lp"):
+            for seed in (0, 1):
+                run = Run(**{**vars(base), "round": number, "method": method, "task": "shapes", "budget": 1, "seed": seed})
+                runs |= {source_run(run): None, run: None}
+    return Profile("tiny", "Tiny", "for tests", tuple(runs))
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def store(tmp_path: Path, cache: Path) -> Store:
+    """An empty store that shares decoded images with the other tests."""
+    store = Store(tmp_path / "results", "tiny")
+    store.cache = cache
+    return store

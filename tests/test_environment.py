@@ -1,0 +1,41 @@
+"""One source of truth: pyproject.toml names the packages, constraints.txt their versions, everything else refers to them."""
+
+import re
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+EXTRAS = ".[book,wandb,test]"
+
+
+def pins() -> dict[str, str]:
+    lines = (line.split(";")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines())
+    return {re.sub(r"[-_.]+", "-", name.lower()): version for name, version in (line.split("==") for line in lines if line)}
+
+
+def test_every_package_is_pinned_exactly() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = list(project["dependencies"])
+    for packages in project["optional-dependencies"].values():
+        wanted += packages
+    names = {re.match(r"[\w.-]+", package)[0].lower() for package in wanted}
+    assert names <= set(pins())
+
+
+def test_conda_and_make_install_the_same() -> None:
+    conda = (ROOT / "environment.yml").read_text()
+    listed = [line.strip(" -") for line in conda[conda.index("- pip:") :].splitlines()[1:]]
+    assert [line.split() for line in listed] == [["constraint", "constraints.txt"], ["editable", EXTRAS]]
+    assert f"--constraint constraints.txt --editable '{EXTRAS}'" in (ROOT / "Makefile").read_text()
+
+
+def test_torch_and_torchvision_fit() -> None:
+    import torch
+    import torchvision
+
+    assert torch.__version__.split("+")[0] == pins()["torch"]
+    assert torchvision.__version__.split("+")[0] == pins()["torchvision"]
+
+
+def test_no_host_of_a_registry_is_named() -> None:
+    assert "://" not in (ROOT / "constraints.txt").read_text()

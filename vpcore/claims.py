@@ -1,0 +1,134 @@
+"""The statistics: what a compressed network loses against the dense one, with its spread, and a verdict on each claim.
+
+Everything is paired. For equal task, budget and seed the two networks see the same training images, start from the same
+prompt and break ties alike, so a cost is a difference of two runs,
+
+    loss of accuracy = accuracy(dense) - accuracy(compressed)       rise of ECE = ECE(compressed) - ECE(dense),
+
+both positive when compression harms. Means are taken over tasks and budgets with equal weight. Intervals are bootstrap
+percentiles (scipy) over the seeds within each task and budget: they say how sure the mean over these tasks is, not what
+another task, or another dense network, would show. With three to five seeds they are somewhat too narrow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from vpcore.errors import InputError
+
+PAIR = ["method", "task", "budget", "seed"]
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its bootstrap interval and the number of paired differences behind it."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def costs(table: pd.DataFrame) -> pd.DataFrame:
+    """What each compressed run costs against the dense run of equal method, task, budget and seed.
+
+    Args:
+        table: records of one chain of tickets, transfers among them (`method`, `task`, `budget`, `seed`, `round`, `density`,
+            `accuracy`, `ece`).
+
+    Returns:
+        One row a compressed run: the columns of `PAIR`, `round`, `density`, `accuracy_loss`, `relative_loss` (share of the
+        dense accuracy above chance that is lost; NaN where the dense run is at chance), `ece_rise`.
+    """
+    runs = table[table["method"] != "source"].assign(
+        budget=lambda t: t["budget"].astype(object).where(t["budget"].notna(), "all")
+    )
+    dense = runs[runs["round"] == 0].set_index(PAIR)
+    if dense.index.has_duplicates:
+        raise InputError("`table` must hold one chain of tickets, but some dense runs occur twice; select one chain")
+    pairs = runs[runs["round"] > 0].join(dense[["accuracy", "ece", "classes"]], on=PAIR, rsuffix="_dense", how="inner")
+    above_chance = pairs["accuracy_dense"] - 1 / pairs["classes_dense"].str.len()
+    loss = pairs["accuracy_dense"] - pairs["accuracy"]
+    return pairs[[*PAIR, "round", "density"]].assign(
+        accuracy_loss=loss,
+        relative_loss=(loss / above_chance).where(above_chance > 0.02),
+        ece_rise=pairs["ece"] - pairs["ece_dense"],
+    )
+
+
+def estimate(differences: pd.DataFrame, column: str, *, seed: int = 0) -> Estimate:
+    """Mean of `column` over tasks and budgets, each weighing the same, with a bootstrap interval over seeds.
+
+    >>> d = pd.DataFrame({"task": ["a"] * 3 + ["b"] * 3, "budget": [1] * 6, "loss": [0.1, 0.2, 0.3, 0.3, 0.4, 0.5]})
+    >>> e = estimate(d, "loss")
+    >>> round(e.mean, 3), e.low < 0.3 < e.high, e.n
+    (0.3, True, 6)
+    """
+    groups = [g[column].dropna().to_numpy(float) for _, g in differences.groupby(["task", "budget"], sort=True)]
+    groups = [g for g in groups if len(g)]
+    if not groups:
+        raise InputError(
+            f"there are no values of {column} to average; the runs that it compares are missing: use vpcore run"
+        )
+
+    def mean(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.mean([np.mean(s, axis=axis) for s in samples], axis=0)
+
+    centre, count = float(mean(*groups)), sum(map(len, groups))
+    if all(len(g) == 1 for g in groups) or all(np.ptp(g) == 0 for g in groups):
+        return Estimate(centre, centre, centre, count)
+    groups = [g if len(g) > 1 else np.repeat(g, 2) for g in groups]  # scipy wants two; a lone value has no spread
+    interval = stats.bootstrap(
+        groups, mean, n_resamples=2000, confidence_level=LEVEL, method="percentile", rng=np.random.default_rng(seed)
+    ).confidence_interval
+    return Estimate(centre, float(interval.low), float(interval.high), count)
+
+
+def scarcity(differences: pd.DataFrame, column: str, *, round: int) -> pd.DataFrame:
+    """The interaction of claim C2: cost at the smallest budget minus cost at the largest, paired by task and seed.
+
+    Returns:
+        One row a method, task and seed, with `budget` = "scarce - plenty" and `column` = the difference of the two costs.
+    """
+    at = differences[differences["round"] == round]
+    rows = []
+    for (method, task), group in at.groupby(["method", "task"], sort=True):
+        sizes = sorted(group["budget"].unique(), key=lambda b: float("inf") if b == "all" else b)
+        wide = group.pivot_table(index="seed", columns="budget", values=column, dropna=False)
+        if len(sizes) > 1:
+            gap = (wide[sizes[0]] - wide[sizes[-1]]).dropna()
+            rows += [
+                {"method": method, "task": task, "budget": "scarce - plenty", "seed": seed, column: value}
+                for seed, value in gap.items()
+            ]
+    return pd.DataFrame(rows, columns=["method", "task", "budget", "seed", column])
+
+
+def matching_round(source: pd.DataFrame, *, margin: float = 0.01) -> int:
+    """The sparsest round whose accuracy on the source task is at most `margin` below dense: a winning ticket, if any.
+
+    Args:
+        source: the records of method "source" of one chain.
+        margin: tolerated loss of accuracy.
+
+    Returns:
+        The number of the round; 0 when no compressed network keeps up.
+    """
+    accuracy = source.set_index("round")["accuracy"]
+    return int(max(r for r in accuracy.index if accuracy[r] >= accuracy[0] - margin))
+
+
+def verdict(e: Estimate) -> str:
+    """What an interval says of a claim "compression raises this cost".
+
+    >>> verdict(Estimate(0.05, 0.02, 0.08, 9)), verdict(Estimate(0.01, -0.02, 0.04, 9))
+    ('supported', 'not seen')
+    >>> verdict(Estimate(-0.1, -0.2, -0.05, 9))
+    'the opposite'
+    """
+    return "supported" if e.low > 0 else "the opposite" if e.high < 0 else "not seen"

@@ -1,0 +1,65 @@
+"""Splits and few-shot budgets: which images of a set serve for what.
+
+`test` is the set's own test split and serves for one evaluation at the end of a run. `val` is cut from the training images
+(a fifth of each class, at most 50 images) for every choice that has to be made; `train` is the rest. A budget of N shots is
+the first N images of each class in an order that depends on the task and the seed alone, so that budgets are nested (the 10
+shots contain the 1 shot) and dense and compressed networks see the same images.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import torch
+from torch import Tensor
+
+from vpcore.errors import InputError
+
+SPLITS = ("train", "val", "test")
+VAL_FRACTION, VAL_MOST = 0.2, 50  # of each class
+
+
+def shots(labels: Tensor, budget: int | None, *, task: str, seed: int) -> Tensor:
+    """Indices of the images of a few-shot budget: nested in the budget, the same for every network.
+
+    Args:
+        labels: (N,) labels of the training split.
+        budget: images a class; None for all. A class that has fewer gives all it has (see `saturated`).
+        task: with `seed`, fixes the order in which the images of a class are taken.
+        seed: see `task`.
+
+    Returns:
+        (n,) indices in ascending order.
+
+    >>> labels = torch.tensor([0, 1, 0, 1, 0, 1])
+    >>> one, two = (set(shots(labels, n, task="t", seed=0).tolist()) for n in (1, 2))
+    >>> len(one), len(two), one < two
+    (2, 4, True)
+    """
+    if budget is not None and budget < 1:
+        raise InputError(f"`budget` must be at least 1 image a class, or None for all; got {budget}")
+    return first(labels, budget, f"shots {task} {seed}").sort().values
+
+
+def saturated(labels: Tensor, budget: int | None) -> bool:
+    """Whether some class that occurs has fewer than `budget` images, so that the budget says more than it gives."""
+    return budget is not None and bool((torch.bincount(labels).clamp(min=0)[labels.unique()] < budget).any())
+
+
+def first(labels: Tensor, count: int | None, key: str) -> Tensor:
+    """The first `count` indices of each class (None: all) in the random order that `key` fixes."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
+    if count is None:
+        return order
+    return torch.cat([order[labels[order] == c][:count] for c in labels.unique()])
+
+
+def hold_out(labels: Tensor, key: str) -> tuple[Tensor, Tensor]:
+    """Indices of train and val: a fifth of each class, at most `VAL_MOST` images, is held out."""
+    order = first(labels, None, f"val {key}")
+    val = torch.cat(
+        [(rows := order[labels[order] == c])[: min(VAL_MOST, int(len(rows) * VAL_FRACTION + 0.5))] for c in labels.unique()]
+    )
+    kept = torch.ones(len(labels), dtype=torch.bool)
+    kept[val] = False
+    return kept.nonzero()[:, 0], val.sort().values
