@@ -9,7 +9,7 @@ READY := .venv/.ready
 book: $(READY)
 	$(BIN)/vpcore run --profile mini
 	$(BIN)/jupyter-book build book/ -W -n --keep-going
-	@echo "the book: book/_build/html/index.html"
+	@echo "the book: _build/html/index.html"
 
 test: check
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
@@ -25,4 +25,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf book/_build book/generated results/mini results/mini-toy results/cache
+	rm -rf _build book/generated results/mini results/mini-toy results/cache

@@ -48,10 +48,10 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
     runs = table[table["method"] != "source"].assign(
         budget=lambda t: t["budget"].astype(object).where(t["budget"].notna(), "all")
     )
-    dense = runs[runs["round"] == 0].set_index(PAIR)
-    if dense.index.has_duplicates:
+    dense = runs.loc[runs["round"] == 0, [*PAIR, "accuracy", "ece", "classes"]]
+    if dense.duplicated(PAIR).any():
         raise InputError("`table` must hold one chain of tickets, but some dense runs occur twice; select one chain")
-    pairs = runs[runs["round"] > 0].join(dense[["accuracy", "ece", "classes"]], on=PAIR, rsuffix="_dense", how="inner")
+    pairs = runs[runs["round"] > 0].merge(dense, on=PAIR, suffixes=("", "_dense"))
     above_chance = pairs["accuracy_dense"] - 1 / pairs["classes_dense"].str.len()
     loss = pairs["accuracy_dense"] - pairs["accuracy"]
     return pairs[[*PAIR, "round", "density"]].assign(
@@ -89,6 +89,11 @@ def estimate(differences: pd.DataFrame, column: str, *, seed: int = 0) -> Estima
     return Estimate(centre, float(interval.low), float(interval.high), count)
 
 
+def budgets(differences: pd.DataFrame) -> list[int | str]:
+    """The budgets that occur, smallest first, "all" last."""
+    return sorted(differences["budget"].unique(), key=lambda budget: float("inf") if budget == "all" else budget)
+
+
 def scarcity(differences: pd.DataFrame, column: str, *, round: int) -> pd.DataFrame:
     """The interaction of claim C2: cost at the smallest budget minus cost at the largest, paired by task and seed.
 
@@ -98,7 +103,7 @@ def scarcity(differences: pd.DataFrame, column: str, *, round: int) -> pd.DataFr
     at = differences[differences["round"] == round]
     rows = []
     for (method, task), group in at.groupby(["method", "task"], sort=True):
-        sizes = sorted(group["budget"].unique(), key=lambda b: float("inf") if b == "all" else b)
+        sizes = budgets(group)
         wide = group.pivot_table(index="seed", columns="budget", values=column, dropna=False)
         if len(sizes) > 1:
             gap = (wide[sizes[0]] - wide[sizes[-1]]).dropna()

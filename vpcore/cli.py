@@ -128,6 +128,7 @@ def run(
     runs = tuple(r for r in card.runs if not only or r.method in only)
     where, total = device_named(device), len(jobs(runs, store))
     say = (lambda text: None) if quiet else lambda text: click.echo(text)
+    steps = execute(runs, store, device=where, folder=data, log=lambda text: say(f"    {text}"))
     say(f"{card.title}: {len(runs)} runs, {total} jobs to do, on {where}")
     mirror = None
     if track:
@@ -135,7 +136,7 @@ def run(
 
         mirror = Tracker(card.name, results)
     start, failed = time.perf_counter(), []
-    for done in execute(runs, store, device=where, folder=data, log=lambda text: say(f"    {text}")):
+    for done in steps:
         if done.error is not None:
             failed.append(done)
             click.echo(f"FAILED {done.job}: {_reason(done)}", err=True)
@@ -143,8 +144,6 @@ def run(
             say(progress_line(done))
             if mirror is not None:
                 mirror.log(done.records)
-    if mirror is not None:
-        mirror.close()
     click.echo(
         f"{card.name}: {total - len(failed)} jobs done, {len(failed)} failed, in {_clock(time.perf_counter() - start)}; "
         f"records in {store.root / 'records'}"
@@ -226,8 +225,15 @@ def book(
         ) from error
     device_named(device)
     card, store = _open(profile, toy, results.resolve())
+    folder = (output or store.root / "book").resolve()
     ran = notebooks.regenerate(
-        (output or store.root / "book").resolve(), profile=profile, toy=toy, device=device, data=str(data.resolve()) if data else "",
-        results=str(results.resolve()), only=only, log=click.echo,
-    )  # fmt: skip
-    click.echo(f"{card.name}: {len(ran)} notebooks ran; output in {(output or store.root / 'book')}")
+        folder,
+        profile=profile,
+        toy=toy,
+        device=device,
+        data=str(data.resolve()) if data else "",
+        results=str(store.results),
+        only=only,
+        log=click.echo,
+    )
+    click.echo(f"{card.name}: {len(ran)} notebooks ran; output in {folder}")

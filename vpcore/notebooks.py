@@ -91,8 +91,9 @@ class Study:
 
     @property
     def transfers(self) -> pd.DataFrame:
-        """Records of the transfers."""
-        return self.table[self.table["method"] != "source"]
+        """Records of the transfers, with their budget also as a number, `shots`, infinite for all images."""
+        table = self.table[self.table["method"] != "source"]
+        return table.assign(shots=table["budget"].astype("Float64").fillna(float("inf")).astype(float))
 
     def save_figure(self, figure: Figure, name: str) -> None:
         """Write a figure as NAME.svg and NAME.pdf, the same bytes for the same data."""

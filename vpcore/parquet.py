@@ -60,7 +60,8 @@ class ParquetFolder:
         if len(wrong):
             raise InputError(
                 f"labels in {self.path} must lie in 0..{len(self.classes) - 1}, since its dataset.json lists "
-                f"{len(self.classes)} classes; {len(wrong)} do not, the first is {int(wrong[0])}; is dataset.json the right one?"
+                f"{len(self.classes)} classes; {len(wrong)} do not, the first is {int(wrong[0])}; "
+                "is dataset.json the right one?"
             )
         return labels
 

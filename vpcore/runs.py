@@ -110,9 +110,15 @@ def run_name(run: Run) -> str:
     return f"{run.method}-{run.task}-{run.budget or 'all'}-round{run.round}-seed{run.seed}-{run_id(run)}"
 
 
+def canonical(run: Run) -> Run:
+    """The same run with the defaults in the fields that it does not depend on, so that equal runs are equal."""
+    return Run(**identity(run))
+
+
 def source_run(run: Run) -> Run:
     """The run that measures the network of `run` on its source task."""
-    return dataclasses.replace(run, method="source", task=run.source, budget=None, seed=run.source_seed)
+    source = canonical(dataclasses.replace(run, method="source"))
+    return dataclasses.replace(source, task=run.source, seed=run.source_seed)
 
 
 def _hash(fields: dict[str, Scalar]) -> str:
@@ -208,7 +214,7 @@ def _expand(values: dict[str, Scalar], axes: dict[str, list], *, where: str) -> 
     for combination in itertools.product(*parsed.values()):
         run = Run(**{**values, **dict(zip(parsed, combination, strict=True))})
         check(run, where=where)
-        yield run
+        yield source_run(run) if run.method == "source" else canonical(run)
 
 
 def check(run: Run, *, where: str) -> None:

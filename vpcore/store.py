@@ -114,6 +114,8 @@ class Store:
             by_id = {row["id"]: row for row in rows}
             rows = [by_id[i] for run in runs if (i := run_id(run)) in by_id]
         table = pd.DataFrame(rows)
+        for name in table.columns[table.dtypes == "object"]:  # what a run has not is NaN, wherever it was read from
+            table[name] = table[name].where(table[name].notna(), np.nan)
         for name in ("budget", "round", "seed", "source_per_class", "test_per_class"):
             if name in table:
                 table[name] = table[name].astype("Int64")

@@ -114,12 +114,21 @@ def execute(
         device: where it runs.
         folder: the data folder, for tasks that are not built in.
         log: is told what happens within a long job.
+
+    Returns:
+        An iterator; each step computes a job.
+
+    Raises:
+        InputError: at once, when a data set is missing or damaged, or the results cannot be written.
     """
     todo = jobs(runs, store)
     for task in sorted({name for job in todo for run in job.runs for name in (run.source, run.task)}):
         data.classes(task, folder=folder)  # a missing or damaged data set is an error before anything is computed
     write_atomically(store.root / "records" / ".writable", lambda file: None)
-    bench = Bench(store, device, folder, log)
+    return _execute(todo, Bench(store, device, folder, log))
+
+
+def _execute(todo: list[Job], bench: Bench) -> Iterator[Done]:
     spent: dict[str, list[tuple[float, float]]] = {}
     broken: dict[str, int] = {}  # chain -> first round without a ticket
     for number, job in enumerate(todo, start=1):
@@ -141,7 +150,7 @@ def execute(
         else:
             for each in job.runs:
                 text = str(error) if isinstance(error, InputError) else "".join(traceback.format_exception(error))
-                store.write_failure(each, text)
+                bench.store.write_failure(each, text)
         yield Done(job, records, error, seconds, number, len(todo), _left(todo[number:], spent))
 
 

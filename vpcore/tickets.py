@@ -157,7 +157,7 @@ def train_round(
             saved = torch.load(unfinished, weights_only=True)
             first, optimizer_state, history = saved["epoch"], saved["optimizer"], saved["history"]
             load_weights_(model, saved["model"], where=str(unfinished))
-        except (RuntimeError, KeyError, EOFError, ValueError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 torch.load fails on rubbish in many ways
             raise InputError(
                 f"the unfinished training {unfinished} is damaged ({error}); delete it, the round starts anew"
             ) from error

@@ -4,7 +4,8 @@ On `config-inited`, before Sphinx looks for documents, the study is completed an
 (those that are missing or out of date), so that `jupyter-book build book/` is all there is to do. A notebook that fails
 fails the build.
 
-    {num}`accuracy:vp_loss|.1%`      the number vp_loss of generated/accuracy/numbers.json, formatted; unknown keys fail
+    {num}`accuracy:vp_dense|.1%`     the number vp_dense of generated/accuracy/numbers.json, formatted; unknown keys fail
+    {num}`accuracy:vp_loss|points`   the same as percentage points: "4.2 points", or with |pt just "4.2"
     ```{provenance} accuracy         what the results of a page come from
     ```
 """
@@ -27,6 +28,7 @@ from vpcore import notebooks
 from vpcore.errors import InputError
 
 LOGGER = logging.getLogger(__name__)
+POINTS = {"points": " points", "pt": ""}  # 0.042 is 4.2 percentage points
 GENERATED = Path(__file__).resolve().parent.parent / "generated"
 
 
@@ -54,7 +56,7 @@ class Number(SphinxRole):
         notebook, _, key = reference.partition(":")
         try:
             value = _content(notebook, self.env)["numbers"][key]
-            text = format(value, how) if how else str(value)
+            text = f"{100 * value:.1f}{POINTS[how]}" if how in POINTS else format(value, how)
         except (OSError, KeyError, ValueError, TypeError) as error:
             message = self.inliner.reporter.error(f"no number {self.text!r}: {error!r}", line=self.lineno)
             return [self.inliner.problematic(self.rawtext, self.rawtext, message)], [message]

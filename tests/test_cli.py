@@ -1,0 +1,154 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from vpcore import cli
+from vpcore.cli import main
+
+CARD = """
+title = "Own"
+[run]
+source_per_class = 4
+source_epochs = 2
+source_batch = 64
+epochs = 2
+test_per_class = 4
+[[grid]]
+method = ["vp", "lp"]
+task = ["shapes"]
+budget = [1]
+round = [0, 1]
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    path = tmp_path / "own.toml"
+    path.write_text(CARD)
+    return str(path)
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def test_run_status_publish(own: str, tmp_path: Path) -> None:
+    where = ("--profile", own, "--results", tmp_path / "results")
+    first = call("run", *where)
+    assert first.exit_code == 0
+    assert "Own: 6 runs, 6 jobs to do, on cpu" in first.output
+    assert "[6/6] vp shapes 1-shot, round 1, 1 seed: accuracy" in first.output
+    assert "0:00 left" in first.output
+    assert "own: 6 jobs done, 0 failed" in first.output
+    assert "0 jobs to do" in call("run", *where).output
+    told = call("status", *where).output
+    assert "source       2 of 2 runs done" in told
+    assert "0 jobs to do, 0 runs failed" in told
+    assert "own.parquet" in call("publish", *where).output
+    assert (tmp_path / "results" / "own.parquet").exists()
+
+
+def test_only(own: str, tmp_path: Path) -> None:
+    told = call("run", "--profile", own, "--results", tmp_path, "--only", "source", "--quiet")
+    assert told.output.startswith("own: 2 jobs done")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "--profile", "minni"), "unknown profile 'minni'; did you mean 'mini'"),
+        (("run", "--device", "gpu"), "unknown device 'gpu'"),
+        (("run", "--only", "pl"), "unknown method 'pl'"),
+        (("run", "--profile", "small", "--data", "/nowhere"), "there is no folder /nowhere"),
+        (("run", "--profile", "small"), "'cifar10' is not built in"),
+        (("status", "--profile", "x.toml"), "unknown profile 'x.toml'"),
+        (("publish", "--results", "/nowhere"), "no records of mini in /nowhere to publish"),
+        (("book", "--profile", "minni"), "unknown profile 'minni'"),
+    ],
+)
+def test_bad_input_has_exit_code_2_and_no_traceback(arguments: tuple[str, ...], message: str, monkeypatch) -> None:
+    monkeypatch.delenv("VPCORE_DATA", raising=False)
+    monkeypatch.chdir("/")
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert result.output.startswith("vpcore: ")
+    assert len(result.output.splitlines()) == 1
+
+
+def test_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli.torch.cuda, "is_available", lambda: False)
+    result = call("run", "--device", "cuda")
+    assert result.exit_code == 2
+    assert "`device` cuda needs a GPU" in result.output
+
+
+def test_a_loss_that_is_no_number_is_bad_input_and_a_bug_is_ours(own: str, tmp_path: Path, monkeypatch) -> None:
+    Path(own).write_text(CARD.replace("epochs = 2\ntest", "epochs = 2\nsource_lr = 1e20\ntest"))
+    result = call("run", "--profile", own, "--results", tmp_path / "a")
+    assert result.exit_code == 2
+    assert "FAILED ticket of round 0" in result.output
+    assert "use a lower learning rate" in result.output
+    assert "6 failed" in result.output
+    assert "source-glyphs-round0" in call("status", "--profile", own, "--results", tmp_path / "a").output
+
+    from vpcore import measurements
+
+    Path(own).write_text(CARD)
+    monkeypatch.setattr(measurements.transfer, "visual_prompt", lambda *a, **k: 1 / 0)
+    result = call("run", "--profile", own, "--results", tmp_path / "b")
+    assert result.exit_code == 1
+    assert "ZeroDivisionError: division by zero (traceback in the folder failed)" in result.output
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder(own: str, tmp_path: Path) -> None:
+    (tmp_path / "ro").mkdir(mode=0o555)
+    result = call("run", "--profile", own, "--results", tmp_path / "ro")
+    assert result.exit_code == 2
+    assert "cannot write" in result.output
+
+
+def test_python_dash_m(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "vpcore", "run", "--profile", "nope"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("vpcore: unknown profile 'nope'")
+    assert "Traceback" not in done.stderr
+
+
+def test_help_is_there_for_every_command() -> None:
+    for name, command in main.commands.items():
+        text = call(name, "--help").output
+        assert len(command.help.splitlines()[0]) > 30
+        assert "--profile" in text
+
+
+def test_wandb_mirrors_the_records_offline(own: str, tmp_path: Path, monkeypatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    seen = []
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    real = wandb.init
+
+    def spy(**settings: object) -> object:
+        seen.append(settings)
+        return real(**settings)
+
+    monkeypatch.setattr(wandb, "init", spy)
+    result = call("run", "--profile", own, "--results", tmp_path / "results", "--wandb", "--only", "lp", "--only", "source")
+    assert result.exit_code == 0
+    assert len(seen) == 4
+    assert {settings["mode"] for settings in seen} == {"offline"}
+    records = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "results" / "own" / "records").glob("*.json")}
+    assert {settings["id"] for settings in seen} == {record["id"] for record in records.values()}

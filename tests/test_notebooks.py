@@ -1,0 +1,100 @@
+"""The notebooks as they are committed, and how they are run."""
+
+import ast
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from vpcore import InputError, notebooks
+from vpcore.notebooks import SOURCES, check_parameters
+
+PATHS = sorted(SOURCES.glob("*.ipynb"))
+CHAPTERS = {"tickets", "accuracy", "budget", "calibration", "prompts", "claims"}
+
+
+def code(path: Path) -> list[str]:
+    return [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def test_every_chapter_has_its_notebook() -> None:
+    assert {path.stem for path in PATHS} == CHAPTERS == set(notebooks.names())
+    for name in CHAPTERS:
+        assert (SOURCES.parent / "book" / f"{name}.md").exists()
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_notebook_is_clean_defines_nothing_and_reads_its_figures(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.cells[0].source.startswith("# Notebook: ")
+    assert "?" in notebook.cells[0].source  # the question
+    assert notebook.cells[1].metadata.tags == ["parameters"]
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == []
+            assert cell.execution_count is None
+            kinds = (ast.FunctionDef, ast.ClassDef, ast.Lambda)
+            assert not any(isinstance(node, kinds) for node in ast.walk(ast.parse(cell.source)))
+    for cell, following in zip(notebook.cells, notebook.cells[1:], strict=False):
+        if cell.cell_type == "code" and "save_figure" in cell.source:
+            assert following.cell_type == "markdown", "a sentence must say what to see"
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_notebooks_check_their_parameters_first(path: Path) -> None:
+    first, second = code(path)[:2]
+    assert {"profile", "toy", "device", "data", "results", "output"} <= set(notebooks._assigned(first))
+    assert second.index("check_parameters(globals())") < second.index("open_study(")
+    assert f'"{path.stem}"' in second
+
+
+DEFAULTS = 'profile = "mini"\ntoy = False\nlevel = 0.5\n'
+
+
+@pytest.mark.parametrize("given", ['profile = "small"', "toy = True", "level = 1", ""])
+def test_good_parameters(given: str) -> None:
+    check_parameters({"In": ["", DEFAULTS, f"# Parameters\n{given}\n", "check_parameters(globals())"]})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ('profil = "small"', "unknown parameter 'profil'; did you mean 'profile'"),
+        ("profile = 3", "parameter `profile` must be str, such as 'mini', got 3"),
+        ('toy = "yes"', "parameter `toy` must be bool, such as False, got 'yes'"),
+        ("toy = 1", "parameter `toy` must be bool"),
+        ("level = True", "parameter `level` must be float"),
+    ],
+)
+def test_bad_parameters(given: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_parameters({"In": ["", DEFAULTS, f"# Parameters\n{given}\n", "check_parameters(globals())"]})
+
+
+def test_unknown_notebook(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown notebook 'acuracy'; did you mean 'accuracy'"):
+        notebooks.regenerate(tmp_path, profile="mini", only=("acuracy",))
+
+
+def test_a_failing_notebook_leaves_nothing_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = nbformat.read(PATHS[0], as_version=4)
+    source.cells = source.cells[:2] + [nbformat.v4.new_code_cell("raise ValueError('this went wrong')")]
+    (tmp_path / "src").mkdir()
+    nbformat.write(source, tmp_path / "src" / "broken.ipynb")
+    monkeypatch.setattr(notebooks, "SOURCES", tmp_path / "src")
+    with pytest.raises(InputError, match="broken.ipynb failed in cell .*: ValueError: this went wrong"):
+        notebooks._run("broken", tmp_path / "out", {"profile": "mini"})
+    assert list((tmp_path / "out").iterdir()) == []
+    with pytest.raises(InputError, match="unknown parameter of broken: 'profil'"):
+        notebooks._run("broken", tmp_path / "out", {"profil": "mini"})
+
+
+def test_numbers_are_json(tmp_path: Path) -> None:
+    import numpy as np
+
+    assert json.loads(json.dumps({"x": notebooks._plain(np.float64(0.5)), "n": notebooks._plain(np.int64(3))})) == {
+        "x": 0.5,
+        "n": 3,
+    }
