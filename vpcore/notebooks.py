@@ -24,7 +24,7 @@ from tqdm import tqdm
 from vpcore.cli import device_named
 from vpcore.errors import InputError, unknown
 from vpcore.files import write_atomically
-from vpcore.runs import Profile, load_profile, run_id
+from vpcore.runs import Profile, Run, load_profile, run_id
 from vpcore.store import Store, versions
 from vpcore.study import execute, jobs
 
@@ -94,6 +94,27 @@ class Study:
         """Records of the transfers, with their budget also as a number, `shots`, infinite for all images."""
         table = self.table[self.table["method"] != "source"]
         return table.assign(shots=table["budget"].astype("Float64").fillna(float("inf")).astype(float))
+
+    def at_budget(self, budget: str) -> pd.DataFrame:
+        """The transfers at one budget: "largest" of each task, "all" images, or a number of images per class, as text.
+
+        Raises:
+            InputError: when no transfer has this budget.
+        """
+        transfers = self.transfers
+        wanted = transfers.groupby("task")["shots"].transform("max")
+        known = sorted(transfers["shots"].unique())
+        if budget != "largest":
+            wanted = {"all": float("inf"), **{f"{size:g}": size for size in known}}.get(budget)
+        chosen = transfers[transfers["shots"] == wanted]
+        if chosen.empty:
+            names = ["largest", *("all" if size == float("inf") else f"{size:g}" for size in known)]
+            raise InputError(f"parameter `budget` must be one of {', '.join(names)}, got {budget!r}")
+        return chosen
+
+    def run_of(self, record: pd.Series) -> Run:
+        """The run that a row of the table is the record of."""
+        return next(run for run in self.profile.runs if run_id(run) == record["id"])
 
     def save_figure(self, figure: Figure, name: str) -> None:
         """Write a figure as NAME.svg and NAME.pdf, the same bytes for the same data."""
@@ -220,7 +241,10 @@ def regenerate(
     shared = {"profile": profile, "toy": toy, "device": device, "data": data, "results": results}
     for name in only or names():
         folder = output / name
-        parameters = {**shared, "output": str(folder)}
+        inside = folder.is_relative_to(
+            ROOT
+        )  # executed notebooks are published: no path of this machine where there is a choice
+        parameters = {**shared, "output": str(folder.relative_to(ROOT) if inside else folder)}
         key, stamp = _key(name, parameters, card, store), folder / ".key"
         if stamp.exists() and stamp.read_text() == key and (folder / f"{name}.ipynb").exists():
             log(f"{name}: unchanged")
