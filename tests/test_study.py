@@ -131,7 +131,10 @@ def test_a_lost_ticket_is_trained_again_only_if_it_is_needed(tiny: Profile, stor
     ticket_path(folder, 1).unlink()
     assert jobs(tiny.runs, store) == []
     store.record_path(next(r for r in tiny.runs if r.method == "vp" and r.round == 1)).unlink()
-    assert [job.kind for job in jobs(tiny.runs, store)] == ["source", "vp"]
+    assert [(job.kind, job.runs[0].round) for job in jobs(tiny.runs, store)] == [("source", 1), ("vp", 1)]
+    dense = ticket_path(folder, 0).rename(folder / "aside")
+    assert [(job.kind, job.runs[0].round) for job in jobs(tiny.runs, store)] == [("source", 0), ("source", 1), ("vp", 1)]
+    dense.rename(ticket_path(folder, 0))
     finish(tiny.runs, store, cpu)
     after = load_ticket(ticket_path(folder, 1))[0]
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -68,7 +68,7 @@ def load(
     if task in BUILTIN:
 
         def read() -> Images:
-            return _resize(_limit(BUILTIN[task](split), per_class, task), px)
+            return _resize(_limit(BUILTIN[task][1](split), per_class, task), px)
     else:
         source = _folder(task, folder)
         name += f"-{source.fingerprint}"
@@ -83,7 +83,7 @@ def load(
 
 def classes(task: str, *, folder: Path | None = None) -> tuple[str, ...]:
     """The names of the classes of a task, in the order of the labels."""
-    return load(task, "test", px=8, per_class=1).classes if task in BUILTIN else _folder(task, folder).classes
+    return BUILTIN[task][0] if task in BUILTIN else _folder(task, folder).classes
 
 
 def _folder(task: str, folder: Path | None) -> ParquetFolder:
@@ -159,8 +159,11 @@ def _digits(split: str) -> Images:
     rest = rest.nonzero()[:, 0]
     train, val = hold_out(labels[rest], "digits")
     rows = {"train": rest[train], "val": rest[val], "test": test}[split]
-    return Images(grey[rows, None].repeat(1, 3, 1, 1), labels[rows], tuple("0123456789"))
+    return Images(grey[rows, None].repeat(1, 3, 1, 1), labels[rows], BUILTIN["digits"][0])
 
 
-# name -> the images of a split at their native size
-BUILTIN: dict[str, Callable[[str], Images]] = {"digits": _digits, **{name: _drawn(name) for name in synthetic.TASKS}}
+# name -> (classes, the images of a split at their native size)
+BUILTIN: dict[str, tuple[tuple[str, ...], Callable[[str], Images]]] = {
+    "digits": (tuple("0123456789"), _digits),
+    **{name: (names, _drawn(name)) for name, (names, _) in synthetic.TASKS.items()},
+}

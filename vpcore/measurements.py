@@ -91,7 +91,7 @@ def make_ticket(run: Run, bench: Bench) -> Record:
         train_round(
             run.round,
             lambda: build(run.model, classes=len(train.classes), seed=run.source_seed),
-            train.images,
+            train.images.to(bench.device),
             train.labels,
             folder=folder,
             rate=run.rate,
@@ -152,8 +152,9 @@ def adapt(runs: tuple[Run, ...], bench: Bench) -> tuple[Record, ...]:
             measured[k] |= {"mapping": mapping, "mapping_names": [names[s] for s in mapping], "loss": prompted.loss}
             arrays[k]["program"] = prompted.program[k].cpu()
     else:
-        probe = transfer.linear_probe(bench.features(run, train, "train"), train.labels, index, **common)
-        logits = {split: probe(bench.features(run, held_out[split], split)) for split in held_out}
+        features = bench.features(run, train, "train").to(bench.device)
+        probe = transfer.linear_probe(features, train.labels, index, **common)
+        logits = {split: probe(bench.features(run, held_out[split], split)).cpu() for split in held_out}
     for k in range(len(runs)):
         for split, images in held_out.items():
             arrays[k] |= _measure(split, logits[split][k], images.labels, measured[k])

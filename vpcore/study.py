@@ -71,22 +71,22 @@ def jobs(runs: tuple[Run, ...], store: Store) -> list[Job]:
     """What is missing for these runs, in the order in which it is best computed."""
     done = store.done()
     missing = [run for run in runs if run_id(run) not in done]
-    # a ticket is needed for its own record, for what is measured on it, and for the rounds that follow
-    last: dict[str, Run] = {}
-    for run in missing:
-        if run.round >= last.get(chain_id(run), run).round:
-            last[chain_id(run)] = run
     ordered = []
-    for chain, top in last.items():
-        for number in range(top.round + 1):
+    for chain in dict.fromkeys(map(chain_id, missing)):
+        mine = [run for run in missing if chain_id(run) == chain]
+        top = max(mine, key=lambda run: run.round)
+        # a ticket is needed for its own record, for what is measured on it, and for the round that follows
+        lost = {r for r in range(top.round + 1) if not ticket_path(store.ticket_folder(top), r).exists()}
+        needed = {run.round for run in mine}
+        for number in sorted(lost, reverse=True):
+            needed |= {number - 1} if number in needed and number else set()
+        for number in sorted(needed):
             ticket = dataclasses.replace(source_run(top), round=number)
-            ticket = next((r for r in runs if r.method == "source" and chain_id(r) == chain and r.round == number), ticket)
-            path = ticket_path(store.ticket_folder(ticket), number)
-            if run_id(ticket) not in done or not path.exists():
+            if run_id(ticket) not in done or number in lost:
                 ordered.append(Job((ticket,)))
             cohorts: dict[Run, list[Run]] = {}
-            for run in missing:
-                if run.method != "source" and chain_id(run) == chain and run.round == number:
+            for run in mine:
+                if run.method != "source" and run.round == number:
                     cohorts.setdefault(dataclasses.replace(run, seed=0), []).append(run)
             ordered += [
                 Job(tuple(cohort))

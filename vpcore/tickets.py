@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,6 +143,10 @@ def train_round(
     model, rewound, unfinished = build(), folder / "rewound.safetensors", folder / f"unfinished-{number:02d}.pt"
     masks = pruning.full(model, prunable(model))
     if number:
+        if not rewound.exists():
+            raise InputError(
+                f"round {number} goes back to {rewound}, which is missing; delete {folder}, the chain is trained anew"
+            )
         before, older, _ = load_ticket(ticket_path(folder, number - 1))
         load_weights_(model, before, where=str(ticket_path(folder, number - 1)))
         masks = pruning.select(
@@ -165,13 +170,16 @@ def train_round(
     masks = {name: mask.to(device) for name, mask in masks.items()}
     after_step = (lambda: pruning.apply_(model, masks)) if number else (lambda: None)
 
+    begun = time.perf_counter()
+
     def after_epoch(epoch: int, loss: float, optimizer: dict) -> None:
         history.append(loss)
+        left = (time.perf_counter() - begun) / (epoch - first) * (epochs - epoch)
         if number == 0 and epoch == rewind:
             save_ticket(rewound, model.state_dict(), {}, header=header)
         state = {"epoch": epoch, "model": model.state_dict(), "optimizer": optimizer, "history": history}
         write_atomically(unfinished, lambda file: torch.save(state, file))
-        log(f"round {number}, epoch {epoch}/{epochs}, loss {loss:.3f}")
+        log(f"round {number}, epoch {epoch}/{epochs}, loss {loss:.3f}, {left:.0f} s left in this round")
 
     fit(
         model,

@@ -77,7 +77,7 @@ def fit(
 
     Args:
         model: in training on the device of its weights.
-        images: (N, 3, H, W) uint8; batches are moved to that device.
+        images: (N, 3, H, W) uint8, best on that device already; else batches are moved there.
         labels: (N,) int64.
         epochs: length of the schedule; an epoch that began before `first_epoch` is not repeated.
         batch: images a step; the last, smaller batch of an epoch is left out.

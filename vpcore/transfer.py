@@ -139,7 +139,7 @@ def linear_probe(
     """K linear classifiers on features that were computed once.
 
     Args:
-        features: (M, D) float32 features of the training images.
+        features: (M, D) float32 features of the training images, on the device where the probes are trained.
         labels: (M,) target classes.
         index: (K, n) which of them each member learns from.
         targets: number of target classes T.
@@ -147,25 +147,30 @@ def linear_probe(
         seeds: K seeds: of the starting weights and the order of the images.
 
     Returns:
-        A function: (N, D) features -> (K, N, T) logits.
+        A function: (N, D) features -> (K, N, T) logits, on the same device.
     """
     cohort, count = index.shape
+    device, width = features.device, features.shape[1]
+    labels, index = labels.to(device), index.to(device)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    bound = features.shape[1] ** -0.5  # torch.nn.Linear starts alike
-    weight = torch.stack(
-        [(torch.rand((features.shape[1], targets), generator=g) * 2 - 1) * bound for g in generators]
-    ).requires_grad_()
-    bias = torch.stack([(torch.rand((1, targets), generator=g) * 2 - 1) * bound for g in generators]).requires_grad_()
+
+    def start(*shape: int) -> Tensor:
+        """Uniform in +-1 / sqrt(D), as torch.nn.Linear starts; drawn on the CPU, so that devices start alike."""
+        draws = torch.stack([torch.rand(shape, generator=generator) for generator in generators])
+        return ((draws * 2 - 1) * width**-0.5).to(device).requires_grad_()
+
+    weight, bias = start(width, targets), start(1, targets)
     optimizer = torch.optim.Adam([weight, bias], lr=lr)
     for epoch in range(epochs):
         _set_rate(optimizer, lr, epoch, epochs)
-        order = torch.stack([torch.randperm(count, generator=generator) for generator in generators])
+        order = torch.stack([torch.randperm(count, generator=generator) for generator in generators]).to(device)
         total = 0.0
         for rows in index.gather(1, order).split(batch, dim=1):
-            total += _step(optimizer, torch.baddbmm(bias, features[rows], weight), labels[rows]) * rows.shape[1] / count
+            logits = torch.baddbmm(bias, features[rows], weight)
+            total += _step(optimizer, logits, labels[rows]) * rows.shape[1] / count
         check_loss(total, f"epoch {epoch + 1} of linear probing", lr=lr)
     weight, bias = weight.detach(), bias.detach()
-    return lambda x: torch.baddbmm(bias, x.expand(cohort, *x.shape), weight)
+    return lambda x: torch.baddbmm(bias, x.to(device).expand(cohort, *x.shape), weight)
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, lr: float, epoch: int, epochs: int) -> None:
