@@ -34,8 +34,9 @@ ALLOWED = {
     "claims": {"errors"},
     "plots": set(),
     "tracking": {"errors", "store"},
-    "cli": {"errors", "runs", "store", "study", "tracking", "notebooks"},
-    "notebooks": {"cli", "errors", "files", "runs", "store", "study"},
+    "cli": {"batch", "errors", "runs", "store", "study", "tracking"},
+    "notebooks": {"errors", "plots", "files", "runs", "store", "study"},
+    "batch": {"errors", "files", "notebooks", "runs", "store"},
 }  # fmt: skip
 
 

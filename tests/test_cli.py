@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from vpcore import cli
+from vpcore import study
 from vpcore.cli import main
 
 CARD = """
@@ -82,7 +82,7 @@ def test_bad_input_has_exit_code_2_and_no_traceback(arguments: tuple[str, ...], 
 
 
 def test_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(study.torch.cuda, "is_available", lambda: False)
     result = call("run", "--device", "cuda")
     assert result.exit_code == 2
     assert "`device` cuda needs a GPU" in result.output

@@ -7,8 +7,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from vpcore import InputError, notebooks
-from vpcore.notebooks import SOURCES, check_parameters
+from vpcore import InputError, batch, notebooks
+from vpcore.batch import SOURCES
+from vpcore.notebooks import check_parameters
 
 PATHS = sorted(SOURCES.glob("*.ipynb"))
 CHAPTERS = {"tickets", "accuracy", "budget", "calibration", "prompts", "claims"}
@@ -19,7 +20,7 @@ def code(path: Path) -> list[str]:
 
 
 def test_every_chapter_has_its_notebook() -> None:
-    assert {path.stem for path in PATHS} == CHAPTERS == set(notebooks.names())
+    assert {path.stem for path in PATHS} == CHAPTERS == set(batch.names())
     for name in CHAPTERS:
         assert (SOURCES.parent / "book" / f"{name}.md").exists()
 
@@ -75,7 +76,7 @@ def test_bad_parameters(given: str, message: str) -> None:
 
 def test_unknown_notebook(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown notebook 'acuracy'; did you mean 'accuracy'"):
-        notebooks.regenerate(tmp_path, profile="mini", only=("acuracy",))
+        batch.regenerate(tmp_path, profile="mini", only=("acuracy",))
 
 
 def test_a_failing_notebook_leaves_nothing_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,12 +84,12 @@ def test_a_failing_notebook_leaves_nothing_and_says_why(tmp_path: Path, monkeypa
     source.cells = source.cells[:2] + [nbformat.v4.new_code_cell("raise ValueError('this went wrong')")]
     (tmp_path / "src").mkdir()
     nbformat.write(source, tmp_path / "src" / "broken.ipynb")
-    monkeypatch.setattr(notebooks, "SOURCES", tmp_path / "src")
+    monkeypatch.setattr(batch, "SOURCES", tmp_path / "src")
     with pytest.raises(InputError, match="broken.ipynb failed in cell .*: ValueError: this went wrong"):
-        notebooks._run("broken", tmp_path / "out", {"profile": "mini"})
+        batch._run("broken", tmp_path / "out", {"profile": "mini"})
     assert list((tmp_path / "out").iterdir()) == []
     with pytest.raises(InputError, match="unknown parameter of broken: 'profil'"):
-        notebooks._run("broken", tmp_path / "out", {"profil": "mini"})
+        batch._run("broken", tmp_path / "out", {"profil": "mini"})
 
 
 def test_numbers_are_json(tmp_path: Path) -> None:

@@ -12,28 +12,12 @@ import time
 from pathlib import Path
 
 import click
-import torch
 
 from vpcore import __version__
 from vpcore.errors import InputError, unknown
 from vpcore.runs import FIELDS, Profile, load_profile, profile_names
 from vpcore.store import Store
-from vpcore.study import Done, execute, jobs
-
-DEVICES = ("auto", "cpu", "cuda")
-
-
-def device_named(name: str) -> torch.device:
-    """The device for "auto" (a GPU when there is one), "cpu" or "cuda".
-
-    Raises:
-        InputError: for another name, or "cuda" where there is none.
-    """
-    if name not in DEVICES:
-        raise unknown("device", name, DEVICES)
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("`device` cuda needs a GPU that torch can use; there is none here; use --device cpu")
-    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name)
+from vpcore.study import Done, device_named, execute, jobs
 
 
 class _Commands(click.Group):
@@ -218,7 +202,7 @@ def book(
     results have not changed are skipped. `jupyter-book build book/` does the same for the profile that the book shows.
     """
     try:
-        from vpcore import notebooks
+        from vpcore import batch
     except ImportError as error:
         raise InputError(
             f"the notebooks need packages that are not installed ({error.name}); use: pip install 'vpcore[book]'"
@@ -226,7 +210,7 @@ def book(
     device_named(device)
     card, store = _open(profile, toy, results.resolve())
     folder = (output or store.root / "book").resolve()
-    ran = notebooks.regenerate(
+    ran = batch.regenerate(
         folder,
         profile=profile,
         toy=toy,

@@ -1,35 +1,31 @@
-"""Notebooks: what they have in common, and their execution as a batch.
+"""What a notebook works with: checked parameters, a complete study, and a place for what it shows.
 
 A notebook begins with a cell of parameters, checks them (`check_parameters`), opens the study (`open_study`, which computes
 what is missing) and writes what the book shows: figures (SVG and PDF), tables (CSV), and `numbers.json`, all in one folder.
-`regenerate` runs all notebooks through papermill and skips those whose code, parameters and results are unchanged.
+`batch` runs them all.
 """
 
 from __future__ import annotations
 
 import ast
-import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from vpcore.cli import device_named
+from vpcore import plots
 from vpcore.errors import InputError, unknown
 from vpcore.files import write_atomically
 from vpcore.runs import Profile, Run, load_profile, run_id
-from vpcore.store import Store, versions
-from vpcore.study import execute, jobs
+from vpcore.store import Store
+from vpcore.study import device_named, execute, jobs
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ROOT / "notebooks"
 
 
 def check_parameters(namespace: dict[str, object]) -> None:
@@ -118,11 +114,12 @@ class Study:
 
     def save_figure(self, figure: Figure, name: str) -> None:
         """Write a figure as NAME.svg and NAME.pdf, the same bytes for the same data."""
-        for suffix, metadata in ((".svg", {"Date": None}), (".pdf", {"CreationDate": None})):
-            write_atomically(
-                self.output / f"{name}{suffix}",
-                lambda file, suffix=suffix, metadata=metadata: figure.savefig(file, format=suffix[1:], metadata=metadata),
-            )
+        with plots.style():  # which also fixes the ids in an SVG
+            for kind, metadata in (("svg", {"Date": None}), ("pdf", {"CreationDate": None})):
+                write_atomically(
+                    self.output / f"{name}.{kind}",
+                    lambda file, kind=kind, metadata=metadata: figure.savefig(file, format=kind, metadata=metadata),
+                )
 
     def save_table(self, table: pd.DataFrame, name: str) -> None:
         """Write a table as NAME.csv, as the book shows it."""
@@ -195,112 +192,3 @@ def complete(card: Profile, store: Store, *, device: str, data: str) -> None:
             if done.error is not None:
                 raise InputError(f"{done.job} failed: {done.error}; see {store.root / 'failed'}") from done.error
             bar.update()
-
-
-def names() -> list[str]:
-    """The notebooks there are."""
-    if not SOURCES.is_dir():
-        raise InputError(
-            f"the notebooks are part of the repository, not of an installed package; there is no folder {SOURCES}: clone it"
-        )
-    return sorted(path.stem for path in SOURCES.glob("*.ipynb"))
-
-
-def regenerate(
-    output: Path,
-    *,
-    profile: str,
-    toy: bool = False,
-    device: str = "auto",
-    data: str = "",
-    results: str = "results",
-    only: tuple[str, ...] = (),
-    log: Callable[[str], None] = lambda text: None,
-) -> list[str]:
-    """Run the notebooks as a batch, after completing the study; those whose inputs have not changed are skipped.
-
-    Args:
-        output: folder; each notebook gets one of its own in it, and lies there, executed, as NAME/NAME.ipynb.
-        profile, toy, device, data, results: parameters of every notebook, see `open_study`.
-        only: names of notebooks; () for all.
-        log: is told what is run and what is skipped.
-
-    Returns:
-        The names of the notebooks that ran.
-
-    Raises:
-        InputError: for bad input, or when a notebook fails, with its own error.
-    """
-    for name in only:
-        if name not in names():
-            raise unknown("notebook", name, names())
-    card = load_profile(profile, toy=toy)
-    store = Store(ROOT / results, card.name)
-    complete(card, store, device=device, data=data)
-    ran = []
-    shared = {"profile": profile, "toy": toy, "device": device, "data": data, "results": results}
-    for name in only or names():
-        folder = output / name
-        inside = folder.is_relative_to(
-            ROOT
-        )  # executed notebooks are published: no path of this machine where there is a choice
-        parameters = {**shared, "output": str(folder.relative_to(ROOT) if inside else folder)}
-        key, stamp = _key(name, parameters, card, store), folder / ".key"
-        if stamp.exists() and stamp.read_text() == key and (folder / f"{name}.ipynb").exists():
-            log(f"{name}: unchanged")
-            continue
-        log(f"{name}: running")
-        _run(name, folder, parameters)
-        write_atomically(stamp, lambda file, key=key: file.write(key.encode()))
-        ran.append(name)
-    return ran
-
-
-def _key(name: str, parameters: dict[str, object], card: Profile, store: Store) -> str:
-    """What the output of a notebook depends on: its source, its parameters, our code, the versions, and the records."""
-    content = hashlib.sha256((SOURCES / f"{name}.ipynb").read_bytes())
-    content.update(json.dumps(parameters, sort_keys=True).encode())
-    for path in sorted(Path(__file__).parent.rglob("*")):
-        if path.suffix in (".py", ".toml"):
-            content.update(path.read_bytes())
-    content.update(repr([versions(), plt.matplotlib.__version__]).encode())
-    content.update(repr([run_id(run) for run in card.runs]).encode())
-    table = store.table(card.runs)
-    content.update(table[["id", "accuracy", "finished"]].to_csv().encode())
-    return content.hexdigest()
-
-
-def _run(name: str, folder: Path, parameters: dict[str, object]) -> None:
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
-
-    source = SOURCES / f"{name}.ipynb"
-    known = papermill.inspect_notebook(str(source))
-    for parameter in parameters:
-        if parameter not in known:
-            raise unknown(f"parameter of {name}:", parameter, known)
-    executed = folder / f"{name}.ipynb"
-    unfinished = folder / f".{name}.running.ipynb"
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        papermill.execute_notebook(
-            str(source),
-            str(unfinished),
-            parameters=parameters,
-            cwd=str(SOURCES),
-            progress_bar=False,
-            log_output=False,
-            kernel_name="python3",
-        )
-        notebook = json.loads(unfinished.read_text())
-        notebook["metadata"].pop("papermill", None)  # times, which would change the file at every run
-        for cell in notebook["cells"]:
-            for noise in ("papermill", "execution"):
-                cell["metadata"].pop(noise, None)
-        write_atomically(executed, lambda file: file.write(json.dumps(notebook, indent=1, ensure_ascii=False).encode()))
-    except PapermillExecutionError as error:
-        raise InputError(
-            f"the notebook {source} failed in cell {error.exec_count}: {error.ename}: {error.evalue}"
-        ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -17,12 +17,28 @@ from pathlib import Path
 import torch
 
 from vpcore import data
-from vpcore.errors import InputError
+from vpcore.errors import InputError, unknown
 from vpcore.files import write_atomically
 from vpcore.measurements import Bench, adapt, make_ticket
 from vpcore.runs import Run, chain_id, run_id, source_run
 from vpcore.store import Record, Store
 from vpcore.tickets import ticket_path
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def device_named(name: str) -> torch.device:
+    """The device for "auto" (a GPU when there is one), "cpu" or "cuda".
+
+    Raises:
+        InputError: for another name, or "cuda" where there is none.
+    """
+    if name not in DEVICES:
+        raise unknown("device", name, DEVICES)
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("`device` cuda needs a GPU that torch can use; there is none here; use --device cpu")
+    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name)
+
 
 Log = Callable[[str], None]
 

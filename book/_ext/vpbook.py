@@ -24,7 +24,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from vpcore import notebooks
+from vpcore import batch
 from vpcore.errors import InputError
 
 LOGGER = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def run_notebooks(app: Sphinx, config: Config) -> None:
     profile = os.environ.get("VPCORE_PROFILE", config.vpcore_profile)
     toy = os.environ.get("VPCORE_TOY", "") == "1"
     try:
-        notebooks.regenerate(GENERATED, profile=profile, toy=toy, log=lambda text: LOGGER.info("notebook %s", text))
+        batch.regenerate(GENERATED, profile=profile, toy=toy, log=lambda text: LOGGER.info("notebook %s", text))
     except InputError as error:
         raise ExtensionError(f"the notebooks of the book could not be brought up to date: {error}") from error
 

@@ -1,0 +1,135 @@
+"""The notebooks as a batch: run through papermill, skipped when nothing that they depend on has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from vpcore.errors import InputError, unknown
+from vpcore.files import write_atomically
+from vpcore.notebooks import ROOT, complete
+from vpcore.runs import Profile, load_profile, run_id
+from vpcore.store import Store, versions
+
+SOURCES = ROOT / "notebooks"
+STAMP = ".made-from.json"  # what a folder of output was made from, and the files that were left in it
+
+
+def names() -> list[str]:
+    """The notebooks there are."""
+    if not SOURCES.is_dir():
+        raise InputError(
+            f"the notebooks are part of the repository, not of an installed package; there is no folder {SOURCES}: clone it"
+        )
+    return sorted(path.stem for path in SOURCES.glob("*.ipynb"))
+
+
+def regenerate(
+    output: Path,
+    *,
+    profile: str,
+    toy: bool = False,
+    device: str = "auto",
+    data: str = "",
+    results: str = "results",
+    only: tuple[str, ...] = (),
+    log: Callable[[str], None] = lambda text: None,
+) -> list[str]:
+    """Run the notebooks as a batch, after completing the study; those whose inputs have not changed are skipped.
+
+    Args:
+        output: folder; each notebook gets one of its own in it, and lies there, executed, as NAME/NAME.ipynb.
+        profile, toy, device, data, results: parameters of every notebook, see `open_study`.
+        only: names of notebooks; () for all.
+        log: is told what is run and what is skipped.
+
+    Returns:
+        The names of the notebooks that ran.
+
+    Raises:
+        InputError: for bad input, or when a notebook fails, with its own error.
+    """
+    for name in only:
+        if name not in names():
+            raise unknown("notebook", name, names())
+    card = load_profile(profile, toy=toy)
+    store = Store(ROOT / results, card.name)
+    complete(card, store, device=device, data=data)
+    ran = []
+    shared = {"profile": profile, "toy": toy, "device": device, "data": data, "results": results}
+    for name in only or names():
+        folder = output / name
+        inside = folder.is_relative_to(ROOT)  # a published notebook should not show a path of this machine
+        parameters = {**shared, "output": str(folder.relative_to(ROOT) if inside else folder)}
+        key = _key(name, parameters, card, store)
+        if _is_current(folder, key):
+            log(f"{name}: unchanged")
+            continue
+        log(f"{name}: running")
+        _run(name, folder, parameters)
+        content = json.dumps({"key": key, "files": sorted(path.name for path in folder.iterdir() if path.name != STAMP)})
+        write_atomically(folder / STAMP, lambda file, content=content: file.write(content.encode()))
+        ran.append(name)
+    return ran
+
+
+def _is_current(folder: Path, key: str) -> bool:
+    """Whether the folder holds what a run with this key left there."""
+    stamp = folder / STAMP
+    if not stamp.exists():
+        return False
+    left = json.loads(stamp.read_text())
+    return left["key"] == key and all((folder / name).exists() for name in left["files"])
+
+
+def _key(name: str, parameters: dict[str, object], card: Profile, store: Store) -> str:
+    """What the output of a notebook depends on: its source, its parameters, our code, the versions, and the records."""
+    content = hashlib.sha256((SOURCES / f"{name}.ipynb").read_bytes())
+    content.update(json.dumps(parameters, sort_keys=True).encode())
+    for path in sorted(Path(__file__).parent.rglob("*")):
+        if path.suffix in (".py", ".toml"):
+            content.update(path.read_bytes())
+    content.update(repr([versions(), matplotlib.__version__]).encode())
+    content.update(repr([run_id(run) for run in card.runs]).encode())
+    table = store.table(card.runs)
+    content.update(table[["id", "accuracy", "finished"]].to_csv().encode())
+    return content.hexdigest()
+
+
+def _run(name: str, folder: Path, parameters: dict[str, object]) -> None:
+    source = SOURCES / f"{name}.ipynb"
+    known = papermill.inspect_notebook(str(source))
+    for parameter in parameters:
+        if parameter not in known:
+            raise unknown(f"parameter of {name}:", parameter, known)
+    executed = folder / f"{name}.ipynb"
+    unfinished = folder / f".{name}.running.ipynb"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(unfinished),
+            parameters=parameters,
+            cwd=str(SOURCES),
+            progress_bar=False,
+            log_output=False,
+            kernel_name="python3",
+        )
+        notebook = json.loads(unfinished.read_text())
+        notebook["metadata"].pop("papermill", None)  # times, which would change the file at every run
+        for cell in notebook["cells"]:
+            for noise in ("papermill", "execution"):
+                cell["metadata"].pop(noise, None)
+        write_atomically(executed, lambda file: file.write(json.dumps(notebook, indent=1, ensure_ascii=False).encode()))
+    except PapermillExecutionError as error:
+        raise InputError(
+            f"the notebook {source} failed in cell {error.exec_count}: {error.ename}: {error.evalue}"
+        ) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
