@@ -58,6 +58,8 @@ def regenerate(
     for name in only:
         if name not in names():
             raise unknown("notebook", name, names())
+    if profile.endswith(".toml"):
+        profile = str(Path(profile).resolve())  # notebooks run in a folder of their own
     card = load_profile(profile, toy=toy)
     store = Store(ROOT / results, card.name)
     complete(card, store, device=device, data=data)

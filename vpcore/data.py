@@ -7,7 +7,9 @@ kept as one uint8 file that is memory-mapped from then on: one byte a value, wha
 
 from __future__ import annotations
 
+import functools
 import json
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +68,7 @@ def load(
         raise unknown("split", split, SPLITS)
     name = f"{task}-{split}-{px}px-{per_class or 'all'}"
     if task in BUILTIN:
+        name += f"-{_code()}"
 
         def read() -> Images:
             return _resize(_limit(BUILTIN[task][1](split), per_class, task), px)
@@ -127,6 +130,12 @@ def _cached(stem: Path, read: Callable[[], Images]) -> Images:
     except (ValueError, EOFError) as error:
         raise InputError(f"the decoded images {pixels} are damaged ({error}); delete the file, it is made again") from error
     return Images(images, torch.tensor(saved["labels"]), tuple(saved["classes"]))
+
+
+@functools.lru_cache
+def _code() -> str:
+    """Eight digits for the code that makes the built-in images: when it changes, they are made again."""
+    return f"{zlib.crc32(Path(__file__).read_bytes() + Path(synthetic.__file__).read_bytes()):08x}"
 
 
 # Built-in tasks ------------------------------------------------------------------------------------------------------

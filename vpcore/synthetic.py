@@ -92,7 +92,7 @@ def _warp(masks: Tensor, px: int, scales: tuple[float, float], generator: torch.
 
 
 def _compose(alpha: Tensor, generator: torch.Generator) -> Tensor:
-    """Blend a foreground over a background; the two differ by at least 0.25 in every channel or its mirror image."""
+    """Blend a foreground over a background; before clipping, their colours differ by at least 0.25 in every channel."""
     n, px = len(alpha), alpha.shape[-1]
     ground = _uniform((n, 3, 1, 1), 0.15, 0.85, generator)
     contrast = _uniform((n, 3, 1, 1), 0.25, 0.65, generator)
