@@ -30,7 +30,7 @@ ALLOWED = {
     "measurements": {
         "calibration", "data", "models", "pruning", "runs", "splits", "store", "tickets", "training", "transfer",
     },
-    "study": {"data", "errors", "files", "measurements", "runs", "store", "tickets"},
+    "study": {"data", "errors", "files", "measurements", "models", "runs", "store", "tickets", "training"},
     "claims": {"errors"},
     "plots": set(),
     "tracking": {"errors", "store"},

@@ -196,6 +196,15 @@ def test_a_folder_that_cannot_be_made(tiny: Profile, tmp_path: Path, cpu: torch.
         finish(tiny.runs, Store(tmp_path / "file" / "results", "tiny"), cpu)
 
 
+@pytest.mark.parametrize(("name", "value"), [("model", "resnet9"), ("precision", "fp16"), ("augment", "flip")])
+def test_unknown_names_are_refused_before_anything_is_computed(
+    tiny: Profile, store: Store, cpu: torch.device, name: str, value: str
+) -> None:
+    with pytest.raises(InputError, match=f"unknown {name} '{value}'"):
+        finish(tuple(dataclasses.replace(run, **{name: value}) for run in tiny.runs), store, cpu)
+    assert not store.root.exists()
+
+
 def test_unknown_tasks_are_refused_before_anything_is_computed(tiny: Profile, store: Store, cpu: torch.device) -> None:
     runs = (source_run(tiny.runs[0]), dataclasses.replace(tiny.runs[1], task="cifar10"))
     with pytest.raises(InputError, match="'cifar10' is not built in"):

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,19 +7,20 @@ import torch
 from vpcore import InputError, pruning
 from vpcore.models import build, prunable
 from vpcore.tickets import load_ticket, save_ticket, ticket_path, train_round
+from vpcore.training import Recipe
 
 from .test_training import blobs
 
-RECIPE = {"batch": 16, "lr": 0.1, "weight_decay": 1e-3, "precision": "float32", "seed": 3, "augment": "none"}
+RECIPE = Recipe(epochs=3, batch=16, lr=0.1, weight_decay=1e-3, augment="none", precision="float32", seed=3)
 
 
 def grow(
-    folder: Path, rounds: int, cpu: torch.device, *, epochs: int = 3, rewind: int = 1, start: int = 0, **changes
+    folder: Path, rounds: int, cpu: torch.device, *, start: int = 0, recipe: Recipe = RECIPE, rewind: int = 1, log=print
 ) -> None:
     for number in range(start, rounds):
         train_round(
-            number, lambda: build("resnet8", classes=3, seed=0), *blobs(), folder=folder, rate=0.5, rewind=rewind,
-            epochs=epochs, device=cpu, header={"made": "here"}, **{**RECIPE, **changes},
+            number, lambda: build("resnet8", classes=3, seed=0), *blobs(), recipe, folder=folder, rate=0.5, rewind=rewind,
+            device=cpu, header={"made": "here"}, log=log,
         )  # fmt: skip
 
 
@@ -70,7 +72,7 @@ def test_training_is_rewound_to_the_weights_of_the_epoch(tmp_path: Path, cpu: to
     """With a learning rate that moves nothing, a round ends where it was rewound to, under its mask."""
     grow(tmp_path, 1, cpu)
     before, _, _ = load_ticket(tmp_path / "rewound.safetensors")
-    grow(tmp_path, 2, cpu, start=1, lr=1e-30, weight_decay=0.0)
+    grow(tmp_path, 2, cpu, start=1, recipe=replace(RECIPE, lr=1e-30, weight_decay=0.0))
     after, masks, _ = load_ticket(ticket_path(tmp_path, 1))
     for name, mask in masks.items():
         torch.testing.assert_close(after[name], before[name] * mask)

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,9 +7,9 @@ from torch import nn
 
 from vpcore import InputError
 from vpcore.models import build
-from vpcore.training import AUGMENTATIONS, fit, predict
+from vpcore.training import AUGMENTATIONS, Recipe, fit, predict
 
-RECIPE = {"batch": 16, "lr": 0.1, "weight_decay": 1e-3, "precision": "float32", "seed": 3}
+RECIPE = Recipe(epochs=4, batch=16, lr=0.1, weight_decay=1e-3, augment="none", precision="float32", seed=3)
 
 
 def blobs(n: int = 64, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -22,7 +23,7 @@ def test_it_learns(cpu: torch.device) -> None:
     images, labels = blobs()
     model = build("resnet8", classes=3, seed=0)
     losses = []
-    fit(model, images, labels, epochs=5, augment="none", after_epoch=lambda e, loss, s: losses.append(loss), **RECIPE)
+    fit(model, images, labels, replace(RECIPE, epochs=5), after_epoch=lambda e, loss, s: losses.append(loss))
     assert losses[-1] < 0.2 < losses[0]
     assert not model.training
     logits = predict(lambda x: model((x - 0.45) / 0.225), images, device=cpu)
@@ -32,7 +33,8 @@ def test_it_learns(cpu: torch.device) -> None:
 def test_a_killed_run_goes_on_as_if_it_had_not_been() -> None:
     images, labels = blobs()
     whole, cut = (build("resnet8", classes=3, seed=0) for _ in range(2))
-    fit(whole, images, labels, epochs=4, augment="shift+flip", **RECIPE)
+    recipe = replace(RECIPE, augment="shift+flip")
+    fit(whole, images, labels, recipe)
     saved = {}
 
     class Kill(Exception):
@@ -44,10 +46,10 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been() -> None:
             raise Kill
 
     with pytest.raises(Kill):
-        fit(cut, images, labels, epochs=4, augment="shift+flip", after_epoch=stop, **RECIPE)
+        fit(cut, images, labels, recipe, after_epoch=stop)
     resumed = build("resnet8", classes=3, seed=9)
     resumed.load_state_dict(saved["model"])
-    fit(resumed, images, labels, epochs=4, augment="shift+flip", first_epoch=2, optimizer_state=saved["optimizer"], **RECIPE)
+    fit(resumed, images, labels, recipe, first_epoch=2, optimizer_state=saved["optimizer"])
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0, msg=name)
 
@@ -64,7 +66,7 @@ def test_weight_decay_spares_biases_and_norms() -> None:
             return x.flatten(1)[:, :2] + 0 * self.weight.sum() + 0 * self.bias.sum()
 
     model = Constant()
-    fit(model, *blobs(classes=2), epochs=1, augment="none", **{**RECIPE, "weight_decay": 0.1})
+    fit(model, *blobs(classes=2), replace(RECIPE, epochs=1, weight_decay=0.1))
     assert bool((model.weight < 1).all())
     assert model.bias.tolist() == [1, 1]
 
@@ -84,15 +86,15 @@ def test_a_loss_that_is_no_number_is_an_error() -> None:
     with pytest.raises(
         InputError, match=r"loss must be a finite number, got (nan|inf) in epoch \d .* rate 1e\+20; use a lower"
     ):
-        fit(build("resnet8", classes=3, seed=0), *blobs(), epochs=2, augment="none", **{**RECIPE, "lr": 1e20})
+        fit(build("resnet8", classes=3, seed=0), *blobs(), replace(RECIPE, lr=1e20))
 
 
 def test_bad_arguments() -> None:
     model = build("resnet8", classes=3, seed=0)
     with pytest.raises(InputError, match="unknown augment 'flip'"):
-        fit(model, *blobs(), epochs=1, augment="flip", **RECIPE)
+        fit(model, *blobs(), replace(RECIPE, augment="flip"))
     with pytest.raises(InputError, match="`batch` must be at most the number of images, 64; got 65"):
-        fit(model, *blobs(), epochs=1, augment="none", **{**RECIPE, "batch": 65})
+        fit(model, *blobs(), replace(RECIPE, batch=65))
 
 
 def test_prediction_does_not_depend_on_the_batch(cpu: torch.device) -> None:

@@ -20,7 +20,7 @@ from vpcore.runs import CHAIN, Run, chain_id
 from vpcore.splits import saturated, shots
 from vpcore.store import Record, Store, provenance
 from vpcore.tickets import load_ticket, ticket_path, train_round
-from vpcore.training import predict
+from vpcore.training import Recipe, predict
 
 TRAIN_IMAGES_MEASURED = 5000  # about so many training images tell the training accuracy
 
@@ -88,24 +88,27 @@ def make_ticket(run: Run, bench: Bench) -> Record:
     start, folder = time.perf_counter(), bench.store.ticket_folder(run)
     train = bench.images(run.source, "train", px=run.canvas, per_class=run.source_per_class)
     if not ticket_path(folder, run.round).exists():
-        train_round(
-            run.round,
-            lambda: build(run.model, classes=len(train.classes), seed=run.source_seed),
-            train.images.to(bench.device),
-            train.labels,
-            folder=folder,
-            rate=run.rate,
-            rewind=run.rewind,
+        recipe = Recipe(
             epochs=run.source_epochs,
-            device=bench.device,
-            header={**{name: getattr(run, name) for name in CHAIN}, **provenance(bench.device)},
-            log=bench.log,
             batch=run.source_batch,
             lr=run.source_lr,
             weight_decay=run.source_decay,
             augment=run.augment,
             precision=run.precision,
             seed=run.source_seed,
+        )
+        train_round(
+            run.round,
+            lambda: build(run.model, classes=len(train.classes), seed=run.source_seed),
+            train.images.to(bench.device),
+            train.labels,
+            recipe,
+            folder=folder,
+            rate=run.rate,
+            rewind=run.rewind,
+            device=bench.device,
+            header={**{name: getattr(run, name) for name in CHAIN}, **provenance(bench.device)},
+            log=bench.log,
         )
     network = bench.network(run)
     few = shots(train.labels, max(1, TRAIN_IMAGES_MEASURED // len(train.classes)), task=run.source, seed=0)

@@ -20,9 +20,11 @@ from vpcore import data
 from vpcore.errors import InputError, unknown
 from vpcore.files import write_atomically
 from vpcore.measurements import Bench, adapt, make_ticket
+from vpcore.models import MODELS, PRECISIONS
 from vpcore.runs import Run, chain_id, run_id, source_run
 from vpcore.store import Record, Store
 from vpcore.tickets import ticket_path
+from vpcore.training import AUGMENTATIONS
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -138,6 +140,10 @@ def execute(
         InputError: at once, when a data set is missing or damaged, or the results cannot be written.
     """
     todo = jobs(runs, store)
+    for job in todo:
+        for name, known in (("model", MODELS), ("precision", PRECISIONS), ("augment", AUGMENTATIONS)):
+            if getattr(job.runs[0], name) not in known:
+                raise unknown(name, getattr(job.runs[0], name), known)
     for task in sorted({name for job in todo for run in job.runs for name in (run.source, run.task)}):
         data.classes(task, folder=folder)  # a missing or damaged data set is an error before anything is computed
     write_atomically(store.root / "records" / ".writable", lambda file: None)

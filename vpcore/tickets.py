@@ -32,7 +32,7 @@ from vpcore.errors import InputError
 from vpcore.files import write_atomically
 from vpcore.models import load_weights_, prunable
 from vpcore.pruning import Masks
-from vpcore.training import fit
+from vpcore.training import Recipe, fit
 
 State = dict[str, Tensor]
 
@@ -111,15 +111,14 @@ def train_round(
     build: Callable[[], nn.Module],
     images: Tensor,
     labels: Tensor,
+    recipe: Recipe,
     *,
     folder: Path,
     rate: float,
     rewind: int,
-    epochs: int,
     device: torch.device,
     header: dict[str, object],
     log: Callable[[str], None] = lambda text: None,
-    **recipe: object,
 ) -> None:
     """Train round `number` of iterative magnitude pruning and write `folder`/round-NN.safetensors.
 
@@ -129,17 +128,16 @@ def train_round(
         number: 0 for dense; the ticket of the round before must exist.
         build: makes the network with the fresh weights of the chain.
         images: (N, 3, H, W) uint8 images of the source task; `labels`: (N,).
+        recipe: of every round.
         folder: of the chain.
         rate: share of the weights that each round removes.
         rewind: epoch of round 0 to whose weights every later round goes back.
-        epochs: length of the schedule.
         device: where it trains.
         header: provenance, kept in the ticket.
         log: is told the progress, a line an epoch.
-        recipe: the remaining arguments of `training.fit`.
     """
-    if not 0 <= rewind < epochs:
-        raise InputError(f"`rewind` must be an epoch in 0..{epochs - 1}, got {rewind}")
+    if not 0 <= rewind < recipe.epochs:
+        raise InputError(f"`rewind` must be an epoch in 0..{recipe.epochs - 1}, got {rewind}")
     model, rewound, unfinished = build(), folder / "rewound.safetensors", folder / f"unfinished-{number:02d}.pt"
     masks = pruning.full(model, prunable(model))
     if number:
@@ -174,23 +172,22 @@ def train_round(
 
     def after_epoch(epoch: int, loss: float, optimizer: dict) -> None:
         history.append(loss)
-        left = (time.perf_counter() - begun) / (epoch - first) * (epochs - epoch)
+        left = (time.perf_counter() - begun) / (epoch - first) * (recipe.epochs - epoch)
         if number == 0 and epoch == rewind:
             save_ticket(rewound, model.state_dict(), {}, header=header)
         state = {"epoch": epoch, "model": model.state_dict(), "optimizer": optimizer, "history": history}
         write_atomically(unfinished, lambda file: torch.save(state, file))
-        log(f"round {number}, epoch {epoch}/{epochs}, loss {loss:.3f}, {left:.0f} s left in this round")
+        log(f"round {number}, epoch {epoch}/{recipe.epochs}, loss {loss:.3f}, {left:.0f} s left in this round")
 
     fit(
         model,
         images,
         labels,
-        epochs=epochs,
+        recipe,
         first_epoch=first,
         optimizer_state=optimizer_state,
         after_step=after_step,
         after_epoch=after_epoch,
-        **recipe,
     )
     kept = {name: mask for name, mask in masks.items() if number}
     save_ticket(ticket_path(folder, number), model.state_dict(), kept, header={**header, "history": history})

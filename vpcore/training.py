@@ -8,6 +8,7 @@ the number of the epoch alone, so that a run that was killed goes on as if it ha
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -56,68 +57,79 @@ def one_cycle(progress: float) -> float:
     return progress / WARM_UP if progress < WARM_UP else (1 - progress) / (1 - WARM_UP)
 
 
-def fit(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    epochs: int,
-    batch: int,
-    lr: float,
-    weight_decay: float,
-    augment: str,
-    precision: str,
-    seed: int,
-    first_epoch: int = 0,
-    optimizer_state: dict | None = None,
-    after_step: Callable[[], None] = lambda: None,
-    after_epoch: Callable[[int, float, dict], None] = lambda epoch, loss, state: None,
-) -> None:
-    """Train a network in place, from `first_epoch` to the end of the schedule of `epochs` epochs.
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
 
-    Args:
-        model: in training on the device of its weights.
-        images: (N, 3, H, W) uint8, best on that device already; else batches are moved there.
-        labels: (N,) int64.
-        epochs: length of the schedule; an epoch that began before `first_epoch` is not repeated.
+    Attributes:
+        epochs: length of the schedule.
         batch: images a step; the last, smaller batch of an epoch is left out.
         lr: highest learning rate of the cycle.
         weight_decay: of the convolutions and the classifier; biases and norms have none.
         augment: a key of `AUGMENTATIONS`.
         precision: "float32", or "bf16" for autocast.
         seed: of the order and the augmentation, together with the epoch.
+    """
+
+    epochs: int
+    batch: int
+    lr: float
+    weight_decay: float
+    augment: str
+    precision: str
+    seed: int
+
+
+def fit(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    *,
+    first_epoch: int = 0,
+    optimizer_state: dict | None = None,
+    after_step: Callable[[], None] = lambda: None,
+    after_epoch: Callable[[int, float, dict], None] = lambda epoch, loss, state: None,
+) -> None:
+    """Train a network in place, from `first_epoch` to the end of the schedule.
+
+    Args:
+        model: in training on the device of its weights.
+        images: (N, 3, H, W) uint8, best on that device already; else batches are moved there.
+        labels: (N,) int64.
+        recipe: see there.
         first_epoch: where to begin: 0, the rewinding epoch, or where a killed run goes on.
         optimizer_state: what `after_epoch` was given when the run goes on; None for fresh momentum.
         after_step: called after every step, e.g. to put masks back.
         after_epoch: called with the number of epochs done, their mean loss and the state of the optimizer.
 
     Raises:
-        InputError: when the loss is no longer a number, with the step and the learning rate.
+        InputError: when the loss is no longer a number, with the epoch and the learning rate.
     """
-    if augment not in AUGMENTATIONS:
-        raise unknown("augment", augment, AUGMENTATIONS)
-    if len(images) < batch:
-        raise InputError(f"`batch` must be at most the number of images, {len(images)}; got {batch}")
+    if recipe.augment not in AUGMENTATIONS:
+        raise unknown("augment", recipe.augment, AUGMENTATIONS)
+    if len(images) < recipe.batch:
+        raise InputError(f"`batch` must be at most the number of images, {len(images)}; got {recipe.batch}")
     device = next(model.parameters()).device
     model.to(memory_format=torch.channels_last).train()
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.SGD(groups, lr=lr, momentum=MOMENTUM, nesterov=True)
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=MOMENTUM, nesterov=True)
     if optimizer_state is not None:
         optimizer.load_state_dict(optimizer_state)
-    steps = len(images) // batch
-    for epoch in range(first_epoch, epochs):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    steps = len(images) // recipe.batch
+    for epoch in range(first_epoch, recipe.epochs):
+        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
         order = torch.randperm(len(images), generator=generator)
         total = torch.zeros((), device=device)
         for step in range(steps):
-            rows = order[step * batch : (step + 1) * batch]
-            x = AUGMENTATIONS[augment](images[rows].to(device), generator)
+            rows = order[step * recipe.batch : (step + 1) * recipe.batch]
+            x = AUGMENTATIONS[recipe.augment](images[rows].to(device), generator)
             x = normalise(x.float() / 255).contiguous(memory_format=torch.channels_last)
             for group in optimizer.param_groups:
-                group["lr"] = lr * one_cycle((epoch * steps + step + 0.5) / (epochs * steps))
-            with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32"):
+                group["lr"] = recipe.lr * one_cycle((epoch * steps + step + 0.5) / (recipe.epochs * steps))
+            with torch.autocast(device.type, PRECISIONS[recipe.precision], enabled=recipe.precision != "float32"):
                 loss = F.cross_entropy(model(x).float(), labels[rows].to(device))
             optimizer.zero_grad()
             loss.backward()
@@ -125,7 +137,7 @@ def fit(
             after_step()
             total += loss.detach()
         mean = float(total) / steps
-        check_loss(mean, f"epoch {epoch + 1} of source training", lr=lr)
+        check_loss(mean, f"epoch {epoch + 1} of source training", lr=recipe.lr)
         after_epoch(epoch + 1, mean, optimizer.state_dict())
     model.eval()
 
