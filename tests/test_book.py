@@ -111,14 +111,21 @@ def test_one_notebook_through_papermill(clone: Path, built: subprocess.Completed
     assert "unknown parameter 'profil'; did you mean 'profile'" in bad.stderr
 
 
+def build_with(clone: Path, name: str, old: str, new: str) -> subprocess.CompletedProcess:
+    """Build the book with one text in one file replaced, and put the file back."""
+    path = clone / name
+    whole = path.read_text()
+    assert old in whole
+    path.write_text(whole.replace(old, new))
+    done = run(clone, "jupyter-book", "build", "book/", "-W", "-n", "--keep-going")
+    path.write_text(whole)
+    return done
+
+
 @pytest.mark.slow
 def test_a_failing_notebook_fails_the_build(clone: Path, built: subprocess.CompletedProcess) -> None:
     assert built.returncode == 0
-    path = clone / "notebooks" / "tickets.ipynb"
-    whole = path.read_text()
-    path.write_text(whole.replace("source = study.source", "source = study.sauce"))
-    broken = run(clone, "jupyter-book", "build", "book/", "-W", "-n", "--keep-going")
-    path.write_text(whole)
+    broken = build_with(clone, "notebooks/tickets.ipynb", "source = study.source", "source = study.sauce")
     assert broken.returncode != 0
     assert "has no attribute 'sauce'" in broken.stdout + broken.stderr
 
@@ -126,10 +133,6 @@ def test_a_failing_notebook_fails_the_build(clone: Path, built: subprocess.Compl
 @pytest.mark.slow
 def test_a_number_that_is_not_there_fails_the_build(clone: Path, built: subprocess.CompletedProcess) -> None:
     assert built.returncode == 0
-    path = clone / "book" / "tickets.md"
-    whole = path.read_text()
-    path.write_text(whole.replace("tickets:dense_accuracy", "tickets:dense_acuracy"))
-    broken = run(clone, "jupyter-book", "build", "book/", "-W", "-n", "--keep-going")
-    path.write_text(whole)
+    broken = build_with(clone, "book/tickets.md", "tickets:dense_accuracy", "tickets:dense_acuracy")
     assert broken.returncode != 0
     assert "dense_acuracy" in broken.stdout + broken.stderr

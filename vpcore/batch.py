@@ -63,13 +63,13 @@ def regenerate(
     card = load_profile(profile, toy=toy)
     store = Store(ROOT / results, card.name)
     complete(card, store, device=device, data=data)
-    ran = []
+    ran, inputs = [], _inputs(card, store)
     shared = {"profile": profile, "toy": toy, "device": device, "data": data, "results": results}
     for name in only or names():
         folder = output / name
         inside = folder.is_relative_to(ROOT)  # a published notebook should not show a path of this machine
         parameters = {**shared, "output": str(folder.relative_to(ROOT) if inside else folder)}
-        key = _key(name, parameters, card, store)
+        key = _key(name, parameters, inputs)
         if _is_current(folder, key):
             log(f"{name}: unchanged")
             continue
@@ -90,17 +90,22 @@ def _is_current(folder: Path, key: str) -> bool:
     return left["key"] == key and all((folder / name).exists() for name in left["files"])
 
 
-def _key(name: str, parameters: dict[str, object], card: Profile, store: Store) -> str:
-    """What the output of a notebook depends on: its source, its parameters, our code, the versions, and the records."""
-    content = hashlib.sha256((SOURCES / f"{name}.ipynb").read_bytes())
-    content.update(json.dumps(parameters, sort_keys=True).encode())
+def _inputs(card: Profile, store: Store) -> str:
+    """What the output of every notebook depends on: our code, the versions, the runs and their records."""
+    content = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*")):
         if path.suffix in (".py", ".toml"):
             content.update(path.read_bytes())
     content.update(repr([versions(), matplotlib.__version__]).encode())
     content.update(repr([run_id(run) for run in card.runs]).encode())
-    table = store.table(card.runs)
-    content.update(table[["id", "accuracy", "finished"]].to_csv().encode())
+    content.update(store.table(card.runs)[["id", "accuracy", "finished"]].to_csv().encode())
+    return content.hexdigest()
+
+
+def _key(name: str, parameters: dict[str, object], inputs: str) -> str:
+    """What the output of one notebook depends on: its source, its parameters and the common inputs."""
+    content = hashlib.sha256((SOURCES / f"{name}.ipynb").read_bytes())
+    content.update(json.dumps(parameters, sort_keys=True).encode() + inputs.encode())
     return content.hexdigest()
 
 

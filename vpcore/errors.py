@@ -15,6 +15,10 @@ class InputError(ValueError):
     """Something that was given is wrong, and the message says how to put it right."""
 
 
+class WriteError(InputError):
+    """A file cannot be written: the folder is read-only or the disk is full, so that going on is pointless."""
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
     """The error for a name that is not in a registry; lists the names there are.
 

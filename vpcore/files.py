@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from vpcore.errors import InputError
+from vpcore.errors import WriteError
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it; on an error nothing is left behind.
 
     Raises:
-        InputError: when the folder cannot be written or the disk is full.
+        WriteError: when the folder cannot be written or the disk is full.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "a" / "note.txt"
@@ -36,7 +36,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         temporary.chmod(0o644)  # mkstemp makes private files
         temporary.replace(path)
     except OSError as error:
-        raise InputError(
+        raise WriteError(
             f"cannot write {path} ({error.strerror or error}); the folder must be writable and the disk must have room: "
             "free space, or name another folder with --results DIR"
         ) from error

@@ -43,7 +43,7 @@ def shots(labels: Tensor, budget: int | None, *, task: str, seed: int) -> Tensor
 
 def saturated(labels: Tensor, budget: int | None) -> bool:
     """Whether some class that occurs has fewer than `budget` images, so that the budget says more than it gives."""
-    return budget is not None and bool((torch.bincount(labels).clamp(min=0)[labels.unique()] < budget).any())
+    return budget is not None and bool((torch.bincount(labels)[labels.unique()] < budget).any())
 
 
 def first(labels: Tensor, count: int | None, key: str) -> Tensor:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from vpcore import data
-from vpcore.errors import InputError, unknown
+from vpcore.errors import InputError, WriteError, unknown
 from vpcore.files import write_atomically
 from vpcore.measurements import Bench, adapt, make_ticket
 from vpcore.models import MODELS, PRECISIONS
@@ -160,9 +160,9 @@ def _execute(todo: list[Job], bench: Bench) -> Iterator[Done]:
         else:
             try:
                 records = (make_ticket(run, bench),) if job.kind == "source" else adapt(job.runs, bench)
+            except WriteError:
+                raise
             except Exception as caught:  # noqa: BLE001 a run that fails must not stop the others
-                if isinstance(caught.__cause__, OSError) and "cannot write" in str(caught):
-                    raise
                 error = caught
                 if job.kind == "source":
                     broken[chain_id(run)] = run.round

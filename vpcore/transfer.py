@@ -89,10 +89,13 @@ def visual_prompt(
         prompted = prompt(images[rows].float() / 255)
         return network(prompted.flatten(0, 1)).unflatten(0, rows.shape)
 
+    def mapping_from(logits: Tensor, rows: Tensor) -> Tensor:
+        return mappings.greedy(mappings.frequencies(logits, labels[rows], targets=targets), priority)
+
     def current_mapping() -> Tensor:
         with torch.no_grad():
             logits = torch.cat([source_logits(part) for part in index.split(batch, dim=1)], dim=1)
-        return mappings.greedy(mappings.frequencies(logits, labels[index], targets=targets), priority)
+        return mapping_from(logits, index)
 
     for epoch in range(epochs):
         _set_rate(optimizer, lr, epoch, epochs)
@@ -105,7 +108,7 @@ def visual_prompt(
         for rows in parts:
             logits = source_logits(rows)
             if mapping is None:
-                mapping = mappings.greedy(mappings.frequencies(logits.detach(), labels[rows], targets=targets), priority)
+                mapping = mapping_from(logits.detach(), rows)
             total += _step(optimizer, mappings.target_logits(logits, mapping), labels[rows]) * rows.shape[1] / count
         check_loss(total, f"epoch {epoch + 1} of visual prompting", lr=lr)
         history.append(total)
