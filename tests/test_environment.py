@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-EXTRAS = ".[book,wandb,test]"
+EXTRAS = ".[book,imagenet,fetch,wandb,test]"
 
 
 def pins() -> dict[str, str]:
