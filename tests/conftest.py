@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vpcore.runs import Profile, Run, source_run
+from vpcore.profiles import Profile
+from vpcore.runs import Run, source_run
 from vpcore.store import Store
 
 
@@ -34,7 +35,7 @@ def tiny() -> Profile:
             for seed in (0, 1):
                 run = Run(**{**vars(base), "round": number, "method": method, "task": "shapes", "budget": 1, "seed": seed})
                 runs |= {source_run(run): None, run: None}
-    return Profile("tiny", "Tiny", "for tests", tuple(runs))
+    return Profile("tiny", "Tiny", "for tests", {}, False, {"main": tuple(runs)})
 
 
 @pytest.fixture(scope="session")

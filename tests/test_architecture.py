@@ -13,30 +13,68 @@ PACKAGE = Path(__file__).parent.parent / "vpcore"
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
+    # images
     "synthetic": {"errors"},
     "splits": {"errors"},
-    "parquet": {"errors", "splits"},
-    "data": {"errors", "files", "parquet", "splits", "synthetic"},
+    "image_sets": {"errors", "splits"},
+    "parquet": {"errors", "image_sets", "splits"},
+    "torchvision_sets": {"errors", "image_sets", "splits"},
+    "coop": {"errors", "image_sets", "splits"},
+    "hub": {"errors", "parquet"},
+    "fake_sets": {"coop", "errors", "imagenet"},
+    "data": {"coop", "errors", "files", "hub", "image_sets", "parquet", "splits", "synthetic", "torchvision_sets"},
+    # networks
     "models": {"errors"},
-    "pruning": {"errors"},
-    "prompting": {"errors"},
-    "mapping": {"errors"},
-    "calibration": {"errors"},
+    "imagenet": {"errors"},
     "training": {"errors", "models"},
-    "tickets": {"errors", "files", "models", "pruning", "training"},
-    "transfer": {"models", "prompting", "mapping", "training"},
-    "runs": {"errors", "pruning"},
-    "store": {"errors", "files", "runs"},
-    "measurements": {
-        "calibration", "data", "models", "pruning", "runs", "splits", "store", "tickets", "training", "transfer",
+    "pruning": {"errors"},
+    "patterns": {"errors", "pruning"},
+    "posttraining": {"errors", "pruning"},
+    "sparse_training": {"errors", "patterns", "pruning", "training"},
+    "tickets": {"errors", "files", "models", "pruning"},
+    "sparsifiers": {"errors", "models", "patterns", "posttraining", "pruning", "sparse_training", "tickets", "training"},
+    "rounds": {"errors", "models", "pruning", "sparse_training", "sparsifiers", "tickets", "training"},
+    "checkpoints": {"errors", "models", "pruning", "tickets"},
+    "quantization": {"errors", "models"},
+    # transfer
+    "optimisation": set(),
+    "smm": {"errors"},
+    "prompting": {"errors", "models", "smm"},
+    "mapping": {"errors"},
+    "transfer": {"errors", "mapping", "models", "optimisation", "prompting", "training"},
+    "probing": {"errors", "optimisation", "training"},
+    "finetuning": {"models", "pruning", "sparse_training", "training"},
+    # metrics
+    "predictions": {"errors"},
+    "calibration": {"errors", "predictions"},
+    "smooth": {"errors", "predictions"},
+    "scores": {"calibration", "errors", "predictions"},
+    "legacy": {"calibration", "errors", "predictions"},
+    "recalibration": {"calibration", "errors", "predictions"},
+    "metrics": {"calibration", "legacy", "predictions", "scores", "smooth"},
+    # the study
+    "runs": {"errors", "pruning", "sparsifiers"},
+    "profiles": {
+        "checkpoints", "errors", "mapping", "models", "prompting", "pruning", "quantization", "runs", "sparsifiers",
+        "training",
     },
-    "study": {"data", "errors", "files", "measurements", "models", "runs", "store", "tickets", "training"},
+    "store": {"errors", "files", "runs"},
+    "networks": {
+        "checkpoints", "data", "imagenet", "models", "prompting", "pruning", "quantization", "rounds", "runs", "sparsifiers",
+        "splits", "store", "tickets", "training",
+    },
+    "measurements": {
+        "calibration", "data", "finetuning", "metrics", "models", "networks", "predictions", "probing", "prompting",
+        "recalibration", "runs", "scores", "splits", "store", "training", "transfer",
+    },
+    "toy": {"data", "fake_sets", "files", "models", "profiles", "pruning", "runs", "store"},
+    "study": {"data", "errors", "files", "measurements", "models", "networks", "runs", "store"},
     "claims": {"errors"},
     "plots": set(),
     "tracking": {"errors", "store"},
-    "cli": {"batch", "errors", "runs", "store", "study", "tracking"},
-    "notebooks": {"errors", "plots", "files", "runs", "store", "study"},
-    "batch": {"errors", "files", "notebooks", "runs", "store"},
+    "cli": {"batch", "data", "errors", "hub", "profiles", "runs", "store", "study", "toy", "tracking"},
+    "notebooks": {"errors", "plots", "files", "profiles", "runs", "store", "study", "toy"},
+    "batch": {"errors", "files", "notebooks", "profiles", "runs", "store"},
 }  # fmt: skip
 
 
@@ -61,7 +99,7 @@ def test_modules_begin_with_their_lesson(path: Path) -> None:
 
 def test_core_needs_no_extra() -> None:
     """`vpcore run` works on a machine that has neither the book's packages nor a tracker."""
-    extras = ("matplotlib", "seaborn", "sklearn", "papermill", "nbformat", "wandb", "sphinx")
+    extras = ("matplotlib", "seaborn", "sklearn", "papermill", "nbformat", "wandb", "sphinx", "timm", "huggingface_hub")
     code = f"import sys, vpcore.cli, vpcore.study; print([m for m in {extras} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"

@@ -1,9 +1,35 @@
+import copy
+import sys
+
 import pytest
 import torch
 import torchvision
+from torch import nn
 
 from vpcore import InputError
-from vpcore.models import MODELS, Frozen, ResNet, build, load_weights_, normalise, prunable
+from vpcore.models import (
+    HALF,
+    IMAGENET,
+    MODELS,
+    PARTS,
+    Frozen,
+    ResNet,
+    build,
+    check_canvas,
+    fold_batch_norm_,
+    head_name,
+    load_weights_,
+    normalise,
+    prunable,
+)
+
+WITH_BATCH_NORM = [name for name in MODELS if name.startswith(("resnet", "efficientnet"))]
+
+
+def outline(name: str) -> nn.Module:
+    """A network without memory for its weights: names and shapes."""
+    with torch.device("meta"):
+        return build(name, classes=1000, seed=0)
 
 
 def warmed(name: str = "resnet8", classes: int = 7) -> torch.nn.Module:
@@ -65,12 +91,135 @@ def test_bf16_is_close_to_float32(cpu: torch.device) -> None:
     assert float((full - half).abs().max()) < 0.05 * float(full.abs().max())
 
 
-def test_prunable_is_every_convolution_but_the_first() -> None:
-    model = build("resnet18", classes=3, seed=0)
-    names = prunable(model)
-    assert "conv1.weight" not in names
-    assert "fc.weight" not in names
-    assert sum(dict(model.named_parameters())[n].numel() for n in names) == 11_689_512 - 513_000 - 9_408 - 9_600
+# number of prunable weights and of all parameters, of the "body", counted from the papers' tables of layers
+SIZES = {
+    "resnet18": (11_689_512 - 513_000 - 9_408 - 9_600, 11_689_512),
+    "resnet50": (25_557_032 - 2_049_000 - 9_408 - 53_120, 25_557_032),
+    "vgg16": (138_357_544 - 4_097_000 - 1_728 - (4_224 + 8_192), 138_357_544),
+    "vit-b16": (12 * 12 * 768**2, 86_567_656),
+    "deit-tiny": (12 * 12 * 192**2, 5_717_416),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_prunable_is_every_weight_matrix_but_stem_and_classifier(name: str) -> None:
+    model = outline(name)
+    weights = dict(model.named_parameters())
+    head = f"{head_name(model)}.weight"
+    assert weights[head].shape[0] == 1000
+    matrices = [n for n, w in weights.items() if w.ndim in (2, 4) and "bias" not in n]  # swin has a table of biases
+    parts = {part: prunable(model, part) for part in PARTS}
+    assert parts["all"] == matrices
+    assert parts["body"] == [n for n in matrices if n not in (matrices[0], head)]
+    assert parts["body+stem"] == [n for n in matrices if n != head]
+    assert parts["body+head"] == matrices[1:]
+    assert weights[matrices[0]].shape[1] == 3  # the stem sees the colours
+    if name in SIZES:
+        assert (sum(weights[n].numel() for n in parts["body"]), sum(w.numel() for w in weights.values())) == SIZES[name]
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet18-half", "resnet18", "resnet34", "resnet50"])
+def test_of_a_resnet_every_convolution_but_the_first_is_prunable(name: str) -> None:
+    model = outline(name)
+    convolutions = [f"{n}.weight" for n, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    assert convolutions[0] == "conv1.weight"
+    assert prunable(model) == convolutions[1:]
+
+
+def unsettle(model: nn.Module) -> None:
+    """Give every batch norm statistics and parameters of its own, and the classifier weights that are not zero."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.5, 0.5, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+            module.weight.data.uniform_(0.5, 1.5, generator=generator)
+            module.bias.data.uniform_(-1, 1, generator=generator)
+    model.get_submodule(head_name(model)).weight.data.normal_(0, 0.05, generator=generator)
+
+
+@pytest.mark.parametrize("name", WITH_BATCH_NORM)
+def test_folding_batch_norm_changes_nothing(name: str) -> None:
+    model = build(name, classes=5, seed=0).double().eval()
+    unsettle(model)
+    folded = copy.deepcopy(model)
+    fold_batch_norm_(folded)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model(x)
+        assert float(expected.std()) > 0
+        torch.testing.assert_close(folded(x), expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
+
+
+def test_a_batch_norm_that_does_not_follow_a_convolution_stays() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)).eval()
+    unfolded = copy.deepcopy(model)
+    fold_batch_norm_(model)
+    assert [type(module) for module in model] == [type(module) for module in unfolded]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_runs_frozen_and_passes_gradients_to_the_image(name: str, cpu: torch.device) -> None:
+    kind = MODELS[name]
+    model = build(name, classes=3, seed=0).eval()
+    unsettle(model)
+    px = kind.canvas or 32
+    check_canvas(name, px)
+    frozen = Frozen(model, precision="float32", device=cpu, statistics=kind.statistics).train()
+    x = torch.rand(2, 3, px, px, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    with torch.no_grad():
+        expected = model(normalise(x, kind.statistics))
+        features = frozen.features(x)
+    logits = frozen(x)
+    torch.testing.assert_close(logits.detach(), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    head = model.get_submodule(head_name(model))
+    assert (frozen.classes, features.shape) == (3, (2, head.in_features))
+    torch.testing.assert_close(head(features), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    logits[:, 0].sum().backward()
+    assert float(x.grad.abs().amax((1, 2, 3)).min()) > 0
+    assert not any(p.requires_grad for p in frozen.parameters())
+
+
+class Rounded(nn.Module):
+    """A layer as quantization makes it: not a linear one, but with one inside."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.layer, self.out_features = layer, layer.out_features
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x).round(decimals=1)
+
+
+def test_the_classifier_is_found_when_it_is_no_linear_layer(cpu: torch.device) -> None:
+    model = warmed()
+    plain = Frozen(model, precision="float32", device=cpu)
+    model.fc = Rounded(model.fc)
+    frozen = Frozen(model, precision="float32", device=cpu)
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    assert (head_name(model), frozen.classes) == ("fc", 7)
+    assert torch.equal(frozen.features(x), plain.features(x))
+    assert torch.equal(frozen(x), plain(x).round(decimals=1))
+    with pytest.raises(InputError, match="`model` must end in a linear layer; Sequential has none"):
+        Frozen(nn.Sequential(nn.Conv2d(3, 4, 1)), precision="float32", device=cpu)
+
+
+@pytest.mark.parametrize("statistics", [IMAGENET, HALF])
+def test_normalised_images_have_the_statistics_removed(statistics: tuple) -> None:
+    mean, std = statistics
+    x = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    expected = torchvision.transforms.functional.normalize(x, mean, std)
+    torch.testing.assert_close(normalise(x, statistics), expected)
+
+
+def test_efficientnet_is_normalised_to_minus_one_and_one() -> None:
+    timm = pytest.importorskip("timm")
+    assert normalise(torch.tensor([0.0, 1.0]).expand(3, 1, 2), HALF)[0, 0].tolist() == [-1, 1]
+    for kind in MODELS.values():
+        if kind.library == "timm":
+            published = timm.get_pretrained_cfg(kind.entry)
+            assert kind.statistics == (published.mean, published.std)
 
 
 def test_loading_is_strict_and_says_what_differs() -> None:
@@ -92,6 +241,22 @@ def test_unknown_names(cpu: torch.device) -> None:
         Frozen(warmed(), precision="fp16", device=cpu)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_every_model_builds_and_ends_in_a_classifier(name: str) -> None:
-    assert build(name, classes=3, seed=0).fc.out_features == 3
+def test_unknown_part_and_impossible_canvas() -> None:
+    with pytest.raises(InputError, match=r"unknown part 'heads'; .*There are: all, body, body\+head, body\+stem"):
+        prunable(build("resnet8", classes=3, seed=0), "heads")
+    with pytest.raises(InputError, match=r"`canvas` must be 224 px for deit-tiny, got 128; use 224"):
+        check_canvas("deit-tiny", 128)
+    with pytest.raises(InputError, match="unknown model 'deit'"):
+        check_canvas("deit", 128)
+
+
+@pytest.mark.parametrize("name", ["vit-b16", "deit-tiny"])
+def test_the_canvas_is_limited_where_the_network_would_fail(name: str) -> None:
+    with pytest.raises(AssertionError):
+        outline(name)(torch.zeros(1, 3, 128, 128, device="meta"))
+
+
+def test_a_network_of_timm_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(InputError, match=r"tf_efficientnet_lite0 comes from timm; use: pip install 'vpcore\[imagenet\]'"):
+        build("efficientnet-lite0", classes=3, seed=0)

@@ -8,7 +8,7 @@ import pytest
 
 from vpcore import plots
 from vpcore.notebooks import Study
-from vpcore.runs import Profile
+from vpcore.profiles import Profile
 from vpcore.store import Store
 
 mpl.use("Agg")
@@ -19,6 +19,9 @@ def ax():
     figure, ax = plt.subplots()
     yield ax
     plt.close(figure)
+
+
+PROFILE = Profile("p", "Title", "", {}, False, {})
 
 
 def records() -> pd.DataFrame:
@@ -61,7 +64,7 @@ def test_a_heatmap_is_symmetric_about_no_cost(ax) -> None:
 
 
 def test_figures_are_the_same_bytes_for_the_same_data(tmp_path) -> None:
-    study = Study(Profile("p", "", "", ()), Store(tmp_path, "p"), records(), tmp_path / "out")
+    study = Study(PROFILE, Store(tmp_path, "p"), {"main": records()}, tmp_path / "out")
     seen = []
     for _ in range(2):
         with plots.style():
@@ -83,8 +86,9 @@ def test_numbers_keep_their_type(tmp_path) -> None:
         finished="t",
         source_seed=0,
         budget=pd.array([1] * 4),
+        id=list("abcd"),
     )
-    study = Study(Profile("p", "Title", "", ()), Store(tmp_path, "p"), table, tmp_path)
+    study = Study(PROFILE, Store(tmp_path, "p"), {"main": table}, tmp_path)
     study.save_numbers(a=np.float64(0.5), n=np.int64(3))
     study.save_numbers(word="w")
     content = pd.read_json(io.StringIO((tmp_path / "numbers.json").read_text()), typ="series")
@@ -97,7 +101,7 @@ def test_budgets_are_chosen_by_name(tmp_path) -> None:
     table = pd.DataFrame(
         {"method": "vp", "task": ["a", "a", "b"], "budget": pd.array([1, None, 1], dtype="Int64"), "id": [1, 2, 3]}
     )
-    study = Study(Profile("p", "", "", ()), Store(tmp_path, "p"), table, tmp_path)
+    study = Study(PROFILE, Store(tmp_path, "p"), {"main": table}, tmp_path)
     assert study.at_budget("largest")["id"].tolist() == [2, 3]
     assert study.at_budget("1")["id"].tolist() == [1, 3]
     assert study.at_budget("all")["id"].tolist() == [2]

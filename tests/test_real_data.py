@@ -8,14 +8,14 @@ from click.testing import CliRunner
 from vpcore import data
 from vpcore.cli import main
 from vpcore.parquet import ParquetFolder
-from vpcore.runs import load_profile
+from vpcore.profiles import load_profile
 from vpcore.store import Store
 
 
 def test_every_set_opens_and_its_splits_are_complete(real_data: Path) -> None:
     for card in sorted(real_data.glob("*/dataset.json")):
         folder = ParquetFolder.open(card.parent)
-        counts = {split: len(folder.rows(split)) for split in ("train", "val", "test")}
+        counts = {split: len(folder.labels(split)) for split in ("train", "val", "test")}
         assert counts["train"] > counts["val"] > 0
         assert counts["test"] > 0
         few = data.load(card.parent.name, "test", px=16, per_class=1, folder=real_data)

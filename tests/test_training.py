@@ -54,6 +54,37 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been() -> None:
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0, msg=name)
 
 
+def test_a_step_is_taken_as_one_says() -> None:
+    """It gets the optimizer with the gradients, and counts the steps of the schedule, also when training begins later."""
+    images, labels = blobs()
+    model, seen = build("resnet8", classes=3, seed=0), []
+    before = {name: value.clone() for name, value in model.named_parameters()}
+
+    def stay(optimizer: torch.optim.Optimizer, step: int) -> None:
+        assert all(p.grad is not None and bool(p.grad.any()) for group in optimizer.param_groups for p in group["params"])
+        seen.append(step)
+
+    fit(model, images, labels, RECIPE, first_epoch=2, take_step=stay)
+    assert seen == list(range(2 * 4, 4 * 4))
+    assert RECIPE.steps(len(images)) == 4 * 4
+    assert RECIPE.steps(79) == 4 * 4  # the last, smaller batch of an epoch is left out
+    assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())  # nobody took a step
+
+
+def test_images_are_normalised_with_the_statistics_given() -> None:
+    seen = []
+
+    class Spy(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            return super().forward(x.flatten(1)[:, :4])
+
+    images = torch.full((16, 3, 4, 4), 51, dtype=torch.uint8)  # 0.2
+    statistics = (0.2, 0.1, 0.6), (1.0, 0.5, 0.2)
+    fit(Spy(4, 2), images, torch.zeros(16).long(), replace(RECIPE, epochs=1), statistics=statistics)
+    assert seen[0].mean((0, 2, 3)).tolist() == pytest.approx([0.0, 0.2, -2.0], abs=1e-6)
+
+
 def test_weight_decay_spares_biases_and_norms() -> None:
     """With a loss that ignores the weights only decay moves them."""
 

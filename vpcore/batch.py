@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 from collections.abc import Callable
@@ -14,7 +15,8 @@ from papermill.exceptions import PapermillExecutionError
 from vpcore.errors import InputError, unknown
 from vpcore.files import write_atomically
 from vpcore.notebooks import ROOT, complete
-from vpcore.runs import Profile, load_profile, run_id
+from vpcore.profiles import Profile, load_profile
+from vpcore.runs import Run, run_id
 from vpcore.store import Store, versions
 
 SOURCES = ROOT / "notebooks"
@@ -41,12 +43,14 @@ def regenerate(
     only: tuple[str, ...] = (),
     log: Callable[[str], None] = lambda text: None,
 ) -> list[str]:
-    """Run the notebooks as a batch, after completing the study; those whose inputs have not changed are skipped.
+    """Run the notebooks that a profile has the grids for, as a batch; those whose inputs have not changed are skipped.
+
+    What is missing of the profile is computed first.
 
     Args:
         output: folder; each notebook gets one of its own in it, and lies there, executed, as NAME/NAME.ipynb.
         profile, toy, device, data, results: parameters of every notebook, see `open_study`.
-        only: names of notebooks; () for all.
+        only: names of notebooks; () for all that show grids of this profile.
         log: is told what is run and what is skipped.
 
     Returns:
@@ -61,11 +65,15 @@ def regenerate(
     if profile.endswith(".toml"):
         profile = str(Path(profile).resolve())  # notebooks run in a folder of their own
     card = load_profile(profile, toy=toy)
+    chosen = only or fitting(card)
+    if not chosen:
+        raise InputError(f"the profile {card.name} must have a grid that a notebook shows; it has {', '.join(card.grids)}")
     store = Store(ROOT / results, card.name)
-    complete(card, store, device=device, data=data)
-    ran, inputs = [], _inputs(card, store)
+    runs = tuple(dict.fromkeys(run for name in chosen for grid in grids_of(name) for run in card.grid(grid)))
+    complete(card, runs, store, device=device, data=data)
+    ran, inputs = [], _inputs(runs, store)
     shared = {"profile": profile, "toy": toy, "device": device, "data": data, "results": results}
-    for name in only or names():
+    for name in chosen:
         folder = output / name
         inside = folder.is_relative_to(ROOT)  # a published notebook should not show a path of this machine
         parameters = {**shared, "output": str(folder.relative_to(ROOT) if inside else folder)}
@@ -81,6 +89,16 @@ def regenerate(
     return ran
 
 
+def grids_of(name: str) -> list[str]:
+    """The grids of a profile whose runs a notebook shows, as its parameters say."""
+    return ast.literal_eval(papermill.inspect_notebook(str(SOURCES / f"{name}.ipynb"))["grids"]["default"])
+
+
+def fitting(card: Profile) -> tuple[str, ...]:
+    """The notebooks that show grids which a profile has."""
+    return tuple(name for name in names() if set(grids_of(name)) <= set(card.grids))
+
+
 def _is_current(folder: Path, key: str) -> bool:
     """Whether the folder holds what a run with this key left there."""
     stamp = folder / STAMP
@@ -90,15 +108,15 @@ def _is_current(folder: Path, key: str) -> bool:
     return left["key"] == key and all((folder / name).exists() for name in left["files"])
 
 
-def _inputs(card: Profile, store: Store) -> str:
+def _inputs(runs: tuple[Run, ...], store: Store) -> str:
     """What the output of every notebook depends on: our code, the versions, the runs and their records."""
     content = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*")):
         if path.suffix in (".py", ".toml"):
             content.update(path.read_bytes())
     content.update(repr([versions(), matplotlib.__version__]).encode())
-    content.update(repr([run_id(run) for run in card.runs]).encode())
-    content.update(store.table(card.runs)[["id", "accuracy", "finished"]].to_csv().encode())
+    content.update(repr([run_id(run) for run in runs]).encode())
+    content.update(store.table(runs)[["id", "accuracy", "finished"]].to_csv().encode())
     return content.hexdigest()
 
 

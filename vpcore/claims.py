@@ -20,7 +20,9 @@ from scipy import stats
 
 from vpcore.errors import InputError
 
-PAIR = ["method", "task", "budget", "seed"]
+# what a pair has in common, as far as the table tells; and what tells compressed networks apart
+PAIR = ["method", "task", "budget", "seed", "prompt", "mapping", "ties", "last_mapping", "selection", "probe", "view"]
+NETWORK = ["sparsifier", "scope", "part", "round", "density", "weight_bits", "activation_bits", "calibrate", "batch_norm"]
 LEVEL = 0.95
 
 
@@ -35,26 +37,33 @@ class Estimate:
 
 
 def costs(table: pd.DataFrame) -> pd.DataFrame:
-    """What each compressed run costs against the dense run of equal method, task, budget and seed.
+    """What each compressed run costs against the dense float run of the same transfer.
 
     Args:
-        table: records of one chain of tickets, transfers among them (`method`, `task`, `budget`, `seed`, `round`, `density`,
-            `accuracy`, `ece`).
+        table: records with one dense network, transfers among them (`method`, `task`, `budget`, `seed`, `round`, `density`,
+            `accuracy`, `ece`, `classes`, and of `PAIR` and `NETWORK` what varies).
 
     Returns:
-        One row a compressed run: the columns of `PAIR`, `round`, `density`, `accuracy_loss`, `relative_loss` (share of the
-        dense accuracy above chance that is lost; NaN where the dense run is at chance), `ece_rise`.
+        One row a compressed run: the columns of `PAIR` and `NETWORK` that the table has, `accuracy_loss`, `relative_loss`
+        (share of the dense accuracy above chance that is lost; NaN where the dense run is at chance), `ece_rise`.
+
+    Raises:
+        InputError: when a dense run occurs twice.
     """
     runs = table[table["method"] != "source"].assign(
         budget=lambda t: t["budget"].astype(object).where(t["budget"].notna(), "all")
     )
-    dense = runs.loc[runs["round"] == 0, [*PAIR, "accuracy", "ece", "classes"]]
-    if dense.duplicated(PAIR).any():
+    pair, network = ([name for name in names if name in runs] for names in (PAIR, NETWORK))
+    whole = runs["round"] == 0
+    for name in ("weight_bits", "activation_bits"):
+        whole &= runs[name] == 32 if name in runs else True
+    dense = runs.loc[whole, [*pair, "accuracy", "ece", "classes"]]
+    if dense.duplicated(pair).any():
         raise InputError("`table` must hold one chain of tickets, but some dense runs occur twice; select one chain")
-    pairs = runs[runs["round"] > 0].merge(dense, on=PAIR, suffixes=("", "_dense"))
+    pairs = runs[~whole].merge(dense, on=pair, suffixes=("", "_dense"))
     above_chance = pairs["accuracy_dense"] - 1 / pairs["classes_dense"].str.len()
     loss = pairs["accuracy_dense"] - pairs["accuracy"]
-    return pairs[[*PAIR, "round", "density"]].assign(
+    return pairs[[*pair, *network]].assign(
         accuracy_loss=loss,
         relative_loss=(loss / above_chance).where(above_chance > 0.02),
         ece_rise=pairs["ece"] - pairs["ece_dense"],

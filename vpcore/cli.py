@@ -1,4 +1,4 @@
-"""The command line: `vpcore run`, `status`, `book`, `publish`.
+"""The command line: `vpcore run`, `measure`, `status`, `book`, `publish`, `fetch`.
 
 Exit codes: 0, all is done; 1, a run or a notebook failed for a reason that is ours; 2, something that was given must
 change, and the message says what.
@@ -6,6 +6,7 @@ change, and the message says what.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import time
@@ -13,11 +14,14 @@ from pathlib import Path
 
 import click
 
-from vpcore import __version__
+from vpcore import __version__, hub
+from vpcore import data as image_sets
 from vpcore.errors import InputError, unknown
-from vpcore.runs import FIELDS, Profile, load_profile, profile_names
+from vpcore.profiles import Profile, load_profile, profile_names, run_with
+from vpcore.runs import FIELDS, source_run
 from vpcore.store import Store
 from vpcore.study import Done, device_named, execute, jobs
+from vpcore.toy import image_folder
 
 
 class _Commands(click.Group):
@@ -40,6 +44,8 @@ def main() -> None:
     vpcore run                       the mini study, offline, in minutes
     vpcore run --profile small --data DIR
     vpcore status --profile small    what is done, failed and missing
+    vpcore measure task=digits method=vp prompt=smm budget=4
+    vpcore fetch tv-cifar10 --data DIR
     vpcore book                      notebooks -> figures, tables, numbers for the book
 
     Exit codes: 0 all done; 1 a run or notebook failed by our fault; 2 something you gave must change.
@@ -69,7 +75,7 @@ def _options(command: click.Command) -> click.Command:
 def _data_option(command: click.Command) -> click.Command:
     return click.option(
         "--data", type=click.Path(path_type=Path), default=lambda: os.environ.get("VPCORE_DATA"),
-        help="Folder of Parquet image sets, for tasks that are not built in.  [default: $VPCORE_DATA]",
+        help="Folder of image sets (Parquet, tv/, coop/), for tasks that are not built in.  [default: $VPCORE_DATA]",
     )(command)  # fmt: skip
 
 
@@ -83,6 +89,7 @@ def _open(profile: str, toy: bool, results: Path) -> tuple[Profile, Store]:
 @_data_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--only", multiple=True, help=f"Only runs of this method ({', '.join(FIELDS)}); may be repeated.")
+@click.option("--grid", "grids", multiple=True, help="Only the grids of this name; may be repeated.")
 @click.option(
     "--wandb",
     "track",
@@ -97,6 +104,7 @@ def run(
     data: Path | None,
     device: str,
     only: tuple[str, ...],
+    grids: tuple[str, ...],
     track: bool,
     quiet: bool,
 ) -> None:
@@ -109,10 +117,11 @@ def run(
     for method in only:
         if method not in FIELDS:
             raise unknown("method", method, FIELDS)
-    runs = tuple(r for r in card.runs if not only or r.method in only)
+    chosen = tuple(dict.fromkeys(r for name in grids for r in card.grid(name))) if grids else card.runs
+    runs = tuple(r for r in chosen if not only or r.method in only)
     where, total = device_named(device), len(jobs(runs, store))
     say = (lambda text: None) if quiet else lambda text: click.echo(text)
-    steps = execute(runs, store, device=where, folder=data, log=lambda text: say(f"    {text}"))
+    steps = execute(runs, store, device=where, folder=image_folder(card, store, data), log=lambda text: say(f"    {text}"))
     say(f"{card.title}: {len(runs)} runs, {total} jobs to do, on {where}")
     mirror = None
     if track:
@@ -156,6 +165,31 @@ def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+@main.command()
+@_options
+@_data_option
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.argument("settings", nargs=-1, metavar="FIELD=VALUE...")
+def measure(profile: str, toy: bool, results: Path, data: Path | None, device: str, settings: tuple[str, ...]) -> None:
+    """Measure one run of one's own: the values of a profile, with fields of `vpcore.runs.Run` replaced.
+
+    \b
+    vpcore measure method=vp task=digits budget=4 mapping=blm
+    vpcore measure method=lp task=shapes probe=optimum sparsifier=rigl round=3
+    vpcore measure method=vp task=digits weight_bits=4 activation_bits=4
+    """
+    card, store = _open(profile, toy, results)
+    run, folder = run_with(card, settings), image_folder(card, store, data)
+    for done in execute((source_run(run), run), store, device=device_named(device), folder=folder, log=click.echo):
+        if done.error is not None:
+            raise done.error
+        click.echo(progress_line(done))
+    record = store.table((run,)).iloc[0]
+    for name in ("accuracy", "ece", "nll", "brier", "confidence", "density", "val_accuracy"):
+        click.echo(f"  {name:14} {record[name]:.4f}")
+    click.echo(f"  record in {store.record_path(run)}")
 
 
 @main.command()
@@ -221,3 +255,33 @@ def book(
         log=click.echo,
     )
     click.echo(f"{card.name}: {len(ran)} notebooks ran; output in {folder}")
+
+
+@main.command()
+@click.argument("name")
+@_data_option
+@click.option("--revision", help="Commit of a set on the Hugging Face hub, 40 hexadecimal digits.")
+@click.option("--repo", help="OWNER/NAME of a set on the hub that is not known here.")
+@click.option("--train", help="Pattern of its training files, such as data/train-*.parquet.")
+@click.option("--test", help="Pattern of the files that serve as test split.")
+@click.option("--image", help="Its column of images.")
+@click.option("--label", help="Its column of labels.")
+def fetch(name: str, data: Path | None, revision: str | None, repo: str | None, **columns: str | None) -> None:
+    """Download an image set into the data folder.
+
+    \b
+    vpcore fetch tv-cifar10 --data DIR                        through torchvision, with its checks
+    vpcore fetch eurosat --data DIR --revision COMMIT         from the Hugging Face hub, as Parquet
+    vpcore fetch mine --data DIR --revision COMMIT --repo OWNER/NAME --train 'data/train-*' --test 'data/test-*'
+
+    Nothing else downloads images: a run whose set is missing says so, and names this command.
+    """
+    if data is None:
+        raise InputError("`data` must name the folder that image sets are kept in; use --data DIR or set VPCORE_DATA")
+    given = {key: value for key, value in columns.items() if value is not None}
+    source = hub.Source(repo, **given) if repo else None
+    if given and not repo:
+        if name not in hub.SOURCES:
+            raise unknown("set on the hub", name, hub.SOURCES)
+        source = dataclasses.replace(hub.SOURCES[name], **given)
+    click.echo(f"wrote {image_sets.fetch(name, data, source=source, revision=revision)}")

@@ -1,8 +1,14 @@
 """Image sets by name, as uint8 tensors with labels.
 
-Built-in tasks (`BUILTIN`) are drawn (`synthetic`) or come with scikit-learn and need no download. Any other name is a
-folder of Parquet files below the data folder (`parquet`). Images are decoded once, resized to the size a run needs, and
-kept as one uint8 file that is memory-mapped from then on: one byte a value, whatever the number of runs.
+Built-in tasks (`BUILTIN`) are drawn (`synthetic`) or come with scikit-learn and need no download. All others lie below the
+data folder DIR:
+
+    tv-NAME      DIR/tv/      a torchvision root, with the official splits       (`torchvision_sets`)
+    coop-NAME    DIR/coop/    CoOp's folders and split files                     (`coop`)
+    NAME         DIR/NAME/    Parquet files in the Hugging Face layout           (`parquet`, `hub`)
+
+Images are decoded once, resized to the size a run needs, and kept as one uint8 file that is memory-mapped from then on: one
+byte a value, whatever the number of runs.
 """
 
 from __future__ import annotations
@@ -19,9 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vpcore import synthetic
-from vpcore.errors import InputError, unknown
+from vpcore import coop, hub, synthetic, torchvision_sets
+from vpcore.errors import InputError, WriteError, unknown
 from vpcore.files import write_atomically
+from vpcore.image_sets import ImageSet
 from vpcore.parquet import ParquetFolder
 from vpcore.splits import SPLITS, first, hold_out
 
@@ -50,7 +57,7 @@ def load(
     """The images of one split of a task, resized to px x px.
 
     Args:
-        task: a key of `BUILTIN` or the name of a folder of Parquet files below `folder`.
+        task: a key of `BUILTIN`, `torchvision_sets.SETS` or `coop.SETS`, or the name of a folder of Parquet files.
         split: "train", "val" or "test".
         px: side of the images, in pixels. The whole image is resized; the aspect ratio is not kept, as in the paper.
         per_class: at most so many images a class, the same ones at every size; None for all.
@@ -73,35 +80,74 @@ def load(
         def read() -> Images:
             return _resize(_limit(BUILTIN[task][1](split), per_class, task), px)
     else:
-        source = _folder(task, folder)
+        source = _source(task, folder)
         name += f"-{source.fingerprint}"
 
         def read() -> Images:
-            rows = source.rows(split)
-            rows = rows[first(source.labels(split)[rows], per_class, task)]
-            return Images(*source.decode(split, rows, px), source.classes)
+            labels = source.labels(split)
+            rows = first(labels, per_class, task).sort().values
+            return Images(source.decode(split, rows, px), labels[rows], source.classes)
 
     return read() if cache is None else _cached(Path(cache) / name, read)
 
 
 def classes(task: str, *, folder: Path | None = None) -> tuple[str, ...]:
     """The names of the classes of a task, in the order of the labels."""
-    return BUILTIN[task][0] if task in BUILTIN else _folder(task, folder).classes
+    return BUILTIN[task][0] if task in BUILTIN else _source(task, folder).classes
 
 
-def _folder(task: str, folder: Path | None) -> ParquetFolder:
+def fetch(task: str, folder: Path, *, source: hub.Source | None = None, revision: str | None = None) -> Path:
+    """Download an image set to where `load` looks for it: what `vpcore fetch` does.
+
+    Args:
+        task: a key of `torchvision_sets.SETS` or of `hub.SOURCES`, or the name to give the set of `source`.
+        folder: the data folder; it is made.
+        source: which Hugging Face data set; None for the one that `hub.SOURCES` lists.
+        revision: the commit of that data set; torchvision has its own checksums and needs none.
+
+    Returns:
+        The folder that holds the set.
+
+    Raises:
+        InputError: when the set cannot be had that way; the message says which way there is.
+    """
+    folder = Path(folder)
+    if task in coop.SETS:
+        raise InputError(coop.instructions(task, folder / "coop"))
+    if source is None and task not in torchvision_sets.SETS and task not in hub.SOURCES:
+        raise unknown("image set to fetch", task, [*torchvision_sets.SETS, *hub.SOURCES])
+    try:
+        if task in torchvision_sets.SETS:
+            return torchvision_sets.fetch(task, folder / "tv")
+        return hub.fetch(source or hub.SOURCES[task], name=task, revision=revision, folder=folder)
+    except OSError as error:
+        raise WriteError(f"cannot write below {folder} ({error}); it must be a folder with room for the set") from error
+
+
+def _source(task: str, folder: Path | None) -> ParquetFolder | ImageSet:
     if folder is None:
         raise InputError(
             f"the task {task!r} is not built in ({', '.join(sorted(BUILTIN))}), so `data` must name a folder that holds "
-            f"{task}/; use --data DIR or set VPCORE_DATA"
+            "it; use --data DIR or set VPCORE_DATA"
         )
     if not Path(folder).is_dir():
         raise InputError(
             f"`data` must be a folder of image sets; there is no folder {folder}; use --data DIR or set VPCORE_DATA"
         )
+    if task in torchvision_sets.SETS or task in coop.SETS:
+        return _opened(task, Path(folder))
     if not (Path(folder) / task).is_dir():
-        raise unknown(f"task in {folder}:", task, [*BUILTIN, *(p.parent.name for p in Path(folder).glob("*/dataset.json"))])
+        parquet = [path.parent.name for path in Path(folder).glob("*/dataset.json")]
+        raise unknown(f"task in {folder}:", task, [*BUILTIN, *parquet, *torchvision_sets.SETS, *coop.SETS])
     return ParquetFolder.open(Path(folder) / task)
+
+
+@functools.lru_cache
+def _opened(task: str, folder: Path) -> ImageSet:
+    """A set of single files, looked through once per process: there can be a million of them."""
+    if task in coop.SETS:
+        return coop.open_set(task, folder / "coop")
+    return torchvision_sets.open_set(task, folder / "tv")
 
 
 def _limit(images: Images, per_class: int | None, task: str) -> Images:

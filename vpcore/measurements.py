@@ -1,172 +1,218 @@
-"""What a job computes: a ticket with its measurement on the source task, or a cohort of transfers on it.
+"""What a job computes: the measurement of a network on its source task, or a cohort of transfers on it.
 
-Predictions are made once, metrics follow from them; both are kept. Test images are touched here and nowhere else, after
-everything has been learned.
+Predictions are made once, metrics follow from them; both are kept. Test images serve for nothing but the one evaluation at
+the end; `selection = "test"`, which shows what the authors' choice of an epoch does, is the exception.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from vpcore import calibration, data, pruning, transfer
-from vpcore.models import Frozen, build, load_weights_, prunable
-from vpcore.runs import CHAIN, Run, chain_id
+from vpcore import finetuning, probing, prompting, recalibration, transfer
+from vpcore.calibration import reliability
+from vpcore.data import Images
+from vpcore.metrics import metrics
+from vpcore.models import backbone
+from vpcore.networks import Bench, make_ticket
+from vpcore.predictions import Predictions
+from vpcore.runs import Run
+from vpcore.scores import accuracy, nll
 from vpcore.splits import saturated, shots
-from vpcore.store import Record, Store, provenance
-from vpcore.tickets import load_ticket, ticket_path, train_round
-from vpcore.training import Recipe, predict
+from vpcore.store import Record, provenance
+from vpcore.training import predict
 
 TRAIN_IMAGES_MEASURED = 5000  # about so many training images tell the training accuracy
+SPLITS = ("test", "val")
+Logits = dict[str, Tensor]  # split -> (K, N, T)
 
 
-@dataclass(frozen=True)
-class Network:
-    """A ticket, loaded and frozen, and what is known of it.
-
-    Attributes:
-        frozen: the network.
-        layers: name of a prunable weight -> (share of it that is not zero, its size).
-        history: training loss of each epoch.
-    """
-
-    frozen: Frozen
-    layers: dict[str, tuple[float, int]]
-    history: list[float]
-
-    @property
-    def density(self) -> float:
-        """Kept / prunable, measured on the weights."""
-        return sum(share * size for share, size in self.layers.values()) / sum(size for _, size in self.layers.values())
-
-
-@dataclass
-class Bench:
-    """What jobs share: where things lie, and the last network and its features, so that they are computed once."""
-
-    store: Store
-    device: torch.device
-    folder: Path | None = None
-    log: Callable[[str], None] = lambda text: None
-    _network: tuple[str, Network] | None = None
-    _features: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
-
-    def images(self, task: str, split: str, *, px: int, per_class: int | None = None) -> data.Images:
-        """A split of a task, from the data folder and cache of the study."""
-        return data.load(task, split, px=px, per_class=per_class, folder=self.folder, cache=self.store.cache)
-
-    def network(self, run: Run) -> Network:
-        """The network of a run, loaded once for jobs that follow each other."""
-        key = f"{chain_id(run)} {run.round}"
-        if self._network is None or self._network[0] != key:
-            path = ticket_path(self.store.ticket_folder(run), run.round)
-            state, _, header = load_ticket(path)
-            model = build(run.model, classes=len(data.classes(run.source, folder=self.folder)), seed=run.source_seed)
-            load_weights_(model, state, where=str(path))
-            layers = {name: (share, state[name].numel()) for name, share in pruning.measure(model, prunable(model)).items()}
-            frozen = Frozen(model, precision=run.precision, device=self.device)
-            self._network = key, Network(frozen, layers, header["history"])
-            self._features.clear()
-        return self._network[1]
-
-    def features(self, run: Run, images: data.Images, split: str) -> Tensor:
-        """Features of a split of the task, computed once for all budgets and seeds on the same network."""
-        network = self.network(run).frozen
-        key = (run.task, split, str(run.test_per_class))
-        if key not in self._features:
-            self._features[key] = predict(network.features, images.images, device=self.device)
-        return self._features[key]
-
-
-def make_ticket(run: Run, bench: Bench) -> Record:
-    """Train the round of a run, unless its ticket exists, and measure it on the source task."""
-    start, folder = time.perf_counter(), bench.store.ticket_folder(run)
-    train = bench.images(run.source, "train", px=run.canvas, per_class=run.source_per_class)
-    if not ticket_path(folder, run.round).exists():
-        recipe = Recipe(
-            epochs=run.source_epochs,
-            batch=run.source_batch,
-            lr=run.source_lr,
-            weight_decay=run.source_decay,
-            augment=run.augment,
-            precision=run.precision,
-            seed=run.source_seed,
-        )
-        train_round(
-            run.round,
-            lambda: build(run.model, classes=len(train.classes), seed=run.source_seed),
-            train.images.to(bench.device),
-            train.labels,
-            recipe,
-            folder=folder,
-            rate=run.rate,
-            rewind=run.rewind,
-            device=bench.device,
-            header={**{name: getattr(run, name) for name in CHAIN}, **provenance(bench.device)},
-            log=bench.log,
-        )
+def measure_source(run: Run, bench: Bench) -> Record:
+    """Measure the network of a run on its source task; its ticket is made if there is none."""
+    start = time.perf_counter()
+    make_ticket(run, bench)
     network = bench.network(run)
-    few = shots(train.labels, max(1, TRAIN_IMAGES_MEASURED // len(train.classes)), task=run.source, seed=0)
-    fitted = predict(network.frozen, train.images[few], device=bench.device).softmax(1)
+    train = bench.source_images(run, "train")
+    few = shots(train.labels, max(1, TRAIN_IMAGES_MEASURED // len(train.labels.unique())), task=run.source, seed=0)
+    fitted = Predictions.from_logits(predict(network.frozen, train.images[few], device=bench.device), train.labels[few])
     measured: Record = {
         "density": network.density,
         "layer": list(network.layers),
         "layer_density": [share for share, _ in network.layers.values()],
         "layer_weights": [size for _, size in network.layers.values()],
-        "loss": network.history,
+        "loss": network.header["history"],
+        "epochs_seen": network.header.get("epochs_seen"),
+        "ticket_bytes": network.ticket_bytes,
         "train_images": len(train),
-        "train_accuracy": calibration.accuracy(fitted, train.labels[few]),
+        "train_accuracy": accuracy(fitted),
+        "train_confidence": float(fitted.confidence.mean()),
     }
-    arrays: dict[str, Tensor] = {}
-    for split in ("test", "val"):
-        images = bench.images(run.source, split, px=run.canvas, per_class=run.test_per_class)
-        arrays |= _measure(split, predict(network.frozen, images.images, device=bench.device), images.labels, measured)
-    measured |= {"seconds": time.perf_counter() - start, **provenance(bench.device)}
-    return bench.store.write(run, measured, arrays)
+    held_out = {split: bench.source_images(run, split) for split in SPLITS}
+    logits = {split: predict(network.frozen, held_out[split].images, device=bench.device)[None] for split in SPLITS}
+    return _finish((run,), bench, held_out, logits, [measured], [{}], start)[0]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a cohort learns from, and what it is measured on.
+
+    Attributes:
+        train: all training images of the task.
+        index: (K, n) those that each member learns from.
+        held_out: the splits "test" and "val".
+    """
+
+    train: Images
+    index: Tensor
+    held_out: dict[str, Images]
+
+    @property
+    def targets(self) -> int:
+        """Number of target classes T."""
+        return len(self.train.classes)
 
 
 def adapt(runs: tuple[Run, ...], bench: Bench) -> tuple[Record, ...]:
     """Adapt the frozen network for every seed of a cohort, predict test and val once, and write a record each."""
-    run, seeds, start = runs[0], [r.seed for r in runs], time.perf_counter()
-    network = bench.network(run)
-    px = run.image_px if run.method == "vp" else run.canvas
+    run, start = runs[0], time.perf_counter()
+    px = image_side(run)
     train = bench.images(run.task, "train", px=px)
-    held_out = {split: bench.images(run.task, split, px=px, per_class=run.test_per_class) for split in ("test", "val")}
-    index = torch.stack([shots(train.labels, run.budget, task=run.task, seed=seed) for seed in seeds])
-    common = {"targets": len(train.classes), "epochs": run.epochs, "batch": run.batch, "lr": run.lr, "seeds": seeds}
+    held_out = {split: bench.images(run.task, split, px=px, per_class=run.test_per_class) for split in SPLITS}
+    index = torch.stack([shots(train.labels, run.budget, task=run.task, seed=r.seed) for r in runs])
     shared: Record = {
-        "density": network.density,
+        "density": bench.network(run).density,
         "train_images": index.shape[1],
         "saturated": saturated(train.labels, run.budget),
         "classes": list(train.classes),
     }
     measured: list[Record] = [dict(shared) for _ in runs]
     arrays: list[dict[str, Tensor]] = [{"index": part} for part in index]
+    logits = METHODS[run.method](runs, bench, Task(train, index, held_out), measured, arrays)
+    return _finish(runs, bench, held_out, logits, measured, arrays, start)
+
+
+def image_side(run: Run) -> int:
+    """The side, in pixels, at which the images of the task are read."""
     if run.method == "vp":
-        prompted = transfer.visual_prompt(network.frozen, train.images, train.labels, index, canvas=run.canvas, **common)
-        logits = {split: transfer.prompted_logits(network.frozen, prompted, held_out[split].images) for split in held_out}
-        names = data.classes(run.source, folder=bench.folder)
-        for k, mapping in enumerate(prompted.mapping.tolist()):
-            measured[k] |= {"mapping": mapping, "mapping_names": [names[s] for s in mapping], "loss": prompted.loss}
-            arrays[k]["program"] = prompted.program[k].cpu()
+        return prompting.input_px(run.prompt, canvas=run.canvas, image_px=run.image_px)
+    return run.image_px if run.method == "lp" and run.view == "canvas" else run.canvas
+
+
+def _visual_prompt(
+    runs: tuple[Run, ...], bench: Bench, task: Task, measured: list[Record], arrays: list[dict[str, Tensor]]
+) -> Logits:
+    run, network, picked = runs[0], bench.network(runs[0]).frozen, task.held_out.get(runs[0].selection)
+    prompted = transfer.visual_prompt(
+        network,
+        task.train.images,
+        task.train.labels,
+        task.index,
+        targets=task.targets,
+        canvas=run.canvas,
+        image_px=run.image_px,
+        prompt=run.prompt,
+        mapping=run.mapping,
+        ties=run.ties,
+        stale=run.last_mapping == "stale",
+        select=None if picked is None else (picked.images, picked.labels),
+        epochs=run.epochs,
+        batch=run.batch,
+        lr=run.lr,
+        seeds=[r.seed for r in runs],
+    )
+    names = bench.source_classes(run)
+    for k, sources in enumerate(prompted.sources.tolist()):
+        measured[k] |= {"mapped": sources, "mapped_names": [names[s] for s in sources], "loss": prompted.loss}
+        measured[k] |= {"epoch": prompted.epoch[k], "prompt_size": prompted.prompt.size}
+        arrays[k] |= {name: value[k].cpu() for name, value in prompted.learned.items()}
+    return {split: transfer.prompted_logits(network, prompted, task.held_out[split].images) for split in SPLITS}
+
+
+def _linear_probe(
+    runs: tuple[Run, ...], bench: Bench, task: Task, measured: list[Record], arrays: list[dict[str, Tensor]]
+) -> Logits:
+    run = runs[0]
+    rows = None if run.budget is None else task.index.unique()
+    features = bench.features(run, task.train.images, "train", rows).to(bench.device)
+    held_out = {split: bench.features(run, images.images, split) for split, images in task.held_out.items()}
+    if run.probe == "optimum":
+        val = held_out["val"].to(bench.device), task.held_out["val"].labels
+        probe = probing.optimal_probe(features, task.train.labels, task.index, targets=task.targets, val=val)
+        for k, strength in enumerate(probe.strength):
+            measured[k]["l2"] = strength
     else:
-        features = bench.features(run, train, "train").to(bench.device)
-        probe = transfer.linear_probe(features, train.labels, index, **common)
-        logits = {split: probe(bench.features(run, held_out[split], split)).cpu() for split in held_out}
+        picked = held_out.get(run.selection)
+        probe = probing.linear_probe(
+            features,
+            task.train.labels,
+            task.index,
+            targets=task.targets,
+            epochs=run.epochs,
+            batch=run.batch,
+            lr=run.lr,
+            seeds=[r.seed for r in runs],
+            select=None if picked is None else (picked, task.held_out[run.selection].labels),
+        )
+    return {split: probe(held_out[split]).cpu() for split in SPLITS}
+
+
+def _fine_tune(
+    runs: tuple[Run, ...], bench: Bench, task: Task, measured: list[Record], arrays: list[dict[str, Tensor]]
+) -> Logits:
+    run, network = runs[0], bench.network(runs[0])
+    logits: dict[str, list[Tensor]] = {split: [] for split in SPLITS}
+    for rows, r in zip(task.index, runs, strict=True):
+        tuned = finetuning.fine_tune(
+            network.model,
+            network.masks,
+            task.train.images[rows],
+            task.train.labels[rows],
+            targets=task.targets,
+            epochs=run.epochs,
+            batch=run.batch,
+            lr=run.lr,
+            seed=r.seed,
+            precision=run.precision,
+            device=bench.device,
+            statistics=backbone(run.model).statistics,
+        )
+        for split in SPLITS:
+            logits[split].append(predict(tuned, task.held_out[split].images, device=bench.device))
+    return {split: torch.stack(parts) for split, parts in logits.items()}
+
+
+# method -> how a cohort is adapted by it: adds to the records and arrays of the members, returns their logits
+METHODS = {"vp": _visual_prompt, "lp": _linear_probe, "ft": _fine_tune}
+
+
+def _finish(
+    runs: tuple[Run, ...],
+    bench: Bench,
+    held_out: dict[str, Images],
+    logits: Logits,
+    measured: list[Record],
+    arrays: list[dict[str, Tensor]],
+    start: float,
+) -> tuple[Record, ...]:
+    """Add the metrics of each run, those of val with a prefix, and those after temperature scaling; write the records."""
+    records = []
     for k in range(len(runs)):
         for split, images in held_out.items():
-            arrays[k] |= _measure(split, logits[split][k], images.labels, measured[k])
+            prefix = "" if split == "test" else f"{split}_"
+            measured[k] |= {prefix + name: value for name, value in metrics(logits[split][k], images.labels).items()}
+            arrays[k] |= {f"{prefix}logits": logits[split][k].contiguous(), f"{prefix}labels": images.labels}
+        measured[k] |= _recalibrated({split: logits[split][k] for split in SPLITS}, held_out)
     stamp = {"seconds": (time.perf_counter() - start) / len(runs), **provenance(bench.device)}
-    return tuple(bench.store.write(r, {**m, **stamp}, a) for r, m, a in zip(runs, measured, arrays, strict=True))
+    for run, record, kept in zip(runs, measured, arrays, strict=True):
+        records.append(bench.store.write(run, {**record, **stamp}, kept))
+    return tuple(records)
 
 
-def _measure(split: str, logits: Tensor, labels: Tensor, measured: Record) -> dict[str, Tensor]:
-    """Add the metrics of a split to `measured`, those of val with a prefix, and return what they were computed from."""
-    prefix = "" if split == "test" else f"{split}_"
-    measured |= {prefix + name: value for name, value in calibration.metrics(logits, labels).items()}
-    return {f"{prefix}logits": logits.contiguous(), f"{prefix}labels": labels}
+def _recalibrated(logits: dict[str, Tensor], held_out: dict[str, Images]) -> Record:
+    """The temperature that val asks for, and what it makes of ECE and NLL on test."""
+    tau = recalibration.optimal_temperature(logits["val"], held_out["val"].labels)
+    cooled = Predictions.from_logits(logits["test"] / tau, held_out["test"].labels)
+    return {"temperature": tau, "ece_temperature": reliability(cooled).ece, "nll_temperature": nll(cooled)}

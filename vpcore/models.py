@@ -1,7 +1,10 @@
 """Backbones: networks by name, which of their weights may be pruned, and how they are frozen.
 
-All networks name their parts as torchvision does (`conv1`, `layer1` ... `fc`), so a state dict of one fits the other. They
-take images in [0, 1], (N, 3, H, W), normalised by `normalise`, and return (N, S) logits.
+A backbone takes (N, 3, H, W) images, in [0, 1] and normalised by `normalise`, and returns (N, S) logits. Its modules are
+registered in the order in which they are applied, so that three places are known without a name: the stem, which is the
+first layer with weights (of a vision transformer, the patch embedding); the classifier, which is the last linear layer; and
+the batch norm that follows a convolution. Networks of torchvision and timm keep the names these libraries give their
+parts, and the residual networks here are named as torchvision's, so that a state dict of one fits the other.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torchvision
@@ -18,7 +22,9 @@ from torchvision.models.resnet import BasicBlock
 
 from vpcore.errors import InputError, difference, unknown
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, used for every source task
+Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and standard deviation of red, green, blue
+IMAGENET: Statistics = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # for every source task but for the networks below
+HALF: Statistics = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # what EfficientNet-Lite was trained with: images in [-1, 1]
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -67,14 +73,66 @@ class ResNet(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-# name -> a network with fresh weights for a number of classes
-MODELS: dict[str, Callable[[int], nn.Module]] = {
-    "resnet8": lambda classes: ResNet(classes, blocks=(1, 1, 1), widths=(16, 32, 64), stem=(3, 2)),
-    "resnet18-half": lambda classes: ResNet(classes, blocks=(2, 2, 2, 2), widths=(32, 64, 128, 256), stem=(7, 2)),
-    "resnet18": lambda classes: torchvision.models.resnet18(num_classes=classes),
-    "resnet34": lambda classes: torchvision.models.resnet34(num_classes=classes),
-    "resnet50": lambda classes: torchvision.models.resnet50(num_classes=classes),
+@dataclass(frozen=True)
+class Backbone:
+    """A kind of network.
+
+    Attributes:
+        make: number of source classes S -> a network with fresh weights.
+        statistics: what its inputs are normalised with.
+        canvas: the side of the images it takes, in pixels; None for any.
+        library: "torchvision" or "timm" when it is theirs, else empty.
+        entry: its name there, under which published weights are found.
+    """
+
+    make: Callable[[int], nn.Module]
+    statistics: Statistics = IMAGENET
+    canvas: int | None = None
+    library: str = ""
+    entry: str = ""
+
+
+def _torchvision(entry: str, *, canvas: int | None = None) -> Backbone:
+    def make(classes: int) -> nn.Module:
+        return torchvision.models.get_model(entry, num_classes=classes)
+
+    return Backbone(make, canvas=canvas, library="torchvision", entry=entry)
+
+
+def _timm(entry: str, *, statistics: Statistics = IMAGENET, canvas: int | None = None) -> Backbone:
+    def make(classes: int) -> nn.Module:
+        try:
+            import timm
+        except ImportError as error:
+            raise InputError(f"the network {entry} comes from timm; use: pip install 'vpcore[imagenet]'") from error
+        return timm.create_model(entry, num_classes=classes)
+
+    return Backbone(make, statistics=statistics, canvas=canvas, library="timm", entry=entry)
+
+
+MODELS: dict[str, Backbone] = {
+    "resnet8": Backbone(lambda classes: ResNet(classes, blocks=(1, 1, 1), widths=(16, 32, 64), stem=(3, 2))),
+    "resnet18-half": Backbone(lambda classes: ResNet(classes, blocks=(2, 2, 2, 2), widths=(32, 64, 128, 256), stem=(7, 2))),
+    "resnet18": _torchvision("resnet18"),
+    "resnet34": _torchvision("resnet34"),
+    "resnet50": _torchvision("resnet50"),
+    "vgg11": _torchvision("vgg11"),
+    "vgg16": _torchvision("vgg16"),
+    "vgg19": _torchvision("vgg19"),
+    "vit-b16": _torchvision("vit_b_16", canvas=224),
+    "swin-t": _torchvision("swin_t"),
+    "deit-tiny": _timm("deit_tiny_patch16_224", canvas=224),
+    "efficientnet-lite0": _timm("tf_efficientnet_lite0", statistics=HALF),
+    "efficientnet-lite1": _timm("tf_efficientnet_lite1", statistics=HALF),
+    "efficientnet-lite2": _timm("tf_efficientnet_lite2", statistics=HALF),
 }
+
+
+def backbone(name: str) -> Backbone:
+    """The entry of `MODELS`; an unknown name is refused."""
+    if name not in MODELS:
+        raise unknown("model", name, MODELS)
+    return MODELS[name]
 
 
 def build(name: str, *, classes: int, seed: int) -> nn.Module:
@@ -83,15 +141,21 @@ def build(name: str, *, classes: int, seed: int) -> nn.Module:
     >>> sum(p.numel() for p in build("resnet8", classes=48, seed=0).parameters())
     80512
     """
-    if name not in MODELS:
-        raise unknown("model", name, MODELS)
+    kind = backbone(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MODELS[name](classes)
+        return kind.make(classes)
 
 
-def load_weights_(model: nn.Module, state: dict[str, Tensor], *, where: str) -> None:
-    """Load a state dict strictly: names and shapes must be the same, else nothing is loaded.
+def check_canvas(name: str, canvas: int) -> None:
+    """Refuse a canvas that the network cannot take: a position embedding fits one size alone."""
+    only = backbone(name).canvas
+    if only not in (None, canvas):
+        raise InputError(f"`canvas` must be {only} px for {name}, got {canvas}; use {only}, or a network without that limit")
+
+
+def check_weights(model: nn.Module, state: dict[str, Tensor], *, where: str) -> None:
+    """Refuse a state dict whose names or shapes are not those of the network.
 
     Raises:
         InputError: with the names that are missing (-) and those too many (+).
@@ -101,43 +165,79 @@ def load_weights_(model: nn.Module, state: dict[str, Tensor], *, where: str) -> 
     if expected != found:
         lines = difference([f"{n} {s}" for n, s in expected.items()], [f"{n} {s}" for n, s in found.items()])
         raise InputError(f"{where} must hold the weights of the network; missing (-) and unexpected (+) names:\n{lines}")
+
+
+def load_weights_(model: nn.Module, state: dict[str, Tensor], *, where: str) -> None:
+    """Load a state dict strictly: it passes `check_weights`, else nothing is loaded."""
+    check_weights(model, state, where=where)
     model.load_state_dict(state)
 
 
-def prunable(model: nn.Module) -> list[str]:
-    """Names of the weights that are pruned: every convolution but the first; the classifier stays dense, as in the paper.
+# part of a network that is pruned -> (with the stem, with the classifier)
+PARTS: dict[str, tuple[bool, bool]] = {
+    "body": (False, False),
+    "body+stem": (True, False),
+    "body+head": (False, True),
+    "all": (True, True),
+}
+
+
+def prunable(model: nn.Module, part: str = "body") -> list[str]:
+    """Names of the weights that are pruned, in the order of the layers.
+
+    They are those of convolutions and linear layers, the projection to queries, keys and values of attention included;
+    biases, norms and embeddings stay.
+
+    Args:
+        model: a backbone.
+        part: a key of `PARTS`. Stem and classifier stay dense in "body", as in the paper.
 
     >>> prunable(build("resnet8", classes=3, seed=0))[:2]
     ['layer1.0.conv1.weight', 'layer1.0.conv2.weight']
     """
-    convolutions = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
-    return [f"{name}.weight" for name in convolutions[1:]]
+    if part not in PARTS:
+        raise unknown("part", part, PARTS)
+    names = []
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            names.append(f"{name}.weight")
+        elif isinstance(module, nn.MultiheadAttention):
+            names.append(f"{name}.in_proj_weight")
+    with_stem, with_head = PARTS[part]
+    stem, head = names[0], f"{head_name(model)}.weight"
+    return [name for name in names if (with_stem or name != stem) and (with_head or name != head)]
 
 
-def normalise(images: Tensor) -> Tensor:
-    """(..., 3, H, W) images in [0, 1] -> the same with the mean and standard deviation of ImageNet removed."""
-    mean = torch.tensor(MEAN, device=images.device, dtype=images.dtype).view(3, 1, 1)
-    std = torch.tensor(STD, device=images.device, dtype=images.dtype).view(3, 1, 1)
+def head_name(model: nn.Module) -> str:
+    """Name of the classifier: the last module that has `out_features`, as linear layers have, quantized or not.
+
+    >>> head_name(build("resnet8", classes=3, seed=0))
+    'fc'
+    """
+    names = [name for name, module in model.named_modules() if hasattr(module, "out_features")]
+    if not names:
+        raise InputError(f"`model` must end in a linear layer; {type(model).__name__} has none; use a network of MODELS")
+    return next(name for name in names if f"{names[-1]}.".startswith(f"{name}."))  # the whole of a layer made of layers
+
+
+def normalise(images: Tensor, statistics: Statistics = IMAGENET) -> Tensor:
+    """(..., 3, H, W) images in [0, 1] -> the same with the mean removed and divided by the standard deviation."""
+    mean, std = (torch.tensor(s, device=images.device, dtype=images.dtype).view(3, 1, 1) for s in statistics)
     return (images - mean) / std
 
 
-def fold_batch_norm_(module: nn.Module) -> None:
-    """Fold every batch norm that follows a convolution into it, in place, for evaluation (Jacob et al. 2018, eq. 14).
+def fold_batch_norm_(model: nn.Module) -> None:
+    """Fold every batch norm that directly follows a convolution into it, in place, for evaluation.
 
-    Pairs are known by their names, `conv1` and `bn1`, or stand one after the other in a `Sequential`.
+    With the statistics m, v and the parameters g, b of the norm, W <- W g / sqrt(v + eps) and
+    bias <- (bias - m) g / sqrt(v + eps) + b for each output channel (Jacob et al. 2018, arXiv 1712.05877, eq. 14). In timm
+    an activation is part of the norm; it stays.
     """
-    names = [name for name, _ in module.named_children()]
-    pairs = [(f"conv{k}", f"bn{k}") for k in (1, 2, 3)]
-    if isinstance(module, nn.Sequential):
-        pairs = list(itertools.pairwise(names))
-    for convolution, norm in pairs:
-        if {convolution, norm} <= set(names):
-            first, second = getattr(module, convolution), getattr(module, norm)
-            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
-                setattr(module, convolution, fuse_conv_bn_eval(first, second))
-                setattr(module, norm, nn.Identity())
-    for child in module.children():
-        fold_batch_norm_(child)
+    leaves = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d) or not list(m.children())]
+    for (convolution_name, convolution), (norm_name, norm) in itertools.pairwise(leaves):
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            model.set_submodule(convolution_name, fuse_conv_bn_eval(convolution, norm))
+            model.set_submodule(norm_name, nn.Sequential(*norm.children()))
 
 
 class Frozen(nn.Module):
@@ -149,9 +249,10 @@ class Frozen(nn.Module):
         model: left as it is; a copy is frozen.
         precision: a key of `PRECISIONS`, of the weights and activations.
         device: where it runs.
+        statistics: what the inputs are normalised with, `Backbone.statistics` of the network.
     """
 
-    def __init__(self, model: nn.Module, *, precision: str, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, *, precision: str, device: torch.device, statistics: Statistics = IMAGENET) -> None:
         super().__init__()
         if precision not in PRECISIONS:
             raise unknown("precision", precision, PRECISIONS)
@@ -159,14 +260,16 @@ class Frozen(nn.Module):
         body = copy.deepcopy(model).eval()
         fold_batch_norm_(body)
         body.requires_grad_(False).to(device, self.dtype, memory_format=torch.channels_last)
-        self.head, body.fc = body.fc, nn.Identity()
-        self.body = body
+        name = head_name(body)
+        self.head = body.get_submodule(name)
+        body.set_submodule(name, nn.Identity())
+        self.body, self.statistics = body, statistics
         self.classes = self.head.out_features
         self.device = device
 
     def features(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) images in [0, 1] -> (N, D) float32 features, the input of the classifier."""
-        x = normalise(images).to(self.dtype).contiguous(memory_format=torch.channels_last)
+        x = normalise(images, self.statistics).to(self.dtype).contiguous(memory_format=torch.channels_last)
         return self.body(x).float()
 
     def forward(self, images: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ what is missing) and writes what the book shows: figures (SVG and PDF), tables (
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import os
 from dataclasses import dataclass, field
@@ -21,9 +22,11 @@ from tqdm import tqdm
 from vpcore import plots
 from vpcore.errors import InputError, unknown
 from vpcore.files import write_atomically
-from vpcore.runs import Profile, Run, load_profile, run_id
+from vpcore.profiles import Profile, load_profile
+from vpcore.runs import Run, run_id
 from vpcore.store import Store
 from vpcore.study import device_named, execute, jobs
+from vpcore.toy import image_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -72,23 +75,38 @@ def _plain(value: object) -> object:
 
 @dataclass
 class Study:
-    """What a notebook works with: the records, the store of arrays, and where its output goes."""
+    """What a notebook works with: the records of its grids, the store of arrays, and where its output goes."""
 
     profile: Profile
     store: Store
-    table: pd.DataFrame
+    tables: dict[str, pd.DataFrame]
     output: Path
     numbers: dict[str, object] = field(default_factory=dict)
 
     @property
+    def table(self) -> pd.DataFrame:
+        """The records of all grids that the notebook shows, one row a run."""
+        return pd.concat(self.tables.values()).drop_duplicates("id")
+
+    @property
     def source(self) -> pd.DataFrame:
-        """Records of the tickets on the source task, by round."""
-        return self.table[self.table["method"] == "source"].sort_values("round")
+        """Records of the networks of the first grid on the source task, by round."""
+        return self.sources(next(iter(self.tables)))
 
     @property
     def transfers(self) -> pd.DataFrame:
-        """Records of the transfers, with their budget also as a number, `shots`, infinite for all images."""
-        table = self.table[self.table["method"] != "source"]
+        """Records of the transfers of the first grid, see `adapted`."""
+        return self.adapted(next(iter(self.tables)))
+
+    def sources(self, grid: str) -> pd.DataFrame:
+        """Records of the networks of a grid on the source task, by round."""
+        table = self.tables[grid]
+        return table[table["method"] == "source"].sort_values("round")
+
+    def adapted(self, grid: str) -> pd.DataFrame:
+        """Records of the transfers of a grid, with their budget also as a number, `shots`, infinite for all images."""
+        table = self.tables[grid]
+        table = table[table["method"] != "source"]
         return table.assign(shots=table["budget"].astype("Float64").fillna(float("inf")).astype(float))
 
     def at_budget(self, budget: str) -> pd.DataFrame:
@@ -148,8 +166,18 @@ class Study:
         }
 
 
-def open_study(notebook: str, *, profile: str, toy: bool, device: str, data: str, results: str, output: str) -> Study:
-    """The study of a profile, complete: what is missing is computed first, with a progress bar.
+def open_study(
+    notebook: str,
+    *,
+    profile: str,
+    toy: bool,
+    device: str,
+    data: str,
+    results: str,
+    output: str,
+    grids: list[str],
+) -> Study:
+    """The study of a profile, complete as far as the notebook needs it: what is missing is computed, with a progress bar.
 
     Args:
         notebook: name of the notebook, of the folder of its output.
@@ -158,15 +186,17 @@ def open_study(notebook: str, *, profile: str, toy: bool, device: str, data: str
         data: folder of Parquet image sets; "" for the environment variable VPCORE_DATA.
         results: folder of all results; a relative one is taken from the root of the project.
         output: folder for figures, tables and numbers; "" for RESULTS/PROFILE/book/NOTEBOOK.
+        grids: names of the grids of the profile that the notebook shows, the one of `Study.transfers` first.
 
     Raises:
         InputError: for bad input, and when a run fails.
     """
     card = load_profile(profile, toy=toy)
     store = Store(ROOT / results, card.name)
-    complete(card, store, device=device, data=data)
     folder = ROOT / output if output else store.root / "book" / notebook
-    return Study(card, store, store.table(card.runs), folder)
+    runs = {name: card.grid(name) for name in grids}
+    complete(card, tuple(dict.fromkeys(itertools.chain(*runs.values()))), store, device=device, data=data)
+    return Study(card, store, {name: store.table(mine) for name, mine in runs.items()}, folder)
 
 
 def data_folder(data: str) -> Path | None:
@@ -175,17 +205,17 @@ def data_folder(data: str) -> Path | None:
     return Path(folder) if folder else None
 
 
-def complete(card: Profile, store: Store, *, device: str, data: str) -> None:
-    """Compute what is missing of a profile, with a progress bar; the first failure is an error."""
-    total = len(jobs(card.runs, store))
+def complete(card: Profile, runs: tuple[Run, ...], store: Store, *, device: str, data: str) -> None:
+    """Compute what is missing of some runs of a profile, with a progress bar; the first failure is an error."""
+    total = len(jobs(runs, store))
     if not total:
         return
     with tqdm(total=total, desc=f"{card.name} study", unit="job") as bar:
         steps = execute(
-            card.runs,
+            runs,
             store,
             device=device_named(device),
-            folder=data_folder(data),
+            folder=image_folder(card, store, data_folder(data)),
             log=lambda text: bar.set_postfix_str(text),
         )
         for done in steps:

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from vpcore.errors import InputError
+from vpcore.image_sets import pixels
 from vpcore.splits import hold_out
 
 
@@ -53,26 +54,13 @@ class ParquetFolder:
         return cls(path, names, shards, f"{zlib.crc32(repr((names, sizes)).encode()):08x}")
 
     def labels(self, split: str) -> Tensor:
-        """(N,) labels of the file split ("val" is part of train), checked against the classes."""
-        values = np.concatenate([_column(path, "label").to_numpy() for path in self._files(split)])
-        labels = torch.from_numpy(values.astype(np.int64))
-        wrong = labels[(labels < 0) | (labels >= len(self.classes))]
-        if len(wrong):
-            raise InputError(
-                f"labels in {self.path} must lie in 0..{len(self.classes) - 1}, since its dataset.json lists "
-                f"{len(self.classes)} classes; {len(wrong)} do not, the first is {int(wrong[0])}; "
-                "is dataset.json the right one?"
-            )
-        return labels
+        """(n,) labels of a split, checked against the classes."""
+        labels = self._file_labels(split)
+        return labels[self._rows(split, labels)]
 
-    def rows(self, split: str) -> Tensor:
-        """(n,) rows of the file split that belong to `split`."""
-        labels = self.labels(split)
-        return torch.arange(len(labels)) if split == "test" else hold_out(labels, self.path.name)[split == "val"]
-
-    def decode(self, split: str, rows: Tensor, px: int) -> tuple[Tensor, Tensor]:
-        """The (n, 3, px, px) uint8 images and (n,) labels of some rows, in the order of the file; two threads decode."""
-        rows = rows.sort().values
+    def decode(self, split: str, rows: Tensor, px: int) -> Tensor:
+        """The (n, 3, px, px) uint8 images of some rows of a split, which must ascend; two threads decode."""
+        rows = self._rows(split, self._file_labels(split))[rows]
         images = torch.empty((len(rows), 3, px, px), dtype=torch.uint8)
         start = done = 0
         for path in self._files(split):  # shard by shard: the encoded bytes of one shard are held at a time
@@ -84,7 +72,24 @@ class ParquetFolder:
                     images[done] = image
                     done += 1
             start += len(column)
-        return images, self.labels(split)[rows]
+        return images
+
+    def _file_labels(self, split: str) -> Tensor:
+        """(N,) labels of the files that hold a split; those of "val" are the files of train."""
+        values = np.concatenate([_column(path, "label").to_numpy() for path in self._files(split)])
+        labels = torch.from_numpy(values.astype(np.int64))
+        wrong = labels[(labels < 0) | (labels >= len(self.classes))]
+        if len(wrong):
+            raise InputError(
+                f"labels in {self.path} must lie in 0..{len(self.classes) - 1}, since its dataset.json lists "
+                f"{len(self.classes)} classes; {len(wrong)} do not, the first is {int(wrong[0])}; "
+                "is dataset.json the right one?"
+            )
+        return labels
+
+    def _rows(self, split: str, labels: Tensor) -> Tensor:
+        """(n,) rows of the files that belong to a split, in ascending order."""
+        return torch.arange(len(labels)) if split == "test" else hold_out(labels, self.path.name)[split == "val"]
 
     def _files(self, split: str) -> list[Path]:
         return self.shards["test" if split == "test" else "train"]
@@ -120,9 +125,6 @@ def _column(path: Path, name: str) -> pa.ChunkedArray:
 
 def _decode(encoded: bytes, where: str, *, px: int) -> Tensor:
     try:
-        image = Image.open(io.BytesIO(encoded)).convert("RGB")
+        return pixels(Image.open(io.BytesIO(encoded)), px)
     except (OSError, TypeError) as error:
         raise InputError(f"the image in {where} cannot be decoded ({error}); copy the file again") from error
-    if image.size != (px, px):
-        image = image.resize((px, px), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

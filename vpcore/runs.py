@@ -1,34 +1,21 @@
-"""A run: one measurement, described by scalars; and profiles: the runs of a study.
+"""A run: one measurement, described by scalars.
 
 The same names are the keys of a profile, the flags of the command line, the columns of the table and the identity. What a
-run depends on is a matter of its method (`FIELDS`): only these fields enter its identity, so that a linear probe, say, is
-not computed again because the prompt got larger.
-
-A profile is a TOML file, an experiment card on top:
-
-    title = "..."             about = "..."
-    [run]                     values that all runs share
-    [[grid]]                  lists; every combination is a run; several grids add up
-    [toy.run] [toy.grid]      what --toy puts in their place, to walk the same path in about two minutes
-
-TOML has no null, so "all" stands for None (all images).
+run depends on is a matter of its method (`FIELDS`) and of its other fields (`MATTERS`): only these enter its identity, so
+that a linear probe, say, is not computed again because the prompt got larger, and the dense network is the same network
+whatever prunes it later.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
-import tomllib
-import types
-import typing
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from vpcore import pruning
-from vpcore.errors import InputError, unknown
+from vpcore.sparsifiers import WAYS
 
 Scalar = int | float | str | None
 
@@ -40,6 +27,7 @@ class Run:
     # the source network
     source: str = "glyphs"  # task it is trained on
     model: str = "resnet8"
+    weights: str = "trained"  # of the dense network: by the study, or where they come from, see `checkpoints.pretrained`
     canvas: int = 32  # px, side of what the network sees
     source_per_class: int | None = None  # training images a class; None: all
     augment: str = "none"
@@ -49,44 +37,95 @@ class Run:
     source_decay: float = 1e-3
     precision: str = "float32"
     source_seed: int = 0
-    # the ticket
+    # how it is made sparse
+    sparsifier: str = "imp"  # a key of `sparsifiers.WAYS`, or "tickets:" and a pattern of files, with {round} in it
+    scope: str = "global"  # over which weights are ranked: "global" or "layer"
+    part: str = "body"  # what may be pruned: "body", "body+stem", "body+head" or "all"
     rate: float = 0.5  # share of the weights that a round removes
     rewind: int = 1  # epoch of round 0 to whose weights later rounds go back
-    round: int = 0  # 0: dense
-    # what is measured on it: "source" (the source task itself), "vp" or "lp"
+    round: int = 0  # 0: dense; the density is (1 - rate)^round
+    # how it is quantized
+    weight_bits: int = 32  # 32: not quantized
+    activation_bits: int = 32
+    calibrate: str = "mse"  # how ranges are found: a key of `quantization.CALIBRATORS`
+    batch_norm: str = "folded"  # into the convolutions before they are quantized, or "kept"
+    # what is measured on it: "source" (the source task itself), "vp", "lp" or "ft" (full fine-tuning)
     method: str = "source"
     task: str = "glyphs"
     budget: int | None = None  # images a class; None: all
     seed: int = 0
     image_px: int = 22  # px, side of the image on the canvas of a visual prompt
+    prompt: str = "pad"  # a key of `prompting.PROMPTS`
+    mapping: str = "ilm"  # a key of `mapping.MAPPINGS`
+    ties: str = "random"  # in the mapping; "index" is what the authors' code does
+    last_mapping: str = "fresh"  # used for the test; "stale": of before the last epoch, as in the authors' code
+    selection: str = "last"  # epoch that counts; "val" or "test": the best one there, the latter as in the authors' code
+    probe: str = "adam"  # the paper's recipe of linear probing, or "optimum": L2 chosen on val, solved to the optimum
+    view: str = "frame"  # what a linear probe sees: the image on the full frame, or on the "canvas" of a visual prompt
     epochs: int = 100
     batch: int = 128
     lr: float = 0.01
     test_per_class: int | None = None  # test images a class; None: all
+    source_test_per_class: int | None = None  # of the source task; None: as many as `test_per_class` says
 
     @property
     def density(self) -> float:
         """Kept / prunable, as scheduled."""
         return pruning.density_of_round(self.round, rate=self.rate)
 
+    @property
+    def quantized(self) -> bool:
+        """Whether weights or activations have less than 32 bits."""
+        return min(self.weight_bits, self.activation_bits) < 32
 
+
+TRAINING = ("augment", "source_epochs", "source_batch", "source_lr", "source_decay")
 CHAIN = (
-    "source", "model", "canvas", "source_per_class", "augment", "source_epochs", "source_batch", "source_lr", "source_decay",
-    "precision", "source_seed", "rate", "rewind",
+    "source", "model", "weights", "canvas", "source_per_class", *TRAINING, "precision", "source_seed",
+    "sparsifier", "scope", "part", "rate", "rewind",
 )  # fmt: skip
-TRANSFER = ("task", "budget", "seed", "epochs", "batch", "lr")
+QUANTIZATION = ("weight_bits", "activation_bits", "calibrate", "batch_norm")
+NETWORK = (*CHAIN, "round", *QUANTIZATION)
+TRANSFER = ("task", "budget", "seed", "epochs", "batch", "lr", "selection", "test_per_class")
 
-# method -> the fields that a run of this method depends on
+# method -> the fields that a run of this method may depend on
 FIELDS: dict[str, tuple[str, ...]] = {
-    "source": (*CHAIN, "round", "method", "test_per_class"),
-    "vp": (*CHAIN, "round", "method", *TRANSFER, "image_px", "test_per_class"),
-    "lp": (*CHAIN, "round", "method", *TRANSFER, "test_per_class"),
+    "source": (*NETWORK, "method", "test_per_class", "source_test_per_class"),
+    "vp": (*NETWORK, "method", *TRANSFER, "image_px", "prompt", "mapping", "ties", "last_mapping"),
+    "lp": (*NETWORK, "method", *TRANSFER, "probe", "view", "image_px"),
+    "ft": (*NETWORK, "method", *TRANSFER),
 }
+
+
+def trains(run: Run) -> bool:
+    """Whether the sparse network of a run is trained by the study."""
+    return run.round > 0 and run.sparsifier in WAYS and WAYS[run.sparsifier].train is not None
+
+
+# field -> whether a run depends on it, as far as its other fields tell; a field that is not here always matters
+MATTERS: dict[str, Callable[[Run], bool]] = {
+    **dict.fromkeys(("sparsifier", "scope", "part"), lambda run: run.round > 0),
+    **dict.fromkeys((*TRAINING, "rewind"), lambda run: run.weights == "trained" or trains(run)),
+    **dict.fromkeys(("calibrate", "batch_norm"), lambda run: run.quantized),
+    "image_px": lambda run: run.method == "vp" or run.view == "canvas",
+    "test_per_class": lambda run: run.method != "source" or run.source_test_per_class is None,
+    **dict.fromkeys(("epochs", "batch", "lr", "selection"), lambda run: run.method != "lp" or run.probe == "adam"),
+}
+
+# Fields that came after the first results, with the value that all earlier runs had: at this value they leave the identity
+# as it was, so that old results stay found.
+LATER: dict[str, Scalar] = {
+    "weights": "trained", "sparsifier": "imp", "scope": "global", "part": "body",
+    "weight_bits": 32, "activation_bits": 32, "calibrate": "mse", "batch_norm": "folded",
+    "prompt": "pad", "mapping": "ilm", "ties": "random", "last_mapping": "fresh", "selection": "last",
+    "probe": "adam", "view": "frame", "source_test_per_class": None,
+}  # fmt: skip
 
 
 def identity(run: Run) -> dict[str, Scalar]:
     """The fields that the run depends on, with their values."""
-    return {name: getattr(run, name) for name in FIELDS[run.method]}
+    always = lambda run: True  # noqa: E731
+    return {name: getattr(run, name) for name in FIELDS[run.method] if MATTERS.get(name, always)(run)}
 
 
 def run_id(run: Run) -> str:
@@ -95,8 +134,9 @@ def run_id(run: Run) -> str:
 
 
 def chain_id(run: Run) -> str:
-    """The same for the chain of tickets that the run's network is a round of."""
-    return _hash({name: getattr(run, name) for name in CHAIN})
+    """The same for the chain of tickets that the run's network is a round of; the dense round is that of all chains."""
+    fields = identity(run)
+    return _hash({name: fields[name] for name in CHAIN if name in fields})
 
 
 def run_name(run: Run) -> str:
@@ -121,127 +161,11 @@ def source_run(run: Run) -> Run:
     return dataclasses.replace(source, task=run.source, seed=run.source_seed)
 
 
+def ticket_run(run: Run) -> Run:
+    """The run that measures the network of `run` as it is before it is quantized: whose ticket is a file."""
+    return source_run(dataclasses.replace(run, weight_bits=32, activation_bits=32))
+
+
 def _hash(fields: dict[str, Scalar]) -> str:
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
-
-
-# Reading values ------------------------------------------------------------------------------------------------------
-
-_TYPES = typing.get_type_hints(Run)
-
-
-def parse(name: str, value: object, *, where: str) -> Scalar:
-    """A value for a field of `Run`, as TOML, a notebook parameter or the command line gives it; refused if ill-typed.
-
-    >>> parse("budget", "all", where="[run]"), parse("lr", 1, where="[run]")
-    (None, 1.0)
-    """
-    if name not in _TYPES:
-        raise unknown(f"field in {where}:", name, _TYPES)
-    kind = _TYPES[name]
-    optional = isinstance(kind, types.UnionType)
-    wanted = kind.__args__[0] if optional else kind
-    if optional and (value is None or value == "all"):
-        return None
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, wanted) or isinstance(value, bool):
-        also = " or 'all'" if optional else ""
-        raise InputError(f"`{name}` in {where} must be {wanted.__name__}{also}, got {value!r}")
-    return value
-
-
-# Profiles ------------------------------------------------------------------------------------------------------------
-
-PROFILES = Path(__file__).parent / "profiles"
-
-
-@dataclass(frozen=True)
-class Profile:
-    """A study: its name, what it says of itself, and its runs."""
-
-    name: str
-    title: str
-    about: str
-    runs: tuple[Run, ...]
-
-
-def profile_names() -> list[str]:
-    """The profiles that come with the package."""
-    return sorted(path.stem for path in PROFILES.glob("*.toml"))
-
-
-def load_profile(name: str, *, toy: bool = False) -> Profile:
-    """Read a profile by name, or from the path of a TOML file.
-
-    Args:
-        name: one of `profile_names()`, or a path that ends in .toml.
-        toy: shrink it; the name gets the ending -toy, so that its results stay apart.
-
-    Raises:
-        InputError: for an unknown profile, a damaged file, an unknown key or an ill-typed value.
-    """
-    path = Path(name) if name.endswith(".toml") else PROFILES / f"{name}.toml"
-    if not path.is_file():
-        raise unknown("profile", name, profile_names())
-    try:
-        card = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"the profile {path} must be TOML; it is damaged: {error}") from error
-    if extra := set(card) - {"title", "about", "run", "grid", "toy"}:
-        raise unknown(f"key in the profile {path}:", sorted(extra)[0], ("title", "about", "run", "grid", "toy"))
-    small = card.get("toy", {}) if toy else {}
-    shared = {**card.get("run", {}), **small.get("run", {})}
-    values = {key: parse(key, value, where=f"[run] of {path.name}") for key, value in shared.items()}
-    runs: dict[str, Run] = {}
-    for table in card.get("grid", []):
-        axes = {**table, **{key: value for key, value in small.get("grid", {}).items() if key in table}}
-        for run in _expand(values, axes, where=f"[[grid]] of {path.name}"):
-            for each in (source_run(run), run):
-                runs[run_id(each)] = each
-    if not runs:
-        raise InputError(f"the profile {path} must have at least one [[grid]] of runs; it has none")
-    return Profile(
-        path.stem + ("-toy" if toy else ""), card.get("title", path.stem), card.get("about", ""), tuple(runs.values())
-    )
-
-
-def _expand(values: dict[str, Scalar], axes: dict[str, list], *, where: str) -> Iterable[Run]:
-    for key, options in axes.items():
-        if not isinstance(options, list) or not options:
-            raise InputError(f"`{key}` in {where} must be a list of values, got {options!r}")
-    parsed = {key: [parse(key, option, where=where) for option in options] for key, options in axes.items()}
-    for combination in itertools.product(*parsed.values()):
-        run = Run(**{**values, **dict(zip(parsed, combination, strict=True))})
-        check(run, where=where)
-        yield source_run(run) if run.method == "source" else canonical(run)
-
-
-def check(run: Run, *, where: str) -> None:
-    """Refuse values that no run can have, before anything is computed."""
-    if run.method not in FIELDS:
-        raise unknown(f"method in {where}:", run.method, FIELDS)
-    pruning.density_of_round(run.round, rate=run.rate)
-    for name in (
-        "canvas",
-        "source_per_class",
-        "source_epochs",
-        "source_batch",
-        "budget",
-        "image_px",
-        "epochs",
-        "batch",
-        "test_per_class",
-    ):
-        if (value := getattr(run, name)) is not None and value < 1:
-            raise InputError(f"`{name}` in {where} must be at least 1, got {value}")
-    for name in ("source_lr", "lr"):
-        if not getattr(run, name) > 0:
-            raise InputError(f"`{name}` in {where} must be above 0, got {getattr(run, name)}")
-    if run.method == "vp" and run.image_px >= run.canvas:
-        raise InputError(
-            f"`image_px` in {where} must be below the canvas of {run.canvas} px, got {run.image_px}: "
-            "no border is left to learn"
-        )
-    if not 0 <= run.rewind < run.source_epochs:
-        raise InputError(f"`rewind` in {where} must be an epoch in 0..{run.source_epochs - 1}, got {run.rewind}")
+    kept = {name: value for name, value in fields.items() if name not in LATER or value != LATER[name]}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]

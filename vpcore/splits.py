@@ -51,15 +51,30 @@ def first(labels: Tensor, count: int | None, key: str) -> Tensor:
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
     if count is None:
         return order
-    return torch.cat([order[labels[order] == c][:count] for c in labels.unique()])
+    return torch.cat([order[:0], *(order[labels[order] == c][:count] for c in labels.unique())])
 
 
-def hold_out(labels: Tensor, key: str) -> tuple[Tensor, Tensor]:
-    """Indices of train and val: a fifth of each class, at most `VAL_MOST` images, is held out."""
+def hold_out(labels: Tensor, key: str, *, share: float = VAL_FRACTION, most: int | None = VAL_MOST) -> tuple[Tensor, Tensor]:
+    """Indices, each ascending, of what is kept (train) and of what is held out (val), drawn class by class.
+
+    Args:
+        labels: (N,) labels.
+        key: fixes the draw; the name of the task.
+        share: of each class that is held out, in [0, 1], rounded to whole images. A set that comes without a test split gets
+            one by a first call; the default is that of val.
+        most: at most so many images a class are held out; None for no limit.
+
+    >>> train, val = hold_out(torch.tensor([0, 1]).repeat(10), "t", share=0.3, most=None)
+    >>> len(train), len(val)
+    (14, 6)
+    """
     order = first(labels, None, f"val {key}")
-    val = torch.cat(
-        [(rows := order[labels[order] == c])[: min(VAL_MOST, int(len(rows) * VAL_FRACTION + 0.5))] for c in labels.unique()]
-    )
+    held = [order[:0]]
+    for c in labels.unique():
+        rows = order[labels[order] == c]
+        count = int(len(rows) * share + 0.5)
+        held.append(rows[: count if most is None else min(most, count)])
+    out = torch.cat(held)
     kept = torch.ones(len(labels), dtype=torch.bool)
-    kept[val] = False
-    return kept.nonzero()[:, 0], val.sort().values
+    kept[out] = False
+    return kept.nonzero()[:, 0], out.sort().values

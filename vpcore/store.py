@@ -2,8 +2,8 @@
 
     results/PROFILE/records/NAME.json               a record: identity, metrics, bins, provenance; one row of the table
     results/PROFILE/predictions/NAME.safetensors    logits and labels of test and val, the prompt, the mapping, the subset
-    results/PROFILE/tickets/CHAIN/round-NN.safetensors
     results/PROFILE/failed/NAME.txt                 why a run failed; gone when it succeeds
+    results/tickets/CHAIN/round-NN.safetensors      networks, named by what they depend on: profiles share them
     results/cache/                                  decoded images
     results/PROFILE.parquet                         a published table, committed: read like records
 
@@ -32,6 +32,11 @@ from vpcore.files import write_atomically
 from vpcore.runs import Run, chain_id, identity, run_id, run_name
 
 Record = dict[str, object]
+# columns of whole numbers that a run may lack
+INTEGERS = (
+    "budget", "round", "seed", "source_per_class", "test_per_class", "source_test_per_class", "weight_bits",
+    "activation_bits", "image_px", "epochs", "batch",
+)  # fmt: skip
 
 
 class Store:
@@ -49,9 +54,9 @@ class Store:
         self.published = self.results / f"{profile}.parquet"
         self.cache = self.results / "cache"
 
-    def ticket_folder(self, run: Run) -> Path:
-        """Where the tickets of the chain of a run lie."""
-        return self.root / "tickets" / chain_id(run)
+    def ticket_path(self, run: Run) -> Path:
+        """Where the ticket of the network of a run lies."""
+        return self.results / "tickets" / chain_id(run) / f"round-{run.round:02d}.safetensors"
 
     def record_path(self, run: Run) -> Path:
         return self.root / "records" / f"{run_name(run)}.json"
@@ -112,11 +117,12 @@ class Store:
         rows += [row for row in self._published().to_dict("records") if row["id"] not in fresh]
         if runs is not None:
             by_id = {row["id"]: row for row in rows}
-            rows = [by_id[i] for run in runs if (i := run_id(run)) in by_id]
+            # fields that came after a record was written are known from the run
+            rows = [{**identity(run), **by_id[i]} for run in runs if (i := run_id(run)) in by_id]
         table = pd.DataFrame(rows)
         for name in table.columns[table.dtypes == "object"]:  # what a run has not is NaN, wherever it was read from
             table[name] = table[name].where(table[name].notna(), np.nan)
-        for name in ("budget", "round", "seed", "source_per_class", "test_per_class"):
+        for name in INTEGERS:
             if name in table:
                 table[name] = table[name].astype("Int64")
         return table

@@ -1,8 +1,8 @@
 """The study: from the runs of a profile to the jobs that are missing, and their execution.
 
-A job is what is computed in one go: a round of a chain of tickets with its measurement on the source task, or a cohort of
-transfers that differ in their seed alone. Jobs follow each other so that a network is loaded once: a ticket, then all that
-is measured on it, then the next round. A job whose records exist is no job: that is all the resume there is.
+A job is what is computed in one go: a ticket with its measurement on the source task, the same measurement of a quantized
+network, or a cohort of transfers that differ in their seed alone. Jobs follow each other so that a network is loaded once: a
+ticket, then all that is measured on it, then the next. A job whose records exist is no job: that is all the resume there is.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,11 @@ import torch
 from vpcore import data
 from vpcore.errors import InputError, WriteError, unknown
 from vpcore.files import write_atomically
-from vpcore.measurements import Bench, adapt, make_ticket
-from vpcore.models import MODELS, PRECISIONS
-from vpcore.runs import Run, chain_id, run_id, source_run
+from vpcore.measurements import adapt, measure_source
+from vpcore.models import check_canvas
+from vpcore.networks import Bench, parents
+from vpcore.runs import Run, chain_id, run_id, ticket_run
 from vpcore.store import Record, Store
-from vpcore.tickets import ticket_path
-from vpcore.training import AUGMENTATIONS
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -43,24 +42,40 @@ def device_named(name: str) -> torch.device:
 
 
 Log = Callable[[str], None]
+VARIANTS = ("prompt", "mapping", "ties", "last_mapping", "selection", "probe", "view")  # told when they are not as usual
 
 
 @dataclass(frozen=True)
 class Job:
-    """Runs that are computed together: one source run with the training of its ticket, or a cohort of transfers."""
+    """Runs that are computed together: one on the source task, with the making of its ticket, or a cohort of transfers."""
 
     runs: tuple[Run, ...]
 
     @property
     def kind(self) -> str:
-        return self.runs[0].method
+        """What its seconds compare with."""
+        return "ticket" if self.is_ticket else self.runs[0].method
+
+    @property
+    def is_ticket(self) -> bool:
+        """Whether it makes a ticket, if there is none yet."""
+        return self.runs[0] == ticket_run(self.runs[0])
 
     def __str__(self) -> str:
         run = self.runs[0]
-        if self.kind == "source":
-            return f"ticket of round {run.round} ({run.density:.1%} of the weights) on {run.source}"
+        network = f"round {run.round}"
+        if run.round and run.sparsifier != "imp":
+            network += f" of {run.sparsifier}"
+        if run.quantized:
+            network += f" at {run.weight_bits}/{run.activation_bits} bits"
+        if self.is_ticket:
+            return f"ticket of {network} ({run.density:.1%} of the weights) on {run.source}"
+        if run.method == "source":
+            return f"{network} on {run.source}"
+        variants = [getattr(run, name) for name in VARIANTS if getattr(run, name) != getattr(Run(), name)]
         shots = "all images" if run.budget is None else f"{run.budget}-shot"
-        return f"{self.kind} {run.task} {shots}, round {run.round}, {len(self.runs)} seed{'s' * (len(self.runs) > 1)}"
+        seeds = f"{len(self.runs)} seed{'s' * (len(self.runs) > 1)}"
+        return f"{' '.join([run.method, *variants])} {run.task} {shots}, {network}, {seeds}"
 
 
 @dataclass(frozen=True)
@@ -89,28 +104,43 @@ def jobs(runs: tuple[Run, ...], store: Store) -> list[Job]:
     """What is missing for these runs, in the order in which it is best computed."""
     done = store.done()
     missing = [run for run in runs if run_id(run) not in done]
+    place = {chain: number for number, chain in enumerate(dict.fromkeys(map(chain_id, missing)))}
+    by_ticket: dict[Run, list[Run]] = {}
+    for run in sorted(missing, key=lambda run: (place[chain_id(run)], run.round)):
+        by_ticket.setdefault(ticket_run(run), []).append(run)
     ordered = []
-    for chain in dict.fromkeys(map(chain_id, missing)):
-        mine = [run for run in missing if chain_id(run) == chain]
-        top = max(mine, key=lambda run: run.round)
-        # a ticket is needed for its own record, for what is measured on it, and for the round that follows
-        lost = {r for r in range(top.round + 1) if not ticket_path(store.ticket_folder(top), r).exists()}
-        needed = {run.round for run in mine}
-        for number in sorted(lost, reverse=True):
-            needed |= {number - 1} if number in needed and number else set()
-        for number in sorted(needed):
-            ticket = dataclasses.replace(source_run(top), round=number)
-            if run_id(ticket) not in done or number in lost:
-                ordered.append(Job((ticket,)))
-            cohorts: dict[Run, list[Run]] = {}
-            for run in mine:
-                if run.method != "source" and run.round == number:
-                    cohorts.setdefault(dataclasses.replace(run, seed=0), []).append(run)
-            ordered += [
-                Job(tuple(cohort))
-                for cohort in sorted(cohorts.values(), key=lambda c: (c[0].method, c[0].task, c[0].budget or 10**9))
-            ]
+    for ticket in _with_ancestors(by_ticket, store):
+        mine = by_ticket.get(ticket, [])
+        if ticket in mine or not store.ticket_path(ticket).exists():
+            ordered.append(Job((ticket,)))
+        cohorts: dict[Run, list[Run]] = {}
+        for run in mine:
+            if run != ticket:
+                cohorts.setdefault(dataclasses.replace(run, seed=0), []).append(run)
+        ordered += [Job(tuple(cohort)) for cohort in sorted(cohorts.values(), key=lambda cohort: _order(cohort[0]))]
     return ordered
+
+
+def _order(run: Run) -> tuple:
+    """What is measured on one ticket is sorted so that a quantized network, too, is made once."""
+    network = (-run.weight_bits, -run.activation_bits, run.calibrate, run.batch_norm)
+    return (*network, run.method != "source", run.method, run.view, run.task, run.budget or 10**9, run.prompt, run.mapping)
+
+
+def _with_ancestors(tickets: Iterable[Run], store: Store) -> list[Run]:
+    """The tickets, and those lost ones that they start from, parents first."""
+    ordered: dict[Run, None] = {}
+
+    def visit(ticket: Run) -> None:
+        if not store.ticket_path(ticket).exists():
+            for parent in parents(ticket):
+                if not store.ticket_path(parent).exists():
+                    visit(parent)
+        ordered.setdefault(ticket)
+
+    for ticket in tickets:
+        visit(ticket)
+    return list(ordered)
 
 
 def execute(
@@ -141,9 +171,7 @@ def execute(
     """
     todo = jobs(runs, store)
     for job in todo:
-        for name, known in (("model", MODELS), ("precision", PRECISIONS), ("augment", AUGMENTATIONS)):
-            if getattr(job.runs[0], name) not in known:
-                raise unknown(name, getattr(job.runs[0], name), known)
+        check_canvas(job.runs[0].model, job.runs[0].canvas)
     for task in sorted({name for job in todo for run in job.runs for name in (run.source, run.task)}):
         data.classes(task, folder=folder)  # a missing or damaged data set is an error before anything is computed
     write_atomically(store.root / "records" / ".writable", lambda file: None)
@@ -152,20 +180,21 @@ def execute(
 
 def _execute(todo: list[Job], bench: Bench) -> Iterator[Done]:
     spent: dict[str, list[tuple[float, float]]] = {}
-    broken: dict[str, int] = {}  # chain -> first round without a ticket
+    broken: set[Run] = set()  # tickets that could not be made
     for number, job in enumerate(todo, start=1):
         run, records, error, start = job.runs[0], (), None, time.perf_counter()
-        if run.round >= broken.get(chain_id(run), 10**9):
-            error = InputError(f"{job} needs the ticket of round {broken[chain_id(run)]}, whose training failed; see above")
-        else:
-            try:
-                records = (make_ticket(run, bench),) if job.kind == "source" else adapt(job.runs, bench)
-            except WriteError:
-                raise
-            except Exception as caught:  # noqa: BLE001 a run that fails must not stop the others
-                error = caught
-                if job.kind == "source":
-                    broken[chain_id(run)] = run.round
+        needed = parents(run) if job.is_ticket else (ticket_run(run),)
+        lost = [ticket for ticket in needed if ticket in broken]
+        try:
+            if lost:
+                raise InputError(f"it needs the {Job((lost[0],))}, which could not be made; see above")
+            records = (measure_source(run, bench),) if run.method == "source" else adapt(job.runs, bench)
+        except WriteError:
+            raise
+        except Exception as caught:  # noqa: BLE001 a run that fails must not stop the others
+            error = caught
+            if job.is_ticket:
+                broken.add(run)
         seconds = time.perf_counter() - start
         if error is None:
             spent.setdefault(job.kind, []).append((_size(job), seconds))
@@ -179,7 +208,7 @@ def _execute(todo: list[Job], bench: Bench) -> Iterator[Done]:
 def _size(job: Job) -> float:
     """How the seconds of jobs of one kind compare: passes over images, up to a factor."""
     run = job.runs[0]
-    return len(job.runs) * run.epochs * (run.budget or 50) + 1000 if job.kind != "source" else run.source_epochs
+    return run.source_epochs if run.method == "source" else len(job.runs) * run.epochs * (run.budget or 50) + 1000
 
 
 def _left(todo: list[Job], spent: dict[str, list[tuple[float, float]]]) -> float | None:

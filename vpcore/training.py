@@ -1,4 +1,4 @@
-"""Training and prediction: a short loop without switches.
+"""Training and prediction: a short loop without switches; what differs comes in as a function.
 
 SGD with Nesterov momentum under a one-cycle schedule (Smith & Topin 2017, arXiv 1708.07120): the learning rate rises
 linearly over the first fifth of the steps and falls linearly to zero. Data order and augmentation depend on the seed and
@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpcore.errors import InputError, unknown
-from vpcore.models import PRECISIONS, normalise
+from vpcore.models import IMAGENET, PRECISIONS, Statistics, normalise
+
+Step = Callable[[torch.optim.Optimizer, int], None]  # takes a step of training, given how many were done before it
 
 MOMENTUM = 0.9
 WARM_UP = 0.2  # share of the steps in which the learning rate rises
@@ -79,6 +81,10 @@ class Recipe:
     precision: str
     seed: int
 
+    def steps(self, images: int) -> int:
+        """Steps of the whole schedule when there are so many images."""
+        return self.epochs * (images // self.batch)
+
 
 def fit(
     model: nn.Module,
@@ -88,7 +94,8 @@ def fit(
     *,
     first_epoch: int = 0,
     optimizer_state: dict | None = None,
-    after_step: Callable[[], None] = lambda: None,
+    statistics: Statistics = IMAGENET,
+    take_step: Step = lambda optimizer, step: optimizer.step(),
     after_epoch: Callable[[int, float, dict], None] = lambda epoch, loss, state: None,
 ) -> None:
     """Train a network in place, from `first_epoch` to the end of the schedule.
@@ -100,7 +107,9 @@ def fit(
         recipe: see there.
         first_epoch: where to begin: 0, the rewinding epoch, or where a killed run goes on.
         optimizer_state: what `after_epoch` was given when the run goes on; None for fresh momentum.
-        after_step: called after every step, e.g. to put masks back.
+        statistics: mean and standard deviation that the images are normalised with.
+        take_step: called in every step when the gradients are there, with the optimizer and the number of steps that the
+            schedule has behind it; e.g. steps and puts masks back.
         after_epoch: called with the number of epochs done, their mean loss and the state of the optimizer.
 
     Raises:
@@ -126,15 +135,14 @@ def fit(
         for step in range(steps):
             rows = order[step * recipe.batch : (step + 1) * recipe.batch]
             x = AUGMENTATIONS[recipe.augment](images[rows].to(device), generator)
-            x = normalise(x.float() / 255).contiguous(memory_format=torch.channels_last)
+            x = normalise(x.float() / 255, statistics).contiguous(memory_format=torch.channels_last)
             for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * one_cycle((epoch * steps + step + 0.5) / (recipe.epochs * steps))
+                group["lr"] = recipe.lr * one_cycle((epoch * steps + step + 0.5) / recipe.steps(len(images)))
             with torch.autocast(device.type, PRECISIONS[recipe.precision], enabled=recipe.precision != "float32"):
                 loss = F.cross_entropy(model(x).float(), labels[rows].to(device))
             optimizer.zero_grad()
             loss.backward()
-            optimizer.step()
-            after_step()
+            take_step(optimizer, epoch * steps + step)
             total += loss.detach()
         mean = float(total) / steps
         check_loss(mean, f"epoch {epoch + 1} of source training", lr=recipe.lr)

@@ -1,44 +1,57 @@
-"""Transfer: a frozen network learns a new task, by a linear probe or by visual prompting.
+"""Visual prompting: a frozen network learns a new task at its input and through the reading of its output.
 
-The unit is a cohort: K runs that share the network, the task and the budget and differ in their seed, trained in one pass.
-Every function returns the logits of the target task for images it is given, so that metrics are computed once, afterwards.
+    min over the prompt  mean_i CE(mapping(network(prompt(x_i))), y_i),      the mapping found anew before every epoch
 
-Recipe of both (the paper's): Adam, learning rate 0.01, divided by 10 at 50 % and 72 % of the epochs, no augmentation; the
-last epoch counts, nothing is picked on test data.
+What a prompt does to an image is told in `vpcore.prompting`, how source classes are read as target classes in
+`vpcore.mapping`; here they are trained. The unit is a cohort: K runs that share the network, the task and the budget and
+differ in their seed, trained in one pass. The logits of the target task are returned, so that metrics are computed once,
+afterwards.
+
+Recipe (the paper's): Adam, learning rate 0.01, divided by 10 at 50 % and 72 % of the epochs, no augmentation; the last epoch
+counts, unless images to pick another one are given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vpcore import mapping as mappings
+from vpcore import prompting
+from vpcore.errors import InputError, unknown
 from vpcore.models import Frozen
-from vpcore.prompting import PadPrompt
+from vpcore.optimisation import Best, member_losses, set_rate
 from vpcore.training import check_loss, predict
-
-MILESTONES = (0.5, 0.72)  # shares of the epochs at which the learning rate is divided by 10
 
 
 @dataclass(frozen=True)
 class Prompted:
-    """K prompts as they were learned.
+    """K prompts as they were learned, with the mappings through which they are read.
 
     Attributes:
-        program: (K, 3, H, W) float32, before the sigmoid.
-        mapping: (K, T) source class of each target class, computed with the final prompt.
+        prompt: the module that puts the prompts on images, in evaluation mode.
+        mapping: (K, T) indices or (K, S + 1, T) matrices, see `vpcore.mapping`.
         loss: mean training loss of the cohort in each epoch.
-        prompt: the module that puts the program on images.
+        epoch: for each member, the number of epochs after which prompt and mapping were taken.
     """
 
-    program: Tensor
+    prompt: prompting.Prompt
     mapping: Tensor
     loss: list[float]
-    prompt: PadPrompt
+    epoch: list[int]
+
+    @property
+    def sources(self) -> Tensor:
+        """(K, T) the source class of each target class; of a matrix, the one with the largest weight."""
+        return mappings.strongest(self.mapping)
+
+    @property
+    def learned(self) -> dict[str, Tensor]:
+        """What has to be saved: the state of the prompt and, unless it is an index, the mapping; row k is member k's."""
+        matrix = {} if self.mapping.ndim == 2 else {"mapping": self.mapping}
+        return {**self.prompt.state_dict(), **matrix}
 
 
 def visual_prompt(
@@ -49,70 +62,118 @@ def visual_prompt(
     *,
     targets: int,
     canvas: int,
+    image_px: int,
+    prompt: str = "pad",
+    mapping: str = "ilm",
+    ties: str = "random",
+    stale: bool = False,
+    select: tuple[Tensor, Tensor] | None = None,
     epochs: int,
     batch: int,
     lr: float,
     seeds: list[int],
 ) -> Prompted:
-    """Visual prompting with iterative label mapping (ILM-VP, Chen et al. 2023, algorithm 1).
+    """Visual prompting; with the defaults, that with iterative label mapping (ILM-VP, Chen et al. 2023, algorithm 1).
 
     Before every epoch the mapping is computed anew on the training images under the prompt as it is; then the prompt is
     trained on the cross-entropy of the mapped logits. When all images fit one batch, the logits of the one step serve for
-    both, which is the same computation.
+    both, which is the same computation; a prompt that varies in training is shown once more, as in evaluation.
 
     Args:
         network: frozen, S source classes.
-        images: (M, 3, h, h) uint8 training images of the task, at the size they have on the canvas.
+        images: (M, 3, h, h) uint8 training images of the task, of the side that `prompting.input_px` tells.
         labels: (M,) target classes.
         index: (K, n) which of them each member learns from.
         targets: number of target classes T.
         canvas: side of the canvas, px.
+        image_px: side of the image on it, px, see `prompting.build`.
+        prompt: a key of `prompting.PROMPTS`.
+        mapping: a key of `mapping.MAPPINGS`.
+        ties: a key of `mapping.TIES`; "index" is the rule of the authors' code, a defect.
+        stale: read the last prompt through the mapping computed before the last epoch, as the authors' code does, a defect;
+            else the mapping is computed once more at the end.
+        select: images and labels on which the best epoch is picked for each member; the authors' code takes the test
+            images, a defect. By default the last epoch counts.
         epochs: passes over the n images.
         batch: images a step of each member.
         lr: learning rate of Adam at the start.
-        seeds: K seeds: of the order of the images and of the ties in the mapping.
+        seeds: K seeds: of the order of the images, the ties in the mapping, and whatever prompt and mapping draw.
 
     Returns:
         The prompts and their mappings.
+
+    Raises:
+        InputError: for an unknown name, images of another side, a mapping that the network has too few classes for, or a
+            loss that is no longer a number.
     """
+    for kind, name, known in (("mapping", mapping, mappings.MAPPINGS), ("ties", ties, mappings.TIES)):
+        if name not in known:
+            raise unknown(kind, name, known)
+    side = prompting.input_px(prompt, canvas=canvas, image_px=image_px)
+    if images.shape[-1] != side:
+        raise InputError(f"`images` must have a side of {side} px for the prompt {prompt!r}, got {images.shape[-1]}")
     cohort, count = index.shape
     device = network.device
     images, labels, index = images.to(device), labels.to(device), index.to(device)
-    prompt = PadPrompt(cohort, canvas=canvas, image_px=images.shape[-1]).to(device)
-    priority = mappings.priorities(seeds, targets=targets, sources=network.classes).to(device)
+    module = prompting.build(prompt, canvas=canvas, image_px=image_px, seeds=seeds).to(device)
+    rule = mappings.MAPPINGS[mapping]
+    priority = mappings.TIES[ties](seeds, targets=targets, sources=network.classes).to(device)
+    current = None  # until it is found, in the first epoch
+    if rule.draw is not None:
+        current = rule.draw(seeds, targets=targets, sources=network.classes).to(device).requires_grad_(rule.learned)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    optimizer = torch.optim.Adam([prompt.program], lr=lr)
-    history = []
+    optimizer = torch.optim.Adam([*module.parameters(), *([current] if rule.learned else [])], lr=lr)
+    history: list[float] = []
+    best = Best(cohort)
 
     def source_logits(rows: Tensor) -> Tensor:
         """(K, n) rows -> (K, n, S)"""
-        prompted = prompt(images[rows].float() / 255)
+        prompted = module(images[rows].float() / 255)
         return network(prompted.flatten(0, 1)).unflatten(0, rows.shape)
 
-    def mapping_from(logits: Tensor, rows: Tensor) -> Tensor:
-        return mappings.greedy(mappings.frequencies(logits, labels[rows], targets=targets), priority)
-
-    def current_mapping() -> Tensor:
+    def find() -> Tensor:
+        """The mapping under the prompt as it is."""
+        module.eval()
         with torch.no_grad():
             logits = torch.cat([source_logits(part) for part in index.split(batch, dim=1)], dim=1)
-        return mapping_from(logits, index)
+        return rule.find(logits, labels[index], priority)
+
+    def result(epoch: int) -> Prompted:
+        """The prompt as it is, with the mapping that goes with it."""
+        final = find() if current is None or (rule.repeat and not stale) else current.detach()
+        return Prompted(module.eval(), final, history, [epoch] * cohort)
 
     for epoch in range(epochs):
-        _set_rate(optimizer, lr, epoch, epochs)
-        if count <= batch:
-            parts, mapping = [index], None
-        else:
+        set_rate(optimizer, lr, epoch, epochs)
+        due = rule.find is not None and (rule.repeat or epoch == 0)
+        parts = [index]
+        if count > batch:
             order = torch.stack([torch.randperm(count, generator=generator) for generator in generators]).to(device)
-            parts, mapping = index.gather(1, order).split(batch, dim=1), current_mapping()
+            parts = index.gather(1, order).split(batch, dim=1)
+        if due and (count > batch or module.varies):
+            current, due = find(), False
+        module.train()
         total = 0.0
         for rows in parts:
             logits = source_logits(rows)
-            if mapping is None:
-                mapping = mapping_from(logits.detach(), rows)
-            total += _step(optimizer, mappings.target_logits(logits, mapping), labels[rows]) * rows.shape[1] / count
+            if due:
+                current, due = rule.find(logits.detach(), labels[rows], priority), False
+            losses = member_losses(mappings.target_logits(logits, current), labels[rows])
+            optimizer.zero_grad()
+            losses.sum().backward()
+            optimizer.step()
+            total += float(losses.detach().mean()) * rows.shape[1] / count
         check_loss(total, f"epoch {epoch + 1} of visual prompting", lr=lr)
         history.append(total)
-    return Prompted(prompt.program.detach(), current_mapping(), history, prompt)
+        if select is not None:
+            now = result(epoch + 1)
+            state = {**module.state_dict(), "mapping": now.mapping, "epoch": torch.tensor(now.epoch)}
+            best.update_(state, prompted_logits(network, now, select[0]), select[1])
+    if not best.state:
+        return result(epochs)
+    final, taken = best.state.pop("mapping"), best.state.pop("epoch")
+    module.load_state_dict(best.state)
+    return Prompted(module.eval(), final, history, taken.tolist())
 
 
 def prompted_logits(network: Frozen, prompted: Prompted, images: Tensor) -> Tensor:
@@ -126,69 +187,3 @@ def prompted_logits(network: Frozen, prompted: Prompted, images: Tensor) -> Tens
             return mappings.target_logits(logits, prompted.mapping).transpose(0, 1)
 
     return predict(forward, images, batch=max(1, 512 // cohort), device=network.device).transpose(0, 1)
-
-
-def linear_probe(
-    features: Tensor,
-    labels: Tensor,
-    index: Tensor,
-    *,
-    targets: int,
-    epochs: int,
-    batch: int,
-    lr: float,
-    seeds: list[int],
-) -> Callable[[Tensor], Tensor]:
-    """K linear classifiers on features that were computed once.
-
-    Args:
-        features: (M, D) float32 features of the training images, on the device where the probes are trained.
-        labels: (M,) target classes.
-        index: (K, n) which of them each member learns from.
-        targets: number of target classes T.
-        epochs, batch, lr: as in `visual_prompt`.
-        seeds: K seeds: of the starting weights and the order of the images.
-
-    Returns:
-        A function: (N, D) features -> (K, N, T) logits, on the same device.
-    """
-    cohort, count = index.shape
-    device, width = features.device, features.shape[1]
-    labels, index = labels.to(device), index.to(device)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def start(*shape: int) -> Tensor:
-        """Uniform in +-1 / sqrt(D), as torch.nn.Linear starts; drawn on the CPU, so that devices start alike."""
-        draws = torch.stack([torch.rand(shape, generator=generator) for generator in generators])
-        return ((draws * 2 - 1) * width**-0.5).to(device).requires_grad_()
-
-    weight, bias = start(width, targets), start(1, targets)
-    optimizer = torch.optim.Adam([weight, bias], lr=lr)
-    for epoch in range(epochs):
-        _set_rate(optimizer, lr, epoch, epochs)
-        order = torch.stack([torch.randperm(count, generator=generator) for generator in generators]).to(device)
-        total = 0.0
-        for rows in index.gather(1, order).split(batch, dim=1):
-            logits = torch.baddbmm(bias, features[rows], weight)
-            total += _step(optimizer, logits, labels[rows]) * rows.shape[1] / count
-        check_loss(total, f"epoch {epoch + 1} of linear probing", lr=lr)
-    weight, bias = weight.detach(), bias.detach()
-    return lambda x: torch.baddbmm(bias, x.to(device).expand(cohort, *x.shape), weight)
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, lr: float, epoch: int, epochs: int) -> None:
-    passed = sum(epoch >= int(share * epochs) for share in MILESTONES)
-    for group in optimizer.param_groups:
-        group["lr"] = lr * 0.1**passed
-
-
-def _step(optimizer: torch.optim.Optimizer, logits: Tensor, labels: Tensor) -> float:
-    """One step on the sum over members of their mean losses; returns the mean over members.
-
-    Adam acts on each number alone, so with a sum each member moves as if it were trained alone.
-    """
-    losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
-    optimizer.zero_grad()
-    losses.sum().backward()
-    optimizer.step()
-    return float(losses.detach().mean())

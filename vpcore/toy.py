@@ -1,0 +1,48 @@
+"""Fake inputs for the toy of a profile whose real ones are large: `vpcore run --profile paper --toy` needs nothing.
+
+The code walks the same path as for the real study: image sets are read from their own formats on the disk, tickets from
+files in the form of the authors. Only what is in them is made up, so the numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from vpcore import data, fake_sets, pruning
+from vpcore.files import write_atomically
+from vpcore.models import build, prunable
+from vpcore.profiles import Profile
+from vpcore.runs import Run
+from vpcore.store import Store
+
+CLASSES, SOURCE_CLASSES = 3, 1000  # of the target tasks; of networks with published weights
+PER_CLASS = 10  # of which a tenth is test where a set has no split of its own
+
+
+def image_folder(profile: Profile, store: Store, folder: Path | None) -> Path | None:
+    """The data folder that a profile is computed with: the one given, or fakes below its results, if it wants fakes."""
+    if not profile.fakes:
+        return folder
+    made = store.root / "fakes"
+    for task in sorted({task for run in profile.runs for task in (run.source, run.task)} - set(data.BUILTIN)):
+        fake_sets.write_fake(task, made, classes=CLASSES, per_class=PER_CLASS)
+    for run in profile.runs:
+        if run.sparsifier.startswith("tickets:") and run.round:
+            _write_ticket(run, made)
+    return made
+
+
+def _write_ticket(run: Run, folder: Path) -> None:
+    """A network with random weights and masks, in the two files of the authors' format."""
+    path = folder / run.sparsifier.partition(":")[2].replace("{round}", str(run.round))
+    if path.exists():
+        return
+    model = build(run.model, classes=SOURCE_CLASSES, seed=run.round)
+    masks = pruning.full(model, prunable(model))
+    masks = pruning.select(pruning.magnitude(model, masks), masks, density=run.density)
+    beside = path.with_name(path.name.replace("_checkpoint", "_mask"))
+    write_atomically(beside, lambda file: torch.save({name: mask.float() for name, mask in masks.items()}, file))
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    write_atomically(path, lambda file: torch.save({"state_dict": state}, file))
