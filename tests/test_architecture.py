@@ -70,7 +70,7 @@ ALLOWED = {
     "toy": {"data", "fake_sets", "files", "models", "profiles", "pruning", "runs", "store"},
     "study": {"data", "errors", "files", "measurements", "models", "networks", "runs", "store"},
     "claims": {"errors"},
-    "plots": set(),
+    "plots": {"claims"},
     "tracking": {"errors", "store"},
     "cli": {"batch", "data", "errors", "hub", "profiles", "runs", "store", "study", "toy", "tracking"},
     "notebooks": {"errors", "plots", "files", "profiles", "runs", "store", "study", "toy"},

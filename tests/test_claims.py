@@ -75,3 +75,38 @@ def test_the_matching_round_is_the_sparsest_that_keeps_up() -> None:
 def test_nothing_to_average() -> None:
     with pytest.raises(InputError, match="there are no values of x to average"):
         claims.estimate(pd.DataFrame({"task": [], "budget": [], "x": []}), "x")
+
+
+def test_effects_compare_runs_that_differ_in_one_field() -> None:
+    rows = [
+        {"method": "vp", "task": task, "budget": budget, "seed": 0, "round": number, "mapping": mapping, "prompt": prompt}
+        | {"accuracy": level + number / 10, "ece": 0.1, "nll": level * 2}
+        for task in ("a", "b")
+        for budget in (1, None)
+        for number in (0, 1)
+        for prompt in ("pad", "smm")
+        for mapping, level in (("ilm", 0.5), ("blm", 0.7))
+    ]
+    table = pd.DataFrame(rows)
+    table["budget"] = table["budget"].astype("Int64")
+    found = claims.effects(table, "mapping", "ilm")
+    assert len(found) == 16  # every run with blm has one counterpart
+    assert set(found["mapping"]) == {"blm"}
+    assert found["accuracy_gain"].tolist() == pytest.approx([0.2] * 16)
+    assert found["nll_rise"].tolist() == pytest.approx([0.4] * 16)
+    assert (found["ece_rise"] == 0).all()
+    with pytest.raises(InputError, match="`base` must be a value of mapping in the table, got 'random'"):
+        claims.effects(table, "mapping", "random")
+
+
+def test_costs_of_several_dense_networks_are_paired_within_each() -> None:
+    rows = [
+        {"method": "lp", "task": "a", "budget": 1, "seed": 0, "source_seed": chain, "round": number, "density": 0.5**number}
+        | {"accuracy": 0.9 - 0.1 * chain * number, "ece": 0.1, "classes": ["x", "y"]}
+        for chain in (0, 1, 2)
+        for number in (0, 1)
+    ]
+    table = pd.DataFrame(rows)
+    table["budget"] = table["budget"].astype("Int64")
+    cost = claims.costs(table)
+    assert cost.set_index("source_seed")["accuracy_loss"].to_dict() == pytest.approx({0: 0, 1: 0.1, 2: 0.2})

@@ -12,6 +12,7 @@ another task, or another dense network, would show. With three to five seeds the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,20 @@ from scipy import stats
 from vpcore.errors import InputError
 
 # what a pair has in common, as far as the table tells; and what tells compressed networks apart
-PAIR = ["method", "task", "budget", "seed", "prompt", "mapping", "ties", "last_mapping", "selection", "probe", "view"]
+PAIR = [
+    "source_seed",
+    "method",
+    "task",
+    "budget",
+    "seed",
+    "prompt",
+    "mapping",
+    "ties",
+    "last_mapping",
+    "selection",
+    "probe",
+    "view",
+]
 NETWORK = ["sparsifier", "scope", "part", "round", "density", "weight_bits", "activation_bits", "calibrate", "batch_norm"]
 LEVEL = 0.95
 
@@ -70,8 +84,49 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def effects(table: pd.DataFrame, field: str, base: object) -> pd.DataFrame:
+    """What another value of one field changes, everything else being equal: the network, the task, the images, the draws.
+
+    Args:
+        table: records of transfers.
+        field: a column of `PAIR` or `NETWORK`, such as "mapping".
+        base: the value that the others are compared with.
+
+    Returns:
+        One row a run with another value: the columns of `PAIR` and `NETWORK` that the table has, and `accuracy_gain`,
+        `ece_rise`, `nll_rise`, each the run minus its counterpart.
+
+    Raises:
+        InputError: when no run has the base value.
+    """
+    runs = table.assign(budget=lambda t: t["budget"].astype(object).where(t["budget"].notna(), "all"))
+    key = [name for name in (*PAIR, *NETWORK) if name in runs and name not in (field, "density")]
+    measured = ["accuracy", "ece", "nll"]
+    reference = runs.loc[runs[field] == base, [*key, *measured]]
+    if reference.empty:
+        raise InputError(f"`base` must be a value of {field} in the table, got {base!r}")
+    pairs = runs[runs[field] != base].merge(reference, on=key, suffixes=("", "_base"), validate="many_to_one")
+    gains = {
+        name: pairs[column] - pairs[f"{column}_base"]
+        for name, column in zip(("accuracy_gain", "ece_rise", "nll_rise"), measured, strict=True)
+    }
+    return pairs[[*key, field]].assign(**gains)
+
+
+def spread(values: Iterable[float]) -> Estimate:
+    """Mean of single values with their range, where there are too few for an interval.
+
+    >>> spread([0.1, 0.3])
+    Estimate(mean=0.2, low=0.1, high=0.3, n=2)
+    """
+    values = [float(value) for value in values]
+    return Estimate(float(np.mean(values)), min(values), max(values), len(values))
+
+
 def estimate(differences: pd.DataFrame, column: str, *, seed: int = 0) -> Estimate:
     """Mean of `column` over tasks and budgets, each weighing the same, with a bootstrap interval over seeds.
+
+    Where the table has several dense networks (`source_seed`), the seeds of a task and budget are those of all of them.
 
     >>> d = pd.DataFrame({"task": ["a"] * 3 + ["b"] * 3, "budget": [1] * 6, "loss": [0.1, 0.2, 0.3, 0.3, 0.4, 0.5]})
     >>> e = estimate(d, "loss")

@@ -16,8 +16,13 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-METHOD_NAMES = {"vp": "visual prompting", "lp": "linear probing", "source": "source task"}
-METHOD_COLOURS = dict(zip(("vp", "lp", "source"), sns.color_palette("colorblind")[:3], strict=True))
+from vpcore.claims import Estimate
+
+METHOD_NAMES = {
+    "vp": "visual prompting", "lp": "linear probing", "source": "source task", "ft": "full fine-tuning",
+}  # fmt: skip
+METHOD_COLOURS = dict(zip(METHOD_NAMES, sns.color_palette("colorblind")[:4], strict=True))
+METHOD_MARKERS = {"vp": "o", "lp": "s", "source": "D", "ft": "^"}
 PERCENT = PercentFormatter(1, decimals=0)
 
 
@@ -56,6 +61,28 @@ def curve(ax: Axes, table: pd.DataFrame, metric: str, *, label: str, colour: obj
     ax.scatter(table["density"], table[metric], color=colour, s=6, alpha=0.5, linewidths=0)
     ax.yaxis.set_major_formatter(PERCENT)
     return density_axis(ax, table["density"].tolist())
+
+
+def forest(
+    ax: Axes, positions: list[float], estimates: list[Estimate], *, label: str, colour: object, marker: str = "o"
+) -> Axes:
+    """Estimates as dots with their intervals, one a row, and a line at zero; rows count downwards from the top.
+
+    Args:
+        ax: where to draw.
+        positions: row of each estimate; series that are shifted a little stand side by side.
+        estimates: of a cost, in [0, 1].
+        label: of the series.
+        colour, marker: of the series.
+    """
+    means = [estimate.mean for estimate in estimates]
+    ends = [[e.mean - e.low for e in estimates], [e.high - e.mean for e in estimates]]
+    ax.axvline(0, color="0.3", linewidth=0.8)
+    ax.errorbar(means, positions, xerr=ends, fmt=marker, color=colour, label=label, capsize=2.5, markersize=5, linewidth=1.2)
+    ax.xaxis.set_major_formatter(PERCENT)
+    if not ax.yaxis_inverted():
+        ax.invert_yaxis()
+    return ax
 
 
 def heatmap(ax: Axes, grid: pd.DataFrame, *, label: str, limit: float) -> Axes:

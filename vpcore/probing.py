@@ -24,6 +24,7 @@ from vpcore.optimisation import Best, member_losses, set_rate
 from vpcore.training import check_loss
 
 PATH = tuple(10.0**power for power in range(0, -8, -1))  # lambda over the mean squared norm of the features, strong to weak
+COARSE, FINE = 1e-5, 1e-8  # largest gradient along the path, and at the strength that is chosen
 Probe = Callable[[Tensor], Tensor]
 
 
@@ -137,14 +138,20 @@ def _along_path(
     weight, bias = x.new_zeros(x.shape[1], targets), x.new_zeros(1, targets)
     found = []
     for strength in path:  # each start is the optimum before
-        weight, bias = minimise(x, y, weight, bias, strength=strength)
-        found.append((float(F.cross_entropy(x_val @ weight + bias, y_val)), weight / unit, bias, strength * unit**2))
+        weight, bias = minimise(x, y, weight, bias, strength=strength, tolerance=COARSE)
+        found.append((float(F.cross_entropy(x_val @ weight + bias, y_val)), strength, weight, bias))
+        if len(found) > 2 and found[-3][0] < found[-2][0] < found[-1][0]:
+            break  # NLL rises for good once the probe over-fits, and the weak end of the path takes longest
     if not found:
         raise InputError("`path` must hold at least one strength of L2, got none")
-    return min(found, key=lambda each: each[0])[1:]
+    _, strength, weight, bias = min(found, key=lambda each: each[0])
+    weight, bias = minimise(x, y, weight, bias, strength=strength)
+    return weight / unit, bias, strength * unit**2
 
 
-def minimise(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, *, strength: float) -> tuple[Tensor, Tensor]:
+def minimise(
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, *, strength: float, tolerance: float = FINE
+) -> tuple[Tensor, Tensor]:
     """The optimum of  mean CE + strength / 2 |W|^2  by L-BFGS.
 
     Args:
@@ -152,13 +159,14 @@ def minimise(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, *, strength: fl
         y: (n,) classes.
         weight: (D, T) float64, where to start; left as it is, like `bias`, (1, T).
         strength: lambda. In scikit-learn's terms, C = 1 / (n * strength).
+        tolerance: largest number in the gradient with which it is content.
 
     Returns:
         The weights and the biases.
     """
     weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=2000, tolerance_grad=1e-8, tolerance_change=1e-14, history_size=20,
+        [weight, bias], max_iter=5000, tolerance_grad=tolerance, tolerance_change=0, history_size=50,
         line_search_fn="strong_wolfe",
     )  # fmt: skip
 

@@ -100,7 +100,8 @@ def mse(values: Tensor, counts: Tensor, steps: int) -> Range:
 # name -> how a range is chosen
 CALIBRATORS: dict[str, Calibrator] = {"minmax": minmax, "percentile": percentile, "mse": mse}
 
-# name -> what is done to batch norms first; a kept one acts in float after the quantized convolution
+# name -> what is done to batch norms first; a kept one acts in float after the quantized convolution. As a norm multiplies a
+# channel by one number, and a channel has its own scale, the integers are the same; sums in lower precision are not
 BATCH_NORMS: dict[str, Callable[[nn.Module], None]] = {"folded": fold_batch_norm_, "kept": lambda network: None}
 
 
