@@ -37,6 +37,11 @@ PAIR = [
     "view",
 ]
 NETWORK = ["sparsifier", "scope", "part", "round", "density", "weight_bits", "activation_bits", "calibrate", "batch_norm"]
+# measures of which more is worse; those that the table has are compared
+WORSE = [
+    "ece", "ece_mass", "ece_debiased", "ece_smooth", "ece_classwise", "ece_toplabel", "mce", "ks", "nll", "brier", "aurc",
+    "legacy_ece", "ece_temperature", "nll_temperature",
+]  # fmt: skip
 LEVEL = 0.95
 
 
@@ -59,7 +64,8 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a compressed run: the columns of `PAIR` and `NETWORK` that the table has, `accuracy_loss`, `relative_loss`
-        (share of the dense accuracy above chance that is lost; NaN where the dense run is at chance), `ece_rise`.
+        (share of the dense accuracy above chance that is lost; NaN where the dense run is at chance), `ece_rise`, and the
+        rise of every other measure of `WORSE` that the table has.
 
     Raises:
         InputError: when a dense run occurs twice.
@@ -71,7 +77,8 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
     whole = runs["round"] == 0
     for name in ("weight_bits", "activation_bits"):
         whole &= runs[name] == 32 if name in runs else True
-    dense = runs.loc[whole, [*pair, "accuracy", "ece", "classes"]]
+    worse = [name for name in WORSE if name in runs]
+    dense = runs.loc[whole, [*pair, "accuracy", "classes", *worse]]
     if dense.duplicated(pair).any():
         raise InputError("`table` must hold one chain of tickets, but some dense runs occur twice; select one chain")
     pairs = runs[~whole].merge(dense, on=pair, suffixes=("", "_dense"))
@@ -80,7 +87,7 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
     return pairs[[*pair, *network]].assign(
         accuracy_loss=loss,
         relative_loss=(loss / above_chance).where(above_chance > 0.02),
-        ece_rise=pairs["ece"] - pairs["ece_dense"],
+        **{f"{name}_rise": pairs[name] - pairs[f"{name}_dense"] for name in worse},
     )
 
 
@@ -93,24 +100,23 @@ def effects(table: pd.DataFrame, field: str, base: object) -> pd.DataFrame:
         base: the value that the others are compared with.
 
     Returns:
-        One row a run with another value: the columns of `PAIR` and `NETWORK` that the table has, and `accuracy_gain`,
-        `ece_rise`, `nll_rise`, each the run minus its counterpart.
+        One row a run with another value: the columns of `PAIR` and `NETWORK` that the table has, `accuracy_gain`, and the
+        rise of every measure of `WORSE` that the table has, each the run minus its counterpart.
 
     Raises:
         InputError: when no run has the base value.
     """
     runs = table.assign(budget=lambda t: t["budget"].astype(object).where(t["budget"].notna(), "all"))
     key = [name for name in (*PAIR, *NETWORK) if name in runs and name not in (field, "density")]
-    measured = ["accuracy", "ece", "nll"]
+    measured = ["accuracy", *(name for name in WORSE if name in runs)]
     reference = runs.loc[runs[field] == base, [*key, *measured]]
     if reference.empty:
         raise InputError(f"`base` must be a value of {field} in the table, got {base!r}")
     pairs = runs[runs[field] != base].merge(reference, on=key, suffixes=("", "_base"), validate="many_to_one")
-    gains = {
-        name: pairs[column] - pairs[f"{column}_base"]
-        for name, column in zip(("accuracy_gain", "ece_rise", "nll_rise"), measured, strict=True)
+    changes = {
+        "accuracy_gain" if name == "accuracy" else f"{name}_rise": pairs[name] - pairs[f"{name}_base"] for name in measured
     }
-    return pairs[[*key, field]].assign(**gains)
+    return pairs[[*key, field]].assign(**changes)
 
 
 def spread(values: Iterable[float]) -> Estimate:

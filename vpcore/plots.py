@@ -23,6 +23,21 @@ METHOD_NAMES = {
 }  # fmt: skip
 METHOD_COLOURS = dict(zip(METHOD_NAMES, sns.color_palette("colorblind")[:4], strict=True))
 METHOD_MARKERS = {"vp": "o", "lp": "s", "source": "D", "ft": "^"}
+WAY_NAMES = {
+    "imp": "lottery ticket (IMP, weights rewound)",
+    "imp-lr": "IMP, learning rate rewound",
+    "oneshot": "one shot, fine-tuned",
+    "2:4": "2:4, fine-tuned",
+    "channels": "whole channels, fine-tuned",
+    "gmp": "gradual pruning",
+    "acdc": "AC/DC",
+    "rigl": "RigL",
+    "random-erk": "random, ERK",
+    "random-uniform": "random, uniform",
+    "reinit": "ticket's mask, fresh weights",
+    "reconstruction": "untrained, reconstructed",
+    "magnitude-bn": "untrained, batch norm renewed",
+}
 PERCENT = PercentFormatter(1, decimals=0)
 
 
