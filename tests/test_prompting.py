@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vpcore import InputError
 from vpcore.models import normalise
-from vpcore.prompting import PROMPTS, UNIT, PadPrompt, Prompt, build, input_px
+from vpcore.prompting import PACE, PROMPTS, UNIT, PadPrompt, Prompt, build, input_px
 from vpcore.smm import WIDTHS, MaskNetwork
 
 CANVAS, IMAGE = 16, 10
@@ -156,7 +156,7 @@ def test_all_places_of_a_random_patch_are_as_likely() -> None:
 def test_scale_is_bilinear_interpolation_about_the_centre(scale: float) -> None:
     """The image as scipy resizes it, and a border around the square that it fills, cut to whole px."""
     prompt, images = shaken("scale", [0]), images_for("scale", cohort=1, count=2)
-    prompt.scale.data.fill_(scale)
+    prompt.zoom.data.fill_((scale - 1) / PACE)
     offset = (IMAGE - 1) / 2 - (CANVAS - 1) / 2 / scale
     resized = np.stack([
         scipy.ndimage.affine_transform(
@@ -173,19 +173,19 @@ def test_scale_is_bilinear_interpolation_about_the_centre(scale: float) -> None:
 
 def test_the_gradient_of_the_scale() -> None:
     prompt, images = shaken("scale", [0, 1]), images_for("scale", cohort=2)
-    prompt.scale.data.copy_(torch.tensor([0.83, 1.27]))
+    prompt.zoom.data.copy_((torch.tensor([0.83, 1.27]) - 1) / PACE)
     weight = torch.rand(CANVAS, CANVAS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
-    def total(scale: Tensor) -> Tensor:
-        return (torch.func.functional_call(prompt, {"scale": scale * 1}, (images,)) * weight).sum((1, 2, 3, 4))
+    def total(zoom: Tensor) -> Tensor:
+        return (torch.func.functional_call(prompt, {"zoom": zoom * 1}, (images,)) * weight).sum((1, 2, 3, 4))
 
-    assert torch.autograd.gradcheck(total, (prompt.scale.detach().requires_grad_(),), eps=1e-7)
+    assert torch.autograd.gradcheck(total, (prompt.zoom.detach().requires_grad_(),), eps=1e-6)
 
 
 @pytest.mark.parametrize(("start", "kept"), [(-3.0, 0.1), (0.7, 0.7), (9.0, 5.0)])
 def test_the_scale_is_kept_within_limits(start: float, kept: float) -> None:
     prompt = build("scale", canvas=16, image_px=10, seeds=[0])
-    prompt.scale.data.fill_(start)
+    prompt.zoom.data.fill_((start - 1) / PACE)
     assert bool(torch.isfinite(prompt(torch.rand(1, 1, 3, 10, 10, generator=torch.Generator().manual_seed(0)))).all())
     assert float(prompt.scale.detach()) == pytest.approx(kept)
 

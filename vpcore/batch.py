@@ -16,7 +16,7 @@ from vpcore.errors import InputError, unknown
 from vpcore.files import write_atomically
 from vpcore.notebooks import ROOT, complete
 from vpcore.profiles import Profile, load_profile
-from vpcore.runs import Run, run_id
+from vpcore.runs import run_id
 from vpcore.store import Store, versions
 
 SOURCES = ROOT / "notebooks"
@@ -69,15 +69,18 @@ def regenerate(
     if not chosen:
         raise InputError(f"the profile {card.name} must have a grid that a notebook shows; it has {', '.join(card.grids)}")
     store = Store(ROOT / results, card.name)
-    runs = tuple(dict.fromkeys(run for name in chosen for grid in grids_of(name) for run in card.grid(grid)))
-    complete(card, runs, store, device=device, data=data)
-    ran, inputs = [], _inputs(runs, store)
+    runs_of = {name: {run_id(run): run for grid in grids_of(name) for run in card.grid(grid)} for name in chosen}
+    needed = {identity: run for runs in runs_of.values() for identity, run in runs.items()}
+    complete(card, tuple(needed.values()), store, device=device, data=data)
+    records = {record["id"]: record for record in store.table().to_dict("records")}
+    ran, code = [], _code()
     shared = {"profile": profile, "toy": toy, "device": device, "data": data, "results": results}
     for name in chosen:
         folder = output / name
         inside = folder.is_relative_to(ROOT)  # a published notebook should not show a path of this machine
         parameters = {**shared, "output": str(folder.relative_to(ROOT) if inside else folder)}
-        key = _key(name, parameters, inputs)
+        measured = [(i, records[i]["accuracy"], records[i]["finished"]) for i in runs_of[name]]
+        key = _key(name, parameters, code, measured)
         if _is_current(folder, key):
             log(f"{name}: unchanged")
             continue
@@ -108,22 +111,20 @@ def _is_current(folder: Path, key: str) -> bool:
     return left["key"] == key and all((folder / name).exists() for name in left["files"])
 
 
-def _inputs(runs: tuple[Run, ...], store: Store) -> str:
-    """What the output of every notebook depends on: our code, the versions, the runs and their records."""
+def _code() -> str:
+    """What the output of every notebook depends on: our code and the versions."""
     content = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*")):
         if path.suffix in (".py", ".toml"):
             content.update(path.read_bytes())
     content.update(repr([versions(), matplotlib.__version__]).encode())
-    content.update(repr([run_id(run) for run in runs]).encode())
-    content.update(store.table(runs)[["id", "accuracy", "finished"]].to_csv().encode())
     return content.hexdigest()
 
 
-def _key(name: str, parameters: dict[str, object], inputs: str) -> str:
-    """What the output of one notebook depends on: its source, its parameters and the common inputs."""
+def _key(name: str, parameters: dict[str, object], code: str, measured: list[tuple]) -> str:
+    """What the output of one notebook depends on: its source, its parameters, the code, and the records that it shows."""
     content = hashlib.sha256((SOURCES / f"{name}.ipynb").read_bytes())
-    content.update(json.dumps(parameters, sort_keys=True).encode() + inputs.encode())
+    content.update(json.dumps(parameters, sort_keys=True).encode() + code.encode() + repr(measured).encode())
     return content.hexdigest()
 
 

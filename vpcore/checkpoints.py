@@ -26,7 +26,7 @@ import torchvision
 from torch import Tensor, nn
 
 from vpcore.errors import InputError, difference, unknown
-from vpcore.models import backbone, build, check_weights
+from vpcore.models import Frozen, backbone, build, check_weights
 from vpcore.pruning import Masks
 from vpcore.tickets import State, load_ticket
 
@@ -164,6 +164,23 @@ def pretrained(model: str, weights: str, *, folder: Path | None = None, round: i
     network = _outline(model)
     state, masks = SOURCES[kind + colon](model, detail, folder)
     return _fitted(state, masks, network, where=f"{kind}{colon}{detail} for {model}")
+
+
+def frozen(model: str, weights: str = "package", *, precision: str = "float32", device: str = "cpu") -> Frozen:
+    """A network by name with published weights, frozen: ready to be prompted.
+
+    Args:
+        model, weights: as for `pretrained`.
+        precision: a key of `models.PRECISIONS`; bf16 is several times faster where the hardware has it.
+        device: where it runs.
+
+    >>> frozen("resnet8", "random").classes
+    1000
+    """
+    network = build(model, classes=CLASSES, seed=0)
+    network.load_state_dict(pretrained(model, weights)[0])
+    statistics = backbone(model).statistics
+    return Frozen(network, precision=precision, device=torch.device(device), statistics=statistics)
 
 
 def _outline(model: str) -> nn.Module:

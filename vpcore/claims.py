@@ -96,7 +96,7 @@ def effects(table: pd.DataFrame, field: str, base: object) -> pd.DataFrame:
 
     Args:
         table: records of transfers.
-        field: a column of `PAIR` or `NETWORK`, such as "mapping".
+        field: a column, such as "mapping".
         base: the value that the others are compared with.
 
     Returns:

@@ -24,7 +24,7 @@ from vpcore.errors import InputError, unknown
 from vpcore.files import write_atomically
 from vpcore.profiles import Profile, load_profile
 from vpcore.runs import Run, run_id
-from vpcore.store import Store
+from vpcore.store import Store, provenance
 from vpcore.study import device_named, execute, jobs
 from vpcore.toy import image_folder
 
@@ -85,7 +85,10 @@ class Study:
 
     @property
     def table(self) -> pd.DataFrame:
-        """The records of all grids that the notebook shows, one row a run."""
+        """The records of all grids that the notebook shows, one row a run; without any, a row that says where it ran."""
+        if not self.tables:
+            here = provenance(device_named("auto"))
+            return pd.DataFrame([{**here, "seconds": 0.0, "method": "source", "seed": 0, "source_seed": 0}])
         return pd.concat(self.tables.values()).drop_duplicates("id")
 
     @property
@@ -150,19 +153,20 @@ class Study:
         write_atomically(self.output / "numbers.json", lambda file: file.write(content.encode()))
 
     def provenance(self) -> dict[str, object]:
-        """What a page says of the records it shows."""
-        seconds = float(self.table["seconds"].sum())
+        """What a page says of the records it shows, or of the notebook itself when it shows none."""
+        table = self.table
+        seconds = float(table["seconds"].sum())
         return {
-            "profile": self.profile.name,
-            "title": self.profile.title,
-            "runs": len(self.table),
-            "commits": sorted(self.table["commit"].unique()),
-            "versions": sorted(self.table["versions"].unique()),
-            "devices": sorted(self.table["device"].unique()),
-            "seeds": sorted(int(s) for s in self.transfers["seed"].unique()),
-            "source_seeds": sorted(int(s) for s in self.table["source_seed"].unique()),
+            "profile": self.profile.name if self.tables else "none",
+            "title": self.profile.title if self.tables else "computed in the notebook",
+            "runs": len(table),
+            "commits": sorted(table["commit"].unique()),
+            "versions": sorted(table["versions"].unique()),
+            "devices": sorted(table["device"].unique()),
+            "seeds": sorted(int(s) for s in table.loc[table["method"] != "source", "seed"].unique()),
+            "source_seeds": sorted(int(s) for s in table["source_seed"].unique()),
             "computing": f"{seconds / 60:.1f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours",
-            "finished": max(self.table["finished"]),
+            "finished": max(table["finished"]),
         }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter
 
 from vpcore.claims import Estimate
 
@@ -38,7 +38,7 @@ WAY_NAMES = {
     "reconstruction": "untrained, reconstructed",
     "magnitude-bn": "untrained, batch norm renewed",
 }
-PERCENT = PercentFormatter(1, decimals=0)
+PERCENT = FuncFormatter(lambda value, position: f"{100 * value:.6g}%".replace("-", "\N{MINUS SIGN}"))
 
 
 @contextlib.contextmanager

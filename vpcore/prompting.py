@@ -37,6 +37,7 @@ from vpcore.smm import PATCH, MaskNetwork
 
 UNIT = torch.tensor(IMAGENET[1]).view(3, 1, 1)  # of programs that are added: a standard deviation of ImageNet's pixels
 SCALES = (0.1, 5.0)  # between these the scale stays, as in AutoVP's code
+PACE = 0.1  # of the scale, for one learning rate: a step that moves a pixel of the program by 0.1 makes the image 1 % larger
 
 
 class Prompt(nn.Module):
@@ -153,16 +154,22 @@ class ScalePrompt(Prompt):
         border_px(canvas, image_px=image_px)
         self.canvas, self.image_px, self.size = canvas, image_px, 3 * canvas**2 + 1
         self.program = nn.Parameter(torch.zeros(cohort, 3, canvas, canvas))
-        self.scale = nn.Parameter(torch.ones(cohort))
+        self.zoom = nn.Parameter(torch.zeros(cohort))
+
+    @property
+    def scale(self) -> Tensor:
+        """(K,) scales of the image."""
+        return 1 + PACE * self.zoom
 
     def forward(self, images: Tensor) -> Tensor:
         with torch.no_grad():
-            self.scale.clamp_(*SCALES)
-        stretch = self.canvas / (self.image_px * self.scale)  # from places on the canvas to places in the image
+            self.zoom.clamp_(*((limit - 1) / PACE for limit in SCALES))
+        scale = self.scale
+        stretch = self.canvas / (self.image_px * scale)  # from places on the canvas to places in the image
         theta = stretch[:, None, None] * torch.eye(2, 3, dtype=images.dtype, device=images.device)
         grid = F.affine_grid(theta, [len(theta), 3, self.canvas, self.canvas], align_corners=False)
         resized = F.grid_sample(images.flatten(1, 2), grid, align_corners=False).unflatten(1, images.shape[1:3])
-        side = (self.image_px * self.scale.detach()).int().clamp(max=self.canvas)[:, None]
+        side = (self.image_px * scale.detach()).int().clamp(max=self.canvas)[:, None]
         before, line = (self.canvas - side) // 2, torch.arange(self.canvas, device=images.device)
         inside = (line >= before) & (line < before + side)
         outside = ~(inside[:, None, :, None] & inside[:, None, None, :])
