@@ -152,3 +152,43 @@ def test_wandb_mirrors_the_records_offline(own: str, tmp_path: Path, monkeypatch
     assert {settings["mode"] for settings in seen} == {"offline"}
     records = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "results" / "own" / "records").glob("*.json")}
     assert {settings["id"] for settings in seen} == {record["id"] for record in records.values()}
+
+
+def test_one_run_of_ones_own(own: str, tmp_path: Path) -> None:
+    where = ("--profile", own, "--results", tmp_path / "results")
+    told = call(
+        "measure", *where, "method=vp", "task=shapes", "budget=1", "mapping=blm", "weight_bits=4", "activation_bits=4"
+    )
+    assert told.exit_code == 0
+    assert "vp blm shapes 1-shot, round 0 at 4/4 bits, 1 seed: accuracy" in told.output
+    path = Path(told.output.split("record in ")[1].strip())
+    record = json.loads(path.read_text())
+    assert (record["mapping"], record["weight_bits"], record["epochs"]) == ("blm", 4, 2)
+    assert f"accuracy       {record['accuracy']:.4f}" in told.output
+    refused = call("measure", *where, "taks=shapes")
+    assert refused.exit_code == 2
+    assert "unknown field in the setting taks=shapes: 'taks'; did you mean 'task'" in refused.output
+
+
+def test_only_some_grids(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(CARD + 'name = "a"\n[[grid]]\nname = "b"\nmethod = ["lp"]\ntask = ["textures"]\nbudget = [1]\n')
+    told = call("run", "--profile", path, "--results", tmp_path / "results", "--grid", "b")
+    assert "lp textures 1-shot, round 0, 1 seed: accuracy" in told.output
+    assert "shapes" not in told.output
+    assert "unknown grid of the profile own: 'c'; There are: a, b" in call("run", "--profile", path, "--grid", "c").output
+
+
+def test_fetch_names_the_way_to_a_set(tmp_path: Path) -> None:
+    for arguments, message in (
+        (("nothing",), "unknown image set to fetch 'nothing'"),
+        (("coop-ucf101",), "split_zhou_UCF101.json"),
+        (("eurosat",), "revision"),
+        (("mine", "--image", "img"), "unknown set on the hub 'mine'"),
+    ):
+        refused = call("fetch", *arguments, "--data", tmp_path)
+        assert refused.exit_code == 2
+        assert message in refused.output
+    assert not list(tmp_path.iterdir())
+    missing = CliRunner().invoke(main, ["fetch", "tv-cifar10"], env={"VPCORE_DATA": ""})
+    assert missing.exit_code == 2

@@ -12,7 +12,10 @@ from vpcore.batch import SOURCES
 from vpcore.notebooks import check_parameters
 
 PATHS = sorted(SOURCES.glob("*.ipynb"))
-CHAPTERS = {"tickets", "accuracy", "budget", "calibration", "prompts", "claims"}
+CHAPTERS = {
+    "tickets", "accuracy", "budget", "calibration", "prompts", "claims", "ways", "quantization", "choices", "defects",
+    "imagenet", "tutorial",
+}  # fmt: skip
 
 
 def code(path: Path) -> list[str]:
