@@ -58,7 +58,7 @@ ALLOWED = {
         "checkpoints", "errors", "mapping", "models", "prompting", "pruning", "quantization", "runs", "sparsifiers",
         "training",
     },
-    "store": {"errors", "files", "runs"},
+    "store": {"errors", "files", "runs", "tickets"},
     "networks": {
         "checkpoints", "data", "imagenet", "models", "prompting", "pruning", "quantization", "rounds", "runs", "sparsifiers",
         "splits", "store", "tickets", "training",

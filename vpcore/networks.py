@@ -21,13 +21,12 @@ from vpcore.prompting import PadPrompt
 from vpcore.pruning import Masks
 from vpcore.quantization import quantize
 from vpcore.rounds import make_round
-from vpcore.runs import CHAIN, QUANTIZATION, Run, canonical, identity, ticket_run, trains
+from vpcore.runs import CHAIN, FILES, QUANTIZATION, Run, canonical, identity, ticket_run, trains
 from vpcore.splits import shots
 from vpcore.store import Store, provenance
 from vpcore.tickets import load_ticket, save_ticket
 from vpcore.training import Recipe, predict
 
-FILES = "tickets:"  # begins a sparsifier that is a pattern of files
 CALIBRATION_IMAGES = 512  # about so many source images, unlabelled, set the ranges of activations
 BATCH = 64
 

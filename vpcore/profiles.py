@@ -30,13 +30,12 @@ from vpcore.models import MODELS, PARTS, PRECISIONS, check_canvas
 from vpcore.prompting import PROMPTS
 from vpcore.pruning import SCOPES
 from vpcore.quantization import BATCH_NORMS, CALIBRATORS
-from vpcore.runs import FIELDS, Run, Scalar, canonical, run_id, source_run
+from vpcore.runs import FIELDS, FILES, Run, Scalar, canonical, run_id, source_run
 from vpcore.sparsifiers import WAYS
 from vpcore.training import AUGMENTATIONS
 
 PROFILES = Path(__file__).parent / "profiles"
 MAIN = "main"
-FILES = "tickets:"  # begins a sparsifier that is a pattern of files
 
 # field -> the values that it may have
 CHOICES: dict[str, Iterable[str]] = {

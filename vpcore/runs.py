@@ -18,6 +18,7 @@ from vpcore import pruning
 from vpcore.sparsifiers import WAYS
 
 Scalar = int | float | str | None
+FILES = "tickets:"  # begins a sparsifier that is a pattern of files
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,7 @@ LATER: dict[str, Scalar] = {
 
 def identity(run: Run) -> dict[str, Scalar]:
     """The fields that the run depends on, with their values."""
-    always = lambda run: True  # noqa: E731
-    return {name: getattr(run, name) for name in FIELDS[run.method] if MATTERS.get(name, always)(run)}
+    return {name: getattr(run, name) for name in FIELDS[run.method] if name not in MATTERS or MATTERS[name](run)}
 
 
 def run_id(run: Run) -> str:

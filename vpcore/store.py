@@ -30,6 +30,7 @@ from torch import Tensor
 from vpcore.errors import InputError
 from vpcore.files import write_atomically
 from vpcore.runs import Run, chain_id, identity, run_id, run_name
+from vpcore.tickets import ticket_path
 
 Record = dict[str, object]
 # columns of whole numbers that a run may lack
@@ -56,7 +57,7 @@ class Store:
 
     def ticket_path(self, run: Run) -> Path:
         """Where the ticket of the network of a run lies."""
-        return self.results / "tickets" / chain_id(run) / f"round-{run.round:02d}.safetensors"
+        return ticket_path(self.results / "tickets" / chain_id(run), run.round)
 
     def record_path(self, run: Run) -> Path:
         return self.root / "records" / f"{run_name(run)}.json"

@@ -14,7 +14,7 @@ from vpcore import data, fake_sets, pruning
 from vpcore.files import write_atomically
 from vpcore.models import build, prunable
 from vpcore.profiles import Profile
-from vpcore.runs import Run
+from vpcore.runs import FILES, Run
 from vpcore.store import Store
 
 CLASSES, SOURCE_CLASSES = 3, 1000  # of the target tasks; of networks with published weights
@@ -29,14 +29,14 @@ def image_folder(profile: Profile, store: Store, folder: Path | None) -> Path | 
     for task in sorted({task for run in profile.runs for task in (run.source, run.task)} - set(data.BUILTIN)):
         fake_sets.write_fake(task, made, classes=CLASSES, per_class=PER_CLASS)
     for run in profile.runs:
-        if run.sparsifier.startswith("tickets:") and run.round:
+        if run.sparsifier.startswith(FILES) and run.round:
             _write_ticket(run, made)
     return made
 
 
 def _write_ticket(run: Run, folder: Path) -> None:
     """A network with random weights and masks, in the two files of the authors' format."""
-    path = folder / run.sparsifier.partition(":")[2].replace("{round}", str(run.round))
+    path = folder / run.sparsifier.removeprefix(FILES).replace("{round}", str(run.round))
     if path.exists():
         return
     model = build(run.model, classes=SOURCE_CLASSES, seed=run.round)
