@@ -4,12 +4,11 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vpcore import InputError, mapping, prompting, transfer
 from vpcore.mapping import MAPPINGS
 from vpcore.models import Frozen, ResNet, normalise
-from vpcore.probing import linear_probe
 from vpcore.prompting import PROMPTS, Prompt, build, input_px
 
 
@@ -258,44 +257,6 @@ def test_wrong_settings(network: Frozen, wrong: dict, message: str) -> None:
     images, labels = task()
     with pytest.raises(InputError, match=message):
         transfer.visual_prompt(network, images, labels, torch.arange(24)[None], batch=8, seeds=[0], **{**SETTINGS, **wrong})
-
-
-def features(n: int = 90, width: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(n) % 3
-    return torch.randn(n, width, generator=generator) + 3 * F.one_hot(labels, width).float(), labels
-
-
-@pytest.mark.parametrize("batch", [128, 16])
-def test_a_probe_is_a_linear_layer_trained_with_adam(batch: int) -> None:
-    x, labels = features()
-    probe = linear_probe(x, labels, torch.arange(90)[None], targets=3, epochs=10, batch=batch, lr=0.01, seeds=[2])
-    generator = torch.Generator().manual_seed(2)
-    layer, bound = nn.Linear(12, 3), 12**-0.5
-    with torch.no_grad():
-        layer.weight.copy_(((torch.rand(12, 3, generator=generator) * 2 - 1) * bound).T)
-        layer.bias.copy_((torch.rand(1, 3, generator=generator)[0] * 2 - 1) * bound)
-    optimizer = torch.optim.Adam(layer.parameters(), lr=0.01)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [5, 7], gamma=0.1)
-    for _ in range(10):
-        for rows in torch.randperm(90, generator=generator).split(batch):
-            optimizer.zero_grad()
-            F.cross_entropy(layer(x[rows]), labels[rows]).backward()
-            optimizer.step()
-        schedule.step()
-    torch.testing.assert_close(probe(x)[0], layer(x), rtol=1e-4, atol=1e-4)
-
-
-def test_probes_of_a_cohort_do_not_meet() -> None:
-    x, labels = features()
-    index = torch.stack([torch.arange(30), torch.arange(30, 60)])
-    settings = {"targets": 3, "epochs": 60, "batch": 16, "lr": 0.01}
-    together = linear_probe(x, labels, index, seeds=[0, 1], **settings)(x)
-    for k in range(2):
-        alone = linear_probe(x, labels, index[k : k + 1], seeds=[k], **settings)(x)
-        torch.testing.assert_close(alone[0], together[k], rtol=1e-4, atol=1e-4)
-    accuracy = (together.argmax(2) == labels).float().mean(1)
-    assert bool((accuracy > 0.8).all())
 
 
 def test_a_diverging_prompt_is_an_error(network: Frozen) -> None:

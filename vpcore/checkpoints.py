@@ -18,7 +18,7 @@ Only tensors are read (`weights_only`), so that a file cannot run code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -158,8 +158,7 @@ def pretrained(model: str, weights: str, *, folder: Path | None = None, round: i
     (torch.Size([1000, 64]), {})
     """
     kind, colon, detail = weights.partition(":")
-    if kind + colon not in SOURCES:
-        raise unknown("weights", weights, SOURCES)
+    check_source(weights)
     detail = detail.replace("{round}", str(round))
     network = _outline(model)
     state, masks = SOURCES[kind + colon](model, detail, folder)
@@ -181,6 +180,13 @@ def frozen(model: str, weights: str = "package", *, precision: str = "float32", 
     network.load_state_dict(pretrained(model, weights)[0])
     statistics = backbone(model).statistics
     return Frozen(network, precision=precision, device=torch.device(device), statistics=statistics)
+
+
+def check_source(weights: str, *, known: Iterable[str] = (), where: str = "weights") -> None:
+    """Refuse weights that come from nowhere: neither a key of `SOURCES`, what follows its colon apart, nor in `known`."""
+    kind, colon, _ = weights.partition(":")
+    if weights not in known and kind + colon not in SOURCES:
+        raise unknown(where, weights, (*known, *SOURCES))
 
 
 def _outline(model: str) -> nn.Module:

@@ -7,7 +7,10 @@ be put into `scores.interval`. What they mean is told where they are made: `cali
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -17,23 +20,46 @@ from vpcore.predictions import Predictions
 from vpcore.scores import accuracy, brier, brier_parts, nll, risk_coverage
 from vpcore.smooth import ks, smooth
 
-METRICS: dict[str, Callable[[Predictions], float]] = {
-    "accuracy": accuracy,
-    "confidence": lambda predictions: float(predictions.confidence.mean()),
-    "nll": nll,
-    "brier": brier,
-    "brier_reliability": lambda predictions: brier_parts(predictions).reliability,
-    "brier_resolution": lambda predictions: brier_parts(predictions).resolution,
-    "brier_uncertainty": lambda predictions: brier_parts(predictions).uncertainty,
-    "ece": lambda predictions: reliability(predictions).ece,
-    "ece_mass": lambda predictions: reliability(predictions, binning="mass").ece,
-    "mce": lambda predictions: reliability(predictions).mce,
-    "ece_debiased": lambda predictions: reliability(predictions).ece_debiased,
-    "ece_classwise": lambda predictions: classwise(predictions).ece,
-    "ece_toplabel": lambda predictions: toplabel(predictions).ece,
-    "ece_smooth": lambda predictions: smooth(predictions).ece,
-    "ks": ks,
-    "aurc": lambda predictions: risk_coverage(predictions).aurc,
+
+@dataclass(frozen=True)
+class Metric:
+    """A number: predictions -> float.
+
+    Attributes:
+        make: what computes it, or something that holds it.
+        read: the attribute of what was made; "" for itself.
+    """
+
+    make: Callable[[Predictions], Any]
+    read: str = ""
+
+    def of(self, made: Any) -> float:
+        """The number, of what `make` has made."""
+        return float(getattr(made, self.read) if self.read else made)
+
+    def __call__(self, predictions: Predictions) -> float:
+        return self.of(self.make(predictions))
+
+
+_reliability_mass = functools.partial(reliability, binning="mass")
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(accuracy),
+    "confidence": Metric(lambda predictions: predictions.confidence.mean()),
+    "nll": Metric(nll),
+    "brier": Metric(brier),
+    "brier_reliability": Metric(brier_parts, "reliability"),
+    "brier_resolution": Metric(brier_parts, "resolution"),
+    "brier_uncertainty": Metric(brier_parts, "uncertainty"),
+    "ece": Metric(reliability, "ece"),
+    "ece_mass": Metric(_reliability_mass, "ece"),
+    "mce": Metric(reliability, "mce"),
+    "ece_debiased": Metric(reliability, "ece_debiased"),
+    "ece_classwise": Metric(classwise, "ece"),
+    "ece_toplabel": Metric(toplabel, "ece"),
+    "ece_smooth": Metric(smooth, "ece"),
+    "ks": Metric(ks),
+    "aurc": Metric(risk_coverage, "aurc"),
 }
 
 
@@ -56,9 +82,10 @@ def metrics(logits: Tensor, labels: Tensor, *, legacy_batch: int = 128) -> dict[
     0.1269
     """
     predictions = Predictions.from_logits(logits, labels)
-    bins = reliability(predictions)
+    made = {make: make(predictions) for make in dict.fromkeys(metric.make for metric in METRICS.values())}  # each once
+    bins = made[reliability]
     return {
-        **{name: metric(predictions) for name, metric in METRICS.items()},
+        **{name: metric.of(made[metric.make]) for name, metric in METRICS.items()},
         "legacy_ece": legacy_ece(logits, labels, batch=legacy_batch),
         "images": len(labels),
         "bin_count": bins.count.tolist(),

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpcore import pruning
-from vpcore.checkpoints import SOURCES
+from vpcore.checkpoints import check_source
 from vpcore.errors import InputError, unknown
 from vpcore.mapping import MAPPINGS, TIES
 from vpcore.models import MODELS, PARTS, PRECISIONS, check_canvas
@@ -220,8 +220,7 @@ def check(run: Run, *, where: str) -> None:
     for name, known in CHOICES.items():
         if getattr(run, name) not in known and not (name == "sparsifier" and run.sparsifier.startswith(FILES)):
             raise unknown(f"{name} in {where}:", getattr(run, name), known)
-    if run.weights != "trained" and run.weights.partition(":")[0] not in {name.rstrip(":") for name in SOURCES}:
-        raise unknown(f"weights in {where}:", run.weights, ("trained", *SOURCES))
+    check_source(run.weights, known=("trained",), where=f"weights in {where}:")
     check_canvas(run.model, run.canvas)
     pruning.density_of_round(run.round, rate=run.rate)
     for name in AT_LEAST_ONE:
