@@ -68,12 +68,14 @@ ALLOWED = {
         "recalibration", "runs", "scores", "splits", "store", "training", "transfer",
     },
     "toy": {"data", "fake_sets", "files", "models", "profiles", "pruning", "runs", "store"},
-    "study": {"data", "errors", "files", "measurements", "models", "networks", "runs", "store"},
+    "jobs": {"networks", "runs", "store"},
+    "workers": {"errors", "jobs", "measurements", "networks", "runs", "store"},
+    "study": {"data", "errors", "files", "jobs", "models", "networks", "runs", "store", "workers"},
     "claims": {"errors"},
     "plots": {"claims"},
     "tracking": {"errors", "store"},
-    "cli": {"batch", "data", "errors", "hub", "profiles", "runs", "store", "study", "toy", "tracking"},
-    "notebooks": {"errors", "plots", "files", "profiles", "runs", "store", "study", "toy"},
+    "cli": {"batch", "data", "errors", "hub", "jobs", "profiles", "runs", "store", "study", "toy", "tracking"},
+    "notebooks": {"errors", "plots", "files", "jobs", "profiles", "runs", "store", "study", "toy"},
     "batch": {"errors", "files", "notebooks", "profiles", "runs", "store"},
 }  # fmt: skip
 

@@ -95,9 +95,8 @@ def test_even_the_shortest_schedule_ends_sparse(steps: int) -> None:
 
 @pytest.mark.parametrize("steps", [100, 1000, 3120])
 def test_the_phases_of_acdc(steps: int) -> None:
-    """In percent: 10 dense; 10 sparse and 10 dense by turns until 60; 20 dense; 20 sparse."""
-    phases = [("dense", 10), ("sparse", 10), ("dense", 10), ("sparse", 10), ("dense", 10), ("sparse", 10)]
-    phases += [("dense", 20), ("sparse", 20)]
+    """In percent: 10 dense; 5 sparse and 5 dense by turns until 75; 10 dense; 15 sparse."""
+    phases = [("dense", 10), *[("sparse", 5), ("dense", 5)] * 6, ("sparse", 5), ("dense", 10), ("sparse", 15)]
     epochs = [name for name, length in phases for _ in range(length)]
     goal = Goal(0.1, steps, "global")
     found = ["sparse" if sparse_training.in_sparse_phase(step, goal) else "dense" for step in range(steps)]
@@ -132,7 +131,7 @@ def test_acdc_is_sparse_in_its_sparse_phases_with_the_weights_that_were_the_larg
 
     train(sparse_training.alternating, goal, look)
     assert seen[-1]
-    assert sum(now and not before for before, now in itertools.pairwise(seen)) == 4
+    assert sum(now and not before for before, now in itertools.pairwise(seen)) == 8
 
 
 def test_the_share_that_rigl_moves_falls_along_half_a_cosine() -> None:

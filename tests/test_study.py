@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from vpcore import InputError, measurements
+from vpcore.jobs import jobs
 from vpcore.metrics import metrics
 from vpcore.profiles import Profile
 from vpcore.runs import Run, chain_id, run_id, source_run, ticket_run
 from vpcore.store import Store
-from vpcore.study import execute, jobs
+from vpcore.study import execute
 from vpcore.tickets import load_ticket
 
 

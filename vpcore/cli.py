@@ -17,10 +17,11 @@ import click
 from vpcore import __version__, hub
 from vpcore import data as image_sets
 from vpcore.errors import InputError, unknown
+from vpcore.jobs import jobs
 from vpcore.profiles import Profile, load_profile, profile_names, run_with
 from vpcore.runs import FIELDS, source_run
 from vpcore.store import Store
-from vpcore.study import Done, device_named, execute, jobs
+from vpcore.study import Done, device_named, execute
 from vpcore.toy import image_folder
 
 
@@ -88,6 +89,11 @@ def _open(profile: str, toy: bool, results: Path) -> tuple[Profile, Store]:
 @_options
 @_data_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option(
+    "--workers",
+    type=int,
+    help="Processes side by side, with one thread each on a CPU; 1: one with all threads.  [default: the cores; 1 on a GPU]",
+)
 @click.option("--only", multiple=True, help=f"Only runs of this method ({', '.join(FIELDS)}); may be repeated.")
 @click.option("--grid", "grids", multiple=True, help="Only the grids of this name; may be repeated.")
 @click.option(
@@ -103,6 +109,7 @@ def run(
     results: Path,
     data: Path | None,
     device: str,
+    workers: int | None,
     only: tuple[str, ...],
     grids: tuple[str, ...],
     track: bool,
@@ -121,7 +128,8 @@ def run(
     runs = tuple(r for r in chosen if not only or r.method in only)
     where, total = device_named(device), len(jobs(runs, store))
     say = (lambda text: None) if quiet else lambda text: click.echo(text)
-    steps = execute(runs, store, device=where, folder=image_folder(card, store, data), log=lambda text: say(f"    {text}"))
+    folder = image_folder(card, store, data)
+    steps = execute(runs, store, device=where, folder=folder, workers=workers, log=lambda text: say(f"    {text}"))
     say(f"{card.title}: {len(runs)} runs, {total} jobs to do, on {where}")
     mirror = None
     if track:

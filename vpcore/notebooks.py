@@ -22,10 +22,11 @@ from tqdm import tqdm
 from vpcore import plots
 from vpcore.errors import InputError, unknown
 from vpcore.files import write_atomically
+from vpcore.jobs import jobs
 from vpcore.profiles import Profile, load_profile
 from vpcore.runs import Run, run_id
 from vpcore.store import Store, provenance
-from vpcore.study import device_named, execute, jobs
+from vpcore.study import device_named, execute
 from vpcore.toy import image_folder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -220,6 +221,7 @@ def complete(card: Profile, runs: tuple[Run, ...], store: Store, *, device: str,
             store,
             device=device_named(device),
             folder=image_folder(card, store, data_folder(data)),
+            workers=None,
             log=lambda text: bar.set_postfix_str(text),
         )
         for done in steps:

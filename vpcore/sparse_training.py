@@ -29,7 +29,7 @@ from vpcore.training import Step
 
 GRADUAL = (0.2, 0.75)  # gradual pruning begins at the highest learning rate; then the masks stay
 GRADUAL_TIMES = 100  # so often does it prune, if there are so many steps
-DENSE_UNTIL, PHASE, LAST_DENSE, LAST_SPARSE = 10, 10, 70, 80  # percent of the steps: the phases of AC/DC
+DENSE_UNTIL, PHASE, LAST_DENSE, LAST_SPARSE = 10, 5, 75, 85  # percent of the steps: the phases of AC/DC
 DROPPED = 0.3  # share of a layer's weights that RigL moves at first
 REWIRED_UNTIL = 0.75  # then its masks stay
 REWIRED_TIMES = 30  # so often does it move weights, if the steps in between are
@@ -89,12 +89,11 @@ def gradual(model: nn.Module, masks: Masks, goal: Goal) -> Step:
 def in_sparse_phase(step: int, goal: Goal) -> bool:
     """Whether AC/DC trains sparsely in a step.
 
-    10 % of the schedule is dense; then sparse and dense phases of 10 % take turns; the last two, a dense and a sparse one,
-    take 20 % each. In the paper's 100 epochs of ImageNet phases take 5 %, the last two 10 % and 15 %: of a schedule of a
-    dozen epochs that would be less than an epoch a phase, too short for a network to recover from being pruned.
+    As in the paper's 100 epochs of ImageNet, 10 % of the schedule are dense; then sparse and dense phases of 5 % take turns;
+    the last two, a dense and a sparse one, take 10 % and 15 %.
 
     >>> "".join("-S"[in_sparse_phase(step, Goal(0.1, 20, "global"))] for step in range(20))
-    '--SS--SS--SS----SSSS'
+    '--S-S-S-S-S-S-S--SSS'
     """
     percent = 100 * step // goal.steps
     by_turns = DENSE_UNTIL <= percent < LAST_DENSE and (percent - DENSE_UNTIL) // PHASE % 2 == 0

@@ -1,16 +1,9 @@
-"""The study: from the runs of a profile to the jobs that are missing, and their execution.
-
-A job is what is computed in one go: a ticket with its measurement on the source task, the same measurement of a quantized
-network, or a cohort of transfers that differ in their seed alone. Jobs follow each other so that a network is loaded once: a
-ticket, then all that is measured on it, then the next. A job whose records exist is no job: that is all the resume there is.
-"""
+"""The study: what is missing of the runs of a profile gets computed, what failed is reported."""
 
 from __future__ import annotations
 
-import dataclasses
-import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +12,16 @@ import torch
 from vpcore import data
 from vpcore.errors import InputError, WriteError, unknown
 from vpcore.files import write_atomically
-from vpcore.measurements import adapt, measure_source
+from vpcore.jobs import Job, jobs
 from vpcore.models import check_canvas
-from vpcore.networks import Bench, parents
-from vpcore.runs import Run, chain_id, run_id, ticket_run
+from vpcore.networks import Bench
+from vpcore.runs import Run
 from vpcore.store import Record, Store
+from vpcore.workers import Log, Outcome, in_turn, side_by_side
 
 DEVICES = ("auto", "cpu", "cuda")
+FEW_JOBS = 20  # fewer are done before other processes have started
+MOST_WORKERS = 8  # unless more are asked for: each needs memory of its own
 
 
 def device_named(name: str) -> torch.device:
@@ -41,41 +37,12 @@ def device_named(name: str) -> torch.device:
     return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name)
 
 
-Log = Callable[[str], None]
-VARIANTS = ("prompt", "mapping", "ties", "last_mapping", "selection", "probe", "view")  # told when they are not as usual
-
-
-@dataclass(frozen=True)
-class Job:
-    """Runs that are computed together: one on the source task, with the making of its ticket, or a cohort of transfers."""
-
-    runs: tuple[Run, ...]
-
-    @property
-    def kind(self) -> str:
-        """What its seconds compare with."""
-        return "ticket" if self.is_ticket else self.runs[0].method
-
-    @property
-    def is_ticket(self) -> bool:
-        """Whether it makes a ticket, if there is none yet."""
-        return self.runs[0] == ticket_run(self.runs[0])
-
-    def __str__(self) -> str:
-        run = self.runs[0]
-        network = f"round {run.round}"
-        if run.round and run.sparsifier != "imp":
-            network += f" of {run.sparsifier}"
-        if run.quantized:
-            network += f" at {run.weight_bits}/{run.activation_bits} bits"
-        if self.is_ticket:
-            return f"ticket of {network} ({run.density:.1%} of the weights) on {run.source}"
-        if run.method == "source":
-            return f"{network} on {run.source}"
-        variants = [getattr(run, name) for name in VARIANTS if getattr(run, name) != getattr(Run(), name)]
-        shots = "all images" if run.budget is None else f"{run.budget}-shot"
-        seeds = f"{len(self.runs)} seed{'s' * (len(self.runs) > 1)}"
-        return f"{' '.join([run.method, *variants])} {run.task} {shots}, {network}, {seeds}"
+def workers_for(device: torch.device, count: int) -> int:
+    """How many workers so many jobs get by default: one on a GPU or when there are few jobs, else one a core."""
+    if device.type != "cpu" or count < FEW_JOBS:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_WORKERS)
 
 
 @dataclass(frozen=True)
@@ -100,58 +67,16 @@ class Done:
     left: float | None
 
 
-def jobs(runs: tuple[Run, ...], store: Store) -> list[Job]:
-    """What is missing for these runs, in the order in which it is best computed."""
-    done = store.done()
-    missing = [run for run in runs if run_id(run) not in done]
-    place = {chain: number for number, chain in enumerate(dict.fromkeys(map(chain_id, missing)))}
-    by_ticket: dict[Run, list[Run]] = {}
-    for run in sorted(missing, key=lambda run: (place[chain_id(run)], run.round)):
-        by_ticket.setdefault(ticket_run(run), []).append(run)
-    ordered = []
-    for ticket in _with_ancestors(by_ticket, store):
-        mine = by_ticket.get(ticket, [])
-        if ticket in mine or not store.ticket_path(ticket).exists():
-            ordered.append(Job((ticket,)))
-        cohorts: dict[Run, list[Run]] = {}
-        for run in mine:
-            if run != ticket:
-                cohorts.setdefault(dataclasses.replace(run, seed=0), []).append(run)
-        ordered += [Job(tuple(cohort)) for cohort in sorted(cohorts.values(), key=lambda cohort: _order(cohort[0]))]
-    return ordered
-
-
-def _order(run: Run) -> tuple:
-    """What is measured on one ticket is sorted so that a quantized network, too, is made once."""
-    network = (-run.weight_bits, -run.activation_bits, run.calibrate, run.batch_norm)
-    return (*network, run.method != "source", run.method, run.view, run.task, run.budget or 10**9, run.prompt, run.mapping)
-
-
-def _with_ancestors(tickets: Iterable[Run], store: Store) -> list[Run]:
-    """The tickets, and those lost ones that they start from, parents first."""
-    ordered: dict[Run, None] = {}
-
-    def visit(ticket: Run) -> None:
-        if not store.ticket_path(ticket).exists():
-            for parent in parents(ticket):
-                if not store.ticket_path(parent).exists():
-                    visit(parent)
-        ordered.setdefault(ticket)
-
-    for ticket in tickets:
-        visit(ticket)
-    return list(ordered)
-
-
 def execute(
     runs: tuple[Run, ...],
     store: Store,
     *,
     device: torch.device,
     folder: Path | None = None,
+    workers: int | None = 1,
     log: Log = lambda text: None,
 ) -> Iterator[Done]:
-    """Compute what is missing, job by job.
+    """Compute what is missing, job by job, in their order or side by side.
 
     A job that fails is reported, noted in the folder `failed`, and does not stop the others; what needs its ticket is
     reported as failed too. A disk that cannot be written stops everything.
@@ -161,48 +86,56 @@ def execute(
         store: where records lie.
         device: where it runs.
         folder: the data folder, for tasks that are not built in.
+        workers: processes that do jobs side by side, with one thread each on a CPU; 1: this one, with all its threads;
+            None: as `workers_for` says.
         log: is told what happens within a long job.
 
     Returns:
-        An iterator; each step computes a job.
+        An iterator; each step is a job that ended.
 
     Raises:
         InputError: at once, when a data set is missing or damaged, or the results cannot be written.
     """
     todo = jobs(runs, store)
+    if workers is None:
+        workers = workers_for(device, len(todo))
+    if workers < 1:
+        raise InputError(f"`workers` must be at least 1, got {workers}")
     for job in todo:
         check_canvas(job.runs[0].model, job.runs[0].canvas)
     for task in sorted({name for job in todo for run in job.runs for name in (run.source, run.task)}):
         data.classes(task, folder=folder)  # a missing or damaged data set is an error before anything is computed
     write_atomically(store.root / "records" / ".writable", lambda file: None)
-    return _execute(todo, Bench(store, device, folder, log))
+    if workers == 1:
+        outcomes = in_turn(todo, Bench(store, device, folder, log))
+    else:
+        outcomes = side_by_side(todo, store, device=device, folder=folder, workers=workers, log=log)
+    return _reported(outcomes, todo, store, workers)
 
 
-def _execute(todo: list[Job], bench: Bench) -> Iterator[Done]:
+def _reported(outcomes: Iterator[Outcome], todo: list[Job], store: Store, workers: int) -> Iterator[Done]:
     spent: dict[str, list[tuple[float, float]]] = {}
-    broken: set[Run] = set()  # tickets that could not be made
-    for number, job in enumerate(todo, start=1):
-        run, records, error, start = job.runs[0], (), None, time.perf_counter()
-        needed = parents(run) if job.is_ticket else (ticket_run(run),)
-        lost = [ticket for ticket in needed if ticket in broken]
-        try:
-            if lost:
-                raise InputError(f"it needs the {Job((lost[0],))}, which could not be made; see above")
-            records = (measure_source(run, bench),) if run.method == "source" else adapt(job.runs, bench)
-        except WriteError:
-            raise
-        except Exception as caught:  # noqa: BLE001 a run that fails must not stop the others
-            error = caught
-            if job.is_ticket:
-                broken.add(run)
-        seconds = time.perf_counter() - start
-        if error is None:
-            spent.setdefault(job.kind, []).append((_size(job), seconds))
+    left = dict.fromkeys(todo)
+    for number, outcome in enumerate(outcomes, start=1):
+        if isinstance(outcome.error, WriteError):
+            raise outcome.error
+        job = outcome.job
+        del left[job]
+        if outcome.error is None:
+            spent.setdefault(job.kind, []).append((_size(job), outcome.seconds))
         else:
-            for each in job.runs:
-                text = str(error) if isinstance(error, InputError) else "".join(traceback.format_exception(error))
-                bench.store.write_failure(each, text)
-        yield Done(job, records, error, seconds, number, len(todo), _left(todo[number:], spent))
+            for run in job.runs:
+                store.write_failure(run, outcome.text)
+        seconds = _seconds(left, spent)
+        yield Done(
+            job,
+            outcome.records,
+            outcome.error,
+            outcome.seconds,
+            number,
+            len(todo),
+            None if seconds is None else seconds / min(workers, max(1, len(left))),
+        )
 
 
 def _size(job: Job) -> float:
@@ -211,7 +144,7 @@ def _size(job: Job) -> float:
     return run.source_epochs if run.method == "source" else len(job.runs) * run.epochs * (run.budget or 50) + 1000
 
 
-def _left(todo: list[Job], spent: dict[str, list[tuple[float, float]]]) -> float | None:
+def _seconds(todo: Iterable[Job], spent: dict[str, list[tuple[float, float]]]) -> float | None:
     total = 0.0
     for job in todo:
         if job.kind not in spent:

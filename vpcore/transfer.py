@@ -76,8 +76,8 @@ def visual_prompt(
     """Visual prompting; with the defaults, that with iterative label mapping (ILM-VP, Chen et al. 2023, algorithm 1).
 
     Before every epoch the mapping is computed anew on the training images under the prompt as it is; then the prompt is
-    trained on the cross-entropy of the mapped logits. When all images fit one batch, the logits of the one step serve for
-    both, which is the same computation; a prompt that varies in training is shown once more, as in evaluation.
+    trained on the cross-entropy of the mapped logits. The logits of the first step serve for both, which is the same
+    computation; a prompt that varies in training is shown once more, as in evaluation.
 
     Args:
         network: frozen, S source classes.
@@ -145,19 +145,22 @@ def visual_prompt(
 
     for epoch in range(epochs):
         set_rate(optimizer, lr, epoch, epochs)
-        due = rule.find is not None and (rule.repeat or epoch == 0)
-        parts = [index]
+        shuffled = index
         if count > batch:
             order = torch.stack([torch.randperm(count, generator=generator) for generator in generators]).to(device)
-            parts = index.gather(1, order).split(batch, dim=1)
-        if due and (count > batch or module.varies):
+            shuffled = index.gather(1, order)
+        first, *rest = shuffled.split(batch, dim=1)
+        due = rule.find is not None and (rule.repeat or epoch == 0)
+        if due and module.varies:
             current, due = find(), False
         module.train()
         total = 0.0
-        for rows in parts:
+        for rows in (first, *rest):
             logits = source_logits(rows)
-            if due:
-                current, due = rule.find(logits.detach(), labels[rows], priority), False
+            if due:  # the prompt is as it was before the epoch: the first step and the mapping share their logits
+                with torch.no_grad():
+                    others = [source_logits(part) for part in rest]
+                current, due = rule.find(torch.cat([logits.detach(), *others], dim=1), labels[shuffled], priority), False
             losses = member_losses(mappings.target_logits(logits, current), labels[rows])
             optimizer.zero_grad()
             losses.sum().backward()
