@@ -74,7 +74,7 @@ ALLOWED = {
     "claims": {"errors"},
     "plots": {"claims"},
     "tracking": {"errors", "store"},
-    "cli": {"batch", "data", "errors", "hub", "jobs", "profiles", "runs", "store", "study", "toy", "tracking"},
+    "cli": {"batch", "data", "errors", "hub", "jobs", "profiles", "runs", "store", "study", "toy", "tracking", "workers"},
     "notebooks": {"errors", "plots", "files", "jobs", "profiles", "runs", "store", "study", "toy"},
     "batch": {"errors", "files", "notebooks", "profiles", "runs", "store"},
 }  # fmt: skip

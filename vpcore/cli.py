@@ -23,12 +23,14 @@ from vpcore.runs import FIELDS, source_run
 from vpcore.store import Store
 from vpcore.study import Done, device_named, execute
 from vpcore.toy import image_folder
+from vpcore.workers import keep_freed_memory
 
 
 class _Commands(click.Group):
     """Prints an `InputError` without a traceback, with exit code 2."""
 
     def invoke(self, ctx: click.Context) -> object:
+        keep_freed_memory()
         try:
             return super().invoke(ctx)
         except InputError as error:
