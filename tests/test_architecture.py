@@ -71,10 +71,21 @@ ALLOWED = {
     "jobs": {"networks", "runs", "store"},
     "workers": {"errors", "jobs", "measurements", "networks", "runs", "store"},
     "study": {"data", "errors", "files", "jobs", "models", "networks", "runs", "store", "workers"},
+    # speed
+    "naive": {"mapping", "models", "optimisation"},
+    "timing": {"files", "models", "store"},
+    "floor": {"models", "timing"},
+    "bench": {
+        "data", "floor", "metrics", "models", "naive", "predictions", "probing", "pruning", "timing", "training", "transfer",
+    },
+    # what is shown
     "claims": {"errors"},
     "plots": {"claims"},
     "tracking": {"errors", "store"},
-    "cli": {"batch", "data", "errors", "hub", "jobs", "profiles", "runs", "store", "study", "toy", "tracking", "workers"},
+    "tools": {"bench", "data", "errors", "hub", "models", "study", "timing"},
+    "cli": {
+        "batch", "errors", "jobs", "profiles", "runs", "store", "study", "tools", "toy", "tracking", "workers",
+    },
     "notebooks": {"errors", "plots", "files", "jobs", "profiles", "runs", "store", "study", "toy"},
     "batch": {"errors", "files", "notebooks", "profiles", "runs", "store"},
 }  # fmt: skip

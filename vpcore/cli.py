@@ -1,4 +1,4 @@
-"""The command line: `vpcore run`, `measure`, `status`, `book`, `publish`, `fetch`.
+"""The command line: `vpcore run`, `measure`, `status`, `book`, `publish`, `fetch`, `bench`.
 
 Exit codes: 0, all is done; 1, a run or a notebook failed for a reason that is ours; 2, something that was given must
 change, and the message says what.
@@ -6,22 +6,20 @@ change, and the message says what.
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import sys
 import time
 from pathlib import Path
 
 import click
 
-from vpcore import __version__, hub
-from vpcore import data as image_sets
+from vpcore import __version__
 from vpcore.errors import InputError, unknown
 from vpcore.jobs import jobs
 from vpcore.profiles import Profile, load_profile, profile_names, run_with
 from vpcore.runs import FIELDS, source_run
 from vpcore.store import Store
 from vpcore.study import Done, device_named, execute
+from vpcore.tools import bench, data_option, fetch
 from vpcore.toy import image_folder
 from vpcore.workers import keep_freed_memory
 
@@ -49,6 +47,7 @@ def main() -> None:
     vpcore status --profile small    what is done, failed and missing
     vpcore measure task=digits method=vp prompt=smm budget=4
     vpcore fetch tv-cifar10 --data DIR
+    vpcore bench                     how fast the pieces are
     vpcore book                      notebooks -> figures, tables, numbers for the book
 
     Exit codes: 0 all done; 1 a run or notebook failed by our fault; 2 something you gave must change.
@@ -75,13 +74,6 @@ def _options(command: click.Command) -> click.Command:
     return command
 
 
-def _data_option(command: click.Command) -> click.Command:
-    return click.option(
-        "--data", type=click.Path(path_type=Path), default=lambda: os.environ.get("VPCORE_DATA"),
-        help="Folder of image sets (Parquet, tv/, coop/), for tasks that are not built in.  [default: $VPCORE_DATA]",
-    )(command)  # fmt: skip
-
-
 def _open(profile: str, toy: bool, results: Path) -> tuple[Profile, Store]:
     card = load_profile(profile, toy=toy)
     return card, Store(results, card.name)
@@ -89,7 +81,7 @@ def _open(profile: str, toy: bool, results: Path) -> tuple[Profile, Store]:
 
 @main.command()
 @_options
-@_data_option
+@data_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option(
     "--workers",
@@ -179,7 +171,7 @@ def _clock(seconds: float) -> str:
 
 @main.command()
 @_options
-@_data_option
+@data_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.argument("settings", nargs=-1, metavar="FIELD=VALUE...")
 def measure(profile: str, toy: bool, results: Path, data: Path | None, device: str, settings: tuple[str, ...]) -> None:
@@ -229,7 +221,7 @@ def publish(profile: str, toy: bool, results: Path) -> None:
 
 @main.command()
 @_options
-@_data_option
+@data_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--only", multiple=True, help="Only this notebook; may be repeated.")
 @click.option(
@@ -267,31 +259,5 @@ def book(
     click.echo(f"{card.name}: {len(ran)} notebooks ran; output in {folder}")
 
 
-@main.command()
-@click.argument("name")
-@_data_option
-@click.option("--revision", help="Commit of a set on the Hugging Face hub, 40 hexadecimal digits.")
-@click.option("--repo", help="OWNER/NAME of a set on the hub that is not known here.")
-@click.option("--train", help="Pattern of its training files, such as data/train-*.parquet.")
-@click.option("--test", help="Pattern of the files that serve as test split.")
-@click.option("--image", help="Its column of images.")
-@click.option("--label", help="Its column of labels.")
-def fetch(name: str, data: Path | None, revision: str | None, repo: str | None, **columns: str | None) -> None:
-    """Download an image set into the data folder.
-
-    \b
-    vpcore fetch tv-cifar10 --data DIR                        through torchvision, with its checks
-    vpcore fetch eurosat --data DIR --revision COMMIT         from the Hugging Face hub, as Parquet
-    vpcore fetch mine --data DIR --revision COMMIT --repo OWNER/NAME --train 'data/train-*' --test 'data/test-*'
-
-    Nothing else downloads images: a run whose set is missing says so, and names this command.
-    """
-    if data is None:
-        raise InputError("`data` must name the folder that image sets are kept in; use --data DIR or set VPCORE_DATA")
-    given = {key: value for key, value in columns.items() if value is not None}
-    source = hub.Source(repo, **given) if repo else None
-    if given and not repo:
-        if name not in hub.SOURCES:
-            raise unknown("set on the hub", name, hub.SOURCES)
-        source = dataclasses.replace(hub.SOURCES[name], **given)
-    click.echo(f"wrote {image_sets.fetch(name, data, source=source, revision=revision)}")
+for _command in (fetch, bench):
+    main.add_command(_command)

@@ -154,7 +154,7 @@ def visual_prompt(
         if due and module.varies:
             current, due = find(), False
         module.train()
-        total = 0.0
+        total = torch.zeros((), device=device)
         for rows in (first, *rest):
             logits = source_logits(rows)
             if due:  # the prompt is as it was before the epoch: the first step and the mapping share their logits
@@ -165,9 +165,9 @@ def visual_prompt(
             optimizer.zero_grad()
             losses.sum().backward()
             optimizer.step()
-            total += float(losses.detach().mean()) * rows.shape[1] / count
-        check_loss(total, f"epoch {epoch + 1} of visual prompting", lr=lr)
-        history.append(total)
+            total += losses.detach().mean() * rows.shape[1] / count
+        history.append(float(total))
+        check_loss(history[-1], f"epoch {epoch + 1} of visual prompting", lr=lr)
         if select is not None:
             now = result(epoch + 1)
             state = {**module.state_dict(), "mapping": now.mapping, "epoch": torch.tensor(now.epoch)}

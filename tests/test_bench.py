@@ -1,0 +1,74 @@
+"""The bench: its rows are complete and its ratios follow from its seconds; how fast anything is, no test asks."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from vpcore import bench, timing
+from vpcore.cli import main
+from vpcore.timing import Row, Setting
+
+SMALL = Setting("resnet8", canvas=32, repeats=1)
+
+
+@pytest.mark.parametrize("piece", ["floor", "step", "prompt", "cohort", "train", "prune"])
+def test_every_piece_gives_rows(piece: str) -> None:
+    rows = list(bench.PIECES[piece](SMALL))
+    assert rows
+    for row in rows:
+        assert row.piece == piece
+        assert row.seconds > 0
+        assert math.isfinite(row.seconds)
+        assert piece == "floor" or row.other is not None
+
+
+def test_functions_take_turns_and_the_median_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    spent = {"a": iter([9, 1, 5, 2]), "b": iter([9, 7, 7, 7])}
+    now = [0.0]
+
+    def call(name: str) -> None:
+        called.append(name)
+        now[0] += next(spent[name])
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    found = timing.medians(Setting(repeats=3), {"a": lambda: call("a"), "b": lambda: call("b")})
+    assert called == ["a", "b"] * 4  # the first round warms up
+    assert found == {"a": 2, "b": 7}
+
+
+def test_the_command_prints_and_keeps_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def piece(setting: Setting) -> list[Row]:
+        return [Row("step", f"a step at {setting.canvas} px", 2.0, "floor", 1.0), Row("step", "alone", 1000.0, note="so")]
+
+    monkeypatch.setitem(bench.PIECES, "step", piece)
+    path, call = tmp_path / "bench.json", CliRunner()
+    told = call.invoke(main, ["bench", "--only", "step", "--output", str(path)]).output
+    assert "a step at 224 px: 2 s | floor: 1 s | ratio 0.5\n" in told
+    assert "alone: 0.28 h (so)" in told
+    call.invoke(main, ["bench", "--only", "step", "--canvas", "32", "--output", str(path)])
+    call.invoke(main, ["bench", "--only", "step", "--output", str(path)])  # takes the place of the first
+    kept = json.loads(path.read_text())
+    assert [(row["canvas"], row["what"]) for row in kept] == [
+        (32, "a step at 32 px"), (32, "alone"), (224, "a step at 224 px"), (224, "alone"),
+    ]  # fmt: skip
+    assert kept[0]["ratio"] == 0.5
+    assert {"model", "device", "versions", "commit", "processor"} <= set(kept[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "stepp"], "unknown piece 'stepp'; did you mean 'step'"),
+        (["--repeats", "0"], "`repeats` must be at least 1, got 0"),
+        (["--model", "resnet81"], "unknown model 'resnet81'; did you mean 'resnet8'"),
+        (["--model", "vit-b16", "--canvas", "32"], "`canvas` must be 224 px for vit-b16, got 32"),
+    ],
+)
+def test_wrong_settings(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(main, ["bench", *arguments])
+    assert result.exit_code == 2
+    assert message in result.output

@@ -1,0 +1,75 @@
+"""The naive way is what our speed is compared with; here it is what our results are compared with."""
+
+import io
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from vpcore import naive, probing, transfer
+from vpcore.models import Frozen, ResNet, head_name, normalise
+
+TARGETS, CANVAS, PX = 3, 16, 8
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    """A small network whose batch norm has seen images and whose classes are about as likely."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = ResNet(7, blocks=(1,), widths=(6,), stem=(3, 2))
+    with torch.no_grad():
+        for _ in range(3):
+            model.train()(torch.randn(16, 3, CANVAS, CANVAS, generator=generator))
+        model.fc.weight *= 4
+        shown = torch.nn.functional.pad(task(24)[0].float() / 255, [4] * 4, value=0.5)
+        model.fc.bias -= model.eval()(normalise(shown)).mean(0)
+    return model.requires_grad_(False)
+
+
+def task(count: int) -> tuple[Tensor, Tensor]:
+    """Noise, tinted by the class."""
+    labels = torch.arange(count) % TARGETS
+    noise = torch.randint(176, (count, 3, PX, PX), generator=torch.Generator().manual_seed(count))
+    return (noise + 80 * nn.functional.one_hot(labels, 3)[:, :, None, None]).to(torch.uint8), labels
+
+
+@pytest.mark.parametrize("batch", [128, 10])
+def test_a_prompt_learned_the_naive_way_is_ours(model: nn.Module, cpu: torch.device, batch: int) -> None:
+    train, test = task(24), task(30)
+    shared = {"targets": TARGETS, "canvas": CANVAS, "epochs": 6, "batch": batch, "lr": 0.1}
+    program, mapping, accuracies = naive.visual_prompt(model, train, test, seed=3, **shared)
+    network = Frozen(model, precision="float32", device=cpu)
+    ours = transfer.visual_prompt(network, *train, torch.arange(24)[None], image_px=PX, seeds=[3], **shared)
+    assert torch.equal(ours.mapping[0], mapping)
+    # float32: folding batch norm changes the last digits of a gradient, and Adam makes a step of any gradient
+    torch.testing.assert_close(ours.prompt.program[0].detach(), program, rtol=0, atol=2e-3)
+    assert float(program.abs().mean()) > 0.1  # it did learn
+    assert len(accuracies) == 6
+    logits = transfer.prompted_logits(network, ours, test[0])[0]
+    assert float((logits.argmax(1) == test[1]).float().mean()) == pytest.approx(accuracies[-1], abs=0.1)  # a fresh mapping
+
+
+@pytest.mark.parametrize("batch", [128, 16])
+def test_a_head_learned_the_naive_way_is_ours(batch: int) -> None:
+    labels = torch.arange(90) % TARGETS
+    x = torch.randn(90, 12, generator=torch.Generator().manual_seed(0)) + nn.functional.one_hot(labels, 12)
+    shared = {"targets": TARGETS, "epochs": 8, "batch": batch, "lr": 0.01}
+    head = naive.linear_head(x, labels, seed=2, **shared)
+    ours = probing.linear_probe(x, labels, torch.arange(90)[None], seeds=[2], **shared)
+    torch.testing.assert_close(ours(x)[0], head(x).detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_naive_features_are_ours(model: nn.Module, cpu: torch.device) -> None:
+    images = torch.randint(256, (9, 3, CANVAS, CANVAS), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    ours = Frozen(model, precision="float32", device=cpu).features(images.float() / 255)
+    model.set_submodule(head_name(model), nn.Identity())
+    torch.testing.assert_close(naive.features(model, images, batch=4), ours, rtol=1e-4, atol=1e-5)
+
+
+def test_naive_decoding() -> None:
+    Image.new("RGB", (5, 4), (255, 0, 51)).save(content := io.BytesIO(), "png")
+    decoded = naive.decode([content.getvalue()] * 2, px=3)
+    torch.testing.assert_close(decoded, torch.tensor([1.0, 0.0, 0.2]).view(3, 1, 1).expand(2, 3, 3, 3))
