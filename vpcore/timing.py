@@ -95,7 +95,7 @@ def line(row: Row) -> str:
     """A row as text.
 
     >>> line(Row("step", "prompt step", 2.0, "floor", 1.8))
-    'prompt step: 2.00 s | floor: 1.80 s | ratio 0.90'
+    'prompt step: 2 s | floor: 1.8 s | ratio 0.9'
     """
     text = f"{row.what}: {_clock(row.seconds)}"
     if row.other is not None:
