@@ -131,7 +131,7 @@ def test_help_is_there_for_every_command() -> None:
     for name, command in main.commands.items():
         text = call(name, "--help").output
         assert len(command.help.splitlines()[0]) > 30
-        assert ("--data" if name == "fetch" else "--profile") in text
+        assert {"fetch": "--data", "bench": "--model"}.get(name, "--profile") in text
 
 
 def test_wandb_mirrors_the_records_offline(own: str, tmp_path: Path, monkeypatch) -> None:

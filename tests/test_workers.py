@@ -1,6 +1,7 @@
 """Jobs side by side: the same numbers, no job before its ticket, and no hanging when a process is lost."""
 
 import dataclasses
+import itertools
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ from vpcore import InputError, workers
 from vpcore.jobs import Job, jobs
 from vpcore.networks import Bench
 from vpcore.profiles import Profile
-from vpcore.runs import Run, ticket_run
+from vpcore.runs import Run
 from vpcore.store import Store
 from vpcore.study import execute, workers_for
 from vpcore.workers import Agenda, Outcome, compute
@@ -107,8 +108,15 @@ def test_a_worker_stays_on_its_network_and_task(tiny: Profile, store: Store) -> 
         taken.append(agenda.take(taken[-1]))
     seen = [(job.runs[0].method, job.runs[0].task) for job in taken]
     assert seen == sorted(seen)
-    job = Job((Run(method="vp", task="shapes"),))
-    assert job.needs == (ticket_run(job.runs[0]),)
+
+
+def test_needs_are_the_very_jobs_that_make_them(store: Store) -> None:
+    """Also of another chain, on another source task, where the defaults of a run are not its values."""
+    run = Run(method="vp", task="shapes", round=2, source_seed=1, source="numerals")
+    todo = jobs((run,), store)
+    assert [(job.is_ticket, job.runs[0].round) for job in todo] == [(True, 0), (True, 1), (True, 2), (False, 2)]
+    for before, job in itertools.pairwise(todo):
+        assert job.needs == before.runs
 
 
 def test_errors_that_cannot_travel_are_told(store: Store, cpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from vpcore.prompting import PadPrompt
 from vpcore.pruning import Masks
 from vpcore.quantization import quantize
 from vpcore.rounds import make_round
-from vpcore.runs import CHAIN, FILES, QUANTIZATION, Run, canonical, identity, ticket_run, trains
+from vpcore.runs import CHAIN, FILES, QUANTIZATION, Run, identity, ticket_run, trains
 from vpcore.splits import shots
 from vpcore.store import Store, provenance
 from vpcore.tickets import load_ticket, save_ticket
@@ -166,7 +166,7 @@ def parents(ticket: Run) -> tuple[Run, ...]:
     if origin is None:
         return ()
     way, number = origin
-    return (canonical(dataclasses.replace(ticket, sparsifier=way, round=number)),)
+    return (ticket_run(dataclasses.replace(ticket, sparsifier=way, round=number)),)
 
 
 def _from_elsewhere(ticket: Run) -> str:
