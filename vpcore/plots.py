@@ -78,6 +78,16 @@ def curve(ax: Axes, table: pd.DataFrame, metric: str, *, label: str, colour: obj
     return density_axis(ax, table["density"].tolist())
 
 
+def arms(estimates: list[Estimate]) -> list[list[float]]:
+    """How far the intervals reach below and above the means, for the error bars of matplotlib.
+
+    >>> arms([Estimate(0.5, 0.25, 1.0, 3), Estimate(0.1, 0.1 + 1e-17, 0.1, 2)])
+    [[0.25, 0.0], [0.5, 0.0]]
+    """
+    # equal values have an interval without width, whose ends rounding may put on the wrong side of their mean
+    return [[max(0.0, e.mean - e.low) for e in estimates], [max(0.0, e.high - e.mean) for e in estimates]]
+
+
 def forest(
     ax: Axes, positions: list[float], estimates: list[Estimate], *, label: str, colour: object, marker: str = "o"
 ) -> Axes:
@@ -91,9 +101,18 @@ def forest(
         colour, marker: of the series.
     """
     means = [estimate.mean for estimate in estimates]
-    ends = [[e.mean - e.low for e in estimates], [e.high - e.mean for e in estimates]]
     ax.axvline(0, color="0.3", linewidth=0.8)
-    ax.errorbar(means, positions, xerr=ends, fmt=marker, color=colour, label=label, capsize=2.5, markersize=5, linewidth=1.2)
+    ax.errorbar(
+        means,
+        positions,
+        xerr=arms(estimates),
+        fmt=marker,
+        color=colour,
+        label=label,
+        capsize=2.5,
+        markersize=5,
+        linewidth=1.2,
+    )
     ax.xaxis.set_major_formatter(PERCENT)
     if not ax.yaxis_inverted():
         ax.invert_yaxis()
