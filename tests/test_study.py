@@ -272,3 +272,23 @@ def test_features_of_few_shots_are_those_of_all_images(store: Store, cpu: torch.
     alone.cache = store.cache
     finish((few,), alone, cpu)
     torch.testing.assert_close(store.arrays(few)["logits"], alone.arrays(few)["logits"], rtol=1e-4, atol=1e-4)
+
+
+def test_a_cohort_too_large_for_the_memory_is_cut_up(
+    tiny: Profile, store: Store, cpu: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tuple(run for run in tiny.runs if run.round == 0)
+    finish(runs, store, cpu)
+    other = Store(tmp_path / "cut", "tiny")
+    other.cache, calls = store.cache, []
+    real = measurements.transfer.visual_prompt
+    monkeypatch.setattr(measurements, "PIXELS_TRAINED", 1)
+    monkeypatch.setattr(
+        measurements.transfer, "visual_prompt", lambda *args, **named: calls.append(named["seeds"]) or real(*args, **named)
+    )
+    finish(runs, other, cpu)
+    assert calls == [[0], [1]]
+    prompts = [run for run in runs if run.method == "vp"]
+    for run in prompts:
+        for name, value in store.arrays(run).items():
+            torch.testing.assert_close(other.arrays(run)[name], value, rtol=1e-3, atol=1e-3)

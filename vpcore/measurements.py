@@ -6,6 +6,7 @@ the end; `selection = "test"`, which shows what the authors' choice of an epoch 
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ from vpcore.store import Record, provenance
 from vpcore.training import predict
 
 TRAIN_IMAGES_MEASURED = 5000  # about so many training images tell the training accuracy
+PIXELS_TRAINED = 2**23  # most that a step shows to a network: with 224 px, 167 images
 SPLITS = ("test", "val")
 Logits = dict[str, Tensor]  # split -> (K, N, T)
 
@@ -102,6 +104,20 @@ def image_side(run: Run) -> int:
 
 
 def _visual_prompt(
+    runs: tuple[Run, ...], bench: Bench, task: Task, measured: list[Record], arrays: list[dict[str, Tensor]]
+) -> Logits:
+    """So many members at a time as memory allows; they learn the same together or alone."""
+    step = min(runs[0].batch, task.index.shape[1]) * runs[0].canvas ** 2  # pixels of a member
+    size = max(1, PIXELS_TRAINED // step)
+    parts = [slice(first, first + size) for first in range(0, len(runs), size)]
+    found = [
+        _prompted_together(runs[p], bench, dataclasses.replace(task, index=task.index[p]), measured[p], arrays[p])
+        for p in parts
+    ]
+    return {split: torch.cat([logits[split] for logits in found]) for split in SPLITS}
+
+
+def _prompted_together(
     runs: tuple[Run, ...], bench: Bench, task: Task, measured: list[Record], arrays: list[dict[str, Tensor]]
 ) -> Logits:
     run, network, picked = runs[0], bench.network(runs[0]).frozen, task.held_out.get(runs[0].selection)

@@ -20,6 +20,7 @@ from vpcore.models import IMAGENET, PRECISIONS, Statistics, normalise
 Step = Callable[[torch.optim.Optimizer, int], None]  # takes a step of training, given how many were done before it
 
 MOMENTUM = 0.9
+PIXELS = 2**21  # shown at a time in prediction: 512 images of 64 px, 41 of 224 px
 WARM_UP = 0.2  # share of the steps in which the learning rate rises
 
 
@@ -159,16 +160,19 @@ def check_loss(loss: float, where: str, *, lr: float) -> None:
 
 
 @torch.no_grad()
-def predict(forward: Callable[[Tensor], Tensor], images: Tensor, *, batch: int = 500, device: torch.device) -> Tensor:
+def predict(
+    forward: Callable[[Tensor], Tensor], images: Tensor, *, batch: int | None = None, device: torch.device
+) -> Tensor:
     """Apply `forward` to all images, in batches.
 
     Args:
         forward: (n, 3, H, W) float images in [0, 1] -> (n, ...), e.g. a `Frozen` network or its features.
         images: (N, 3, H, W) uint8.
-        batch: images at a time; changes nothing but the speed.
+        batch: images at a time, which changes nothing but speed and memory; None: as many as have `PIXELS` pixels.
         device: where `forward` runs.
 
     Returns:
         (N, ...) float32 on the CPU.
     """
+    batch = batch or max(1, PIXELS // images.shape[-1] ** 2)
     return torch.cat([forward(part.to(device).float() / 255).float().cpu() for part in images.split(batch)])

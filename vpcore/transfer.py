@@ -23,7 +23,7 @@ from vpcore import prompting
 from vpcore.errors import InputError, unknown
 from vpcore.models import Frozen
 from vpcore.optimisation import Best, member_losses, set_rate
-from vpcore.training import check_loss, predict
+from vpcore.training import PIXELS, check_loss, predict
 
 
 @dataclass(frozen=True)
@@ -189,4 +189,7 @@ def prompted_logits(network: Frozen, prompted: Prompted, images: Tensor) -> Tens
             logits = network(views.flatten(0, 1)).unflatten(0, views.shape[:2])
             return mappings.target_logits(logits, prompted.mapping).transpose(0, 1)
 
-    return predict(forward, images, batch=max(1, 512 // cohort), device=network.device).transpose(0, 1)
+    with torch.no_grad():
+        side = prompted.prompt((images[:1].to(network.device).float() / 255).expand(cohort, 1, -1, -1, -1)).shape[-1]
+    batch = max(1, PIXELS // (cohort * side**2))
+    return predict(forward, images, batch=batch, device=network.device).transpose(0, 1)
