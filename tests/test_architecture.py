@@ -35,7 +35,8 @@ ALLOWED = {
     "sparsifiers": {"errors", "models", "patterns", "posttraining", "pruning", "sparse_training", "tickets", "training"},
     "rounds": {"errors", "models", "pruning", "sparse_training", "sparsifiers", "tickets", "training"},
     "checkpoints": {"errors", "models", "pruning", "tickets"},
-    "quantization": {"errors", "models"},
+    "rounding": set(),
+    "quantization": {"errors", "models", "rounding"},
     # transfer
     "optimisation": set(),
     "smm": {"errors"},

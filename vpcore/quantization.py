@@ -30,28 +30,17 @@ from torch import Tensor, nn
 
 from vpcore.errors import InputError, unknown
 from vpcore.models import fold_batch_norm_
+from vpcore.rounding import to_integers, wide
 
 FLOAT = 32  # bits: not quantized
 EDGE_BITS = 8  # least bits of the first and the last layer, as LSQ (arXiv 1902.08153) and OFQ (arXiv 2302.02210) have them
 PERCENTILE = 99.9  # of the magnitudes of weights; of inputs above zero, and 100 - PERCENTILE below
 RATIOS = tuple(k / 50 for k in range(50, 0, -1))  # shares of the whole range that `mse` tries
 BINS = 2048  # points at which the inputs of a layer are counted
-HALF = 0.4999  # steps beyond its ends that a grid reaches: half a one, as in torch, but surely rounded to the end
 PART = 256  # channels whose weights are calibrated at a time
 
 Range = tuple[Tensor, Tensor]  # (C,) lower and (C,) upper ends, low <= 0 <= high
 Calibrator = Callable[[Tensor, Tensor, int], Range]
-
-
-def to_integers(x: Tensor, scale: Tensor, lowest: int | Tensor, highest: int | Tensor) -> Tensor:
-    """q - z: x in units of `scale`, rounded half to even and clamped; NaN stays NaN, so that logits show it.
-
-    >>> to_integers(torch.tensor([-9.0, 0.5, 1.5, 9.0]), torch.ones(1), -3, 4).tolist()
-    [-3.0, 0.0, 2.0, 4.0]
-    """
-    scaled = (x * scale.reciprocal()).clamp(lowest - HALF, highest + HALF)
-    value = scaled.detach()
-    return scaled + (value.round() - value)  # the difference has no gradient: straight-through
 
 
 def grid(ends: Range, steps: int) -> tuple[Tensor, Tensor]:
@@ -160,7 +149,7 @@ class Quantized(nn.Module):
         """Inputs of the layer -> its outputs, in the precision of the inputs."""
         if self.input_bits < FLOAT:
             x = to_integers(x, self.float32.input_scale, self.lowest, self.highest).to(x.dtype)
-        return (self.layer(x) * self.float32.scale + self.float32.bias).to(x.dtype)
+        return (wide(self.layer(x), self.float32.scale) * self.float32.scale + self.float32.bias).to(x.dtype)
 
     @property
     def weight(self) -> Quantized:
