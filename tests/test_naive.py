@@ -5,40 +5,22 @@ import io
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from vpcore import naive, probing, transfer
-from vpcore.models import Frozen, ResNet, head_name, normalise
+from vpcore.models import Frozen, head_name
 
-TARGETS, CANVAS, PX = 3, 16, 8
+from .tiny_network import CANVAS, PX, TARGETS, tinted, tiny_network
 
 
 @pytest.fixture
 def model() -> nn.Module:
-    """A small network whose batch norm has seen images and whose classes are about as likely."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        model = ResNet(7, blocks=(1,), widths=(6,), stem=(3, 2))
-    with torch.no_grad():
-        for _ in range(3):
-            model.train()(torch.randn(16, 3, CANVAS, CANVAS, generator=generator))
-        model.fc.weight *= 4
-        shown = torch.nn.functional.pad(task(24)[0].float() / 255, [4] * 4, value=0.5)
-        model.fc.bias -= model.eval()(normalise(shown)).mean(0)
-    return model.requires_grad_(False)
-
-
-def task(count: int) -> tuple[Tensor, Tensor]:
-    """Noise, tinted by the class."""
-    labels = torch.arange(count) % TARGETS
-    noise = torch.randint(176, (count, 3, PX, PX), generator=torch.Generator().manual_seed(count))
-    return (noise + 80 * nn.functional.one_hot(labels, 3)[:, :, None, None]).to(torch.uint8), labels
+    return tiny_network().requires_grad_(False)
 
 
 @pytest.mark.parametrize("batch", [128, 10])
 def test_a_prompt_learned_the_naive_way_is_ours(model: nn.Module, cpu: torch.device, batch: int) -> None:
-    train, test = task(24), task(30)
+    train, test = tinted(24, seed=24), tinted(30, seed=30)
     shared = {"targets": TARGETS, "canvas": CANVAS, "epochs": 6, "batch": batch, "lr": 0.1}
     program, mapping, accuracies = naive.visual_prompt(model, train, test, seed=3, **shared)
     network = Frozen(model, precision="float32", device=cpu)

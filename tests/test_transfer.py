@@ -8,30 +8,21 @@ from torch import Tensor
 
 from vpcore import InputError, mapping, prompting, transfer
 from vpcore.mapping import MAPPINGS
-from vpcore.models import Frozen, ResNet, normalise
+from vpcore.models import Frozen
 from vpcore.prompting import PROMPTS, Prompt, build, input_px
+
+from .tiny_network import tinted, tiny_network
 
 
 def task(prompt: str = "pad", *, tint: int = 80) -> tuple[Tensor, Tensor]:
-    """24 images of noise, tinted by their class; with a weak tint mappings change while a prompt is learned."""
-    generator, labels = torch.Generator().manual_seed(0), torch.arange(24) % 3
-    px = input_px(prompt, canvas=16, image_px=8)
-    noise = torch.randint(176, (24, 3, px, px), generator=generator)
-    return (noise + tint * F.one_hot(labels, 3)[:, :, None, None]).to(torch.uint8), labels
+    """24 images of the side that a prompt wants."""
+    return tinted(px=input_px(prompt, canvas=16, image_px=8), tint=tint)
 
 
 @pytest.fixture
 def network(cpu: torch.device) -> Frozen:
     """A tiny one, in float64: in float32 the rounding of another batch size may decide a near tie of two source classes."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        model = ResNet(7, blocks=(1,), widths=(6,), stem=(3, 2))
-    with torch.no_grad():
-        for _ in range(3):
-            model.train()(torch.randn(16, 3, 16, 16, generator=generator))
-        model.eval().fc.weight *= 4  # else all classes are about as likely,
-        model.fc.bias -= model(normalise(F.pad(task()[0].float() / 255, [4] * 4, value=0.5))).mean(0)  # and none always wins
+    model = tiny_network()
     frozen = Frozen(model, precision="float32", device=cpu).double()
     frozen.dtype = torch.float64
     return frozen

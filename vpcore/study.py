@@ -16,7 +16,7 @@ from vpcore.jobs import Job, jobs
 from vpcore.models import check_canvas
 from vpcore.networks import Bench
 from vpcore.runs import Run
-from vpcore.store import Record, Store
+from vpcore.store import Store
 from vpcore.workers import Log, Outcome, in_turn, side_by_side
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -46,22 +46,14 @@ def workers_for(device: torch.device, count: int) -> int:
 
 
 @dataclass(frozen=True)
-class Done:
+class Done(Outcome):
     """A job that ended: what `execute` yields.
 
     Attributes:
-        job: the job.
-        records: its records; empty when it failed.
-        error: what went wrong, or None.
-        seconds: it took.
         number, total: of the job, and how many there are.
         left: estimated seconds until the end, or None while a kind of job has not been timed yet.
     """
 
-    job: Job
-    records: tuple[Record, ...]
-    error: Exception | None
-    seconds: float
     number: int
     total: int
     left: float | None
@@ -127,15 +119,8 @@ def _reported(outcomes: Iterator[Outcome], todo: list[Job], store: Store, worker
             for run in job.runs:
                 store.write_failure(run, outcome.text)
         seconds = _seconds(left, spent)
-        yield Done(
-            job,
-            outcome.records,
-            outcome.error,
-            outcome.seconds,
-            number,
-            len(todo),
-            None if seconds is None else seconds / min(workers, max(1, len(left))),
-        )
+        left_seconds = None if seconds is None else seconds / min(workers, max(1, len(left)))
+        yield Done(**vars(outcome), number=number, total=len(todo), left=left_seconds)
 
 
 def _size(job: Job) -> float:
