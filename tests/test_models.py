@@ -12,6 +12,7 @@ from vpcore.models import (
     IMAGENET,
     MODELS,
     PARTS,
+    Float32Gradient,
     Frozen,
     ResNet,
     build,
@@ -99,6 +100,33 @@ SIZES = {
     "vit-b16": (12 * 12 * 768**2, 86_567_656),
     "deit-tiny": (12 * 12 * 192**2, 5_717_416),
 }
+
+
+@pytest.mark.parametrize("stride", [2, (1, 2)])
+def test_the_detour_of_strided_depthwise_convolutions_changes_rounding_alone(
+    stride: int | tuple[int, int], cpu: torch.device
+) -> None:
+    """Output and gradient are those of float64, as close as bf16 numbers can be; other layers stay."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 3, stride, 1, groups=6), nn.Conv2d(6, 6, 3, 1, 1, groups=6)
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2))
+    frozen = Frozen(model, precision="bf16", device=cpu)
+    assert [type(layer) is Float32Gradient for layer in frozen.body[:3]] == [False, True, False]
+    layer, exact = frozen.body[1], copy.deepcopy(layers[1]).double()
+    with torch.no_grad():  # the numbers that bf16 has
+        for ours, theirs in zip(layer.layer.parameters(), exact.parameters(), strict=True):
+            theirs.copy_(ours.double())
+    x = torch.randn(4, 6, 9, 9).bfloat16()
+    ours, theirs = x.clone().requires_grad_(), x.double().requires_grad_()
+    y, expected = layer(ours), exact(theirs)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.double(), expected, rtol=2**-8, atol=1e-6)
+    torch.testing.assert_close(layer(x).double(), expected.detach(), rtol=2**-8, atol=1e-6)  # without a gradient
+    upstream = torch.randn(y.shape).bfloat16()
+    y.backward(upstream)
+    expected.backward(upstream.double())
+    torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=2**-8, atol=1e-6)
+    assert not any(isinstance(m, Float32Gradient) for m in Frozen(model, precision="float32", device=cpu).modules())
 
 
 @pytest.mark.parametrize("name", MODELS)

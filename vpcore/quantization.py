@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from vpcore.errors import InputError, unknown
 from vpcore.models import fold_batch_norm_
-from vpcore.rounding import to_integers, wide
+from vpcore.rounding import straight_through, to_integers
 
 FLOAT = 32  # bits: not quantized
 EDGE_BITS = 8  # least bits of the first and the last layer, as LSQ (arXiv 1902.08153) and OFQ (arXiv 2302.02210) have them
@@ -115,12 +115,11 @@ class Quantized(nn.Module):
     def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
         super().__init__()
         one = torch.ones(1, device=layer.weight.device)
-        bias = one * 0 if layer.bias is None else layer.bias.detach().float()
-        bias = bias.view(-1, 1, 1) if isinstance(layer, nn.Conv2d) else bias
+        bias = one.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias.detach().float()
         self.bias = layer.bias = None
-        self.layer = layer
+        self.layer, self.convolves = layer, isinstance(layer, nn.Conv2d)
         # after the layer: what folds a kept batch norm into a convolution right before it must not find one
-        self.float32 = Float32(input_scale=one, scale=one, bias=bias)
+        self.float32 = Float32(input_scale=one, scale=torch.ones_like(bias), bias=bias)
         self.weight_bits, self.input_bits, self.weight_error = FLOAT, FLOAT, 0.0
         if isinstance(layer, nn.Linear):
             self.out_features = layer.out_features
@@ -135,7 +134,7 @@ class Quantized(nn.Module):
         error, total = ((w.double() ** 2).sum() for w in (integers * column - weight, weight))
         self.weight_error = float(error / total) if total > 0 else 0.0
         self.layer.weight = nn.Parameter(integers.to(weight.dtype), requires_grad=False)
-        self.float32.scale = self.float32.scale * scale.view(-1, *self.float32.bias.shape[1:])
+        self.float32.scale = self.float32.scale * scale
         self.weight_bits = bits
 
     def quantize_input_(self, bits: int, choose: Calibrator, points: Tensor, counts: Tensor) -> None:
@@ -143,13 +142,19 @@ class Quantized(nn.Module):
         steps = 2**bits - 1
         scale, zero = grid(choose(points, counts, steps), steps)
         self.float32.input_scale, self.float32.scale = scale, self.float32.scale * scale
-        self.lowest, self.highest, self.input_bits = -int(zero), steps - int(zero), bits
+        self.input_grid, self.input_bits = (float(scale), -int(zero), steps - int(zero)), bits
 
     def forward(self, x: Tensor) -> Tensor:
         """Inputs of the layer -> its outputs, in the precision of the inputs."""
         if self.input_bits < FLOAT:
-            x = to_integers(x, self.float32.input_scale, self.lowest, self.highest).to(x.dtype)
-        return (wide(self.layer(x), self.float32.scale) * self.float32.scale + self.float32.bias).to(x.dtype)
+            x = straight_through(x, *self.input_grid)
+        y = self.layer(x)
+        wide = torch.promote_types(y.dtype, torch.float32)
+        scale, bias = (numbers.to(wide) for numbers in (self.float32.scale, self.float32.bias))
+        rows = y if self.convolves else y.flatten(0, -2)
+        # scale * y + bias in float32 and in one pass: a batch norm of mean 0 and variance 1
+        rows = F.batch_norm(rows, torch.zeros_like(scale), torch.ones_like(scale), scale, bias, eps=0)
+        return rows if rows.shape == y.shape else rows.view_as(y)  # of a view, what is done in place later is slow
 
     @property
     def weight(self) -> Quantized:
