@@ -24,7 +24,10 @@ ALLOWED = {
     "fake_sets": {"coop", "errors", "imagenet"},
     "data": {"coop", "errors", "files", "hub", "image_sets", "parquet", "splits", "synthetic", "torchvision_sets"},
     # networks
+    "rounding": set(),
+    "framed": {"rounding"},
     "models": {"errors"},
+    "frozen": {"errors", "framed", "models"},
     "imagenet": {"errors"},
     "training": {"errors", "models"},
     "pruning": {"errors"},
@@ -34,17 +37,16 @@ ALLOWED = {
     "tickets": {"errors", "files", "models", "pruning"},
     "sparsifiers": {"errors", "models", "patterns", "posttraining", "pruning", "sparse_training", "tickets", "training"},
     "rounds": {"errors", "models", "pruning", "sparse_training", "sparsifiers", "tickets", "training"},
-    "checkpoints": {"errors", "models", "pruning", "tickets"},
-    "rounding": set(),
-    "quantization": {"errors", "models", "rounding"},
+    "checkpoints": {"errors", "frozen", "models", "pruning", "tickets"},
+    "quantization": {"errors", "frozen", "rounding"},
     # transfer
     "optimisation": set(),
     "smm": {"errors"},
-    "prompting": {"errors", "models", "smm"},
+    "prompting": {"errors", "framed", "models", "smm"},
     "mapping": {"errors"},
-    "transfer": {"errors", "mapping", "models", "optimisation", "prompting", "training"},
+    "transfer": {"errors", "frozen", "mapping", "optimisation", "prompting", "training"},
     "probing": {"errors", "optimisation", "training"},
-    "finetuning": {"models", "pruning", "sparse_training", "training"},
+    "finetuning": {"frozen", "models", "pruning", "sparse_training", "training"},
     # metrics
     "predictions": {"errors"},
     "calibration": {"errors", "predictions"},
@@ -61,8 +63,8 @@ ALLOWED = {
     },
     "store": {"errors", "files", "runs", "tickets"},
     "networks": {
-        "checkpoints", "data", "imagenet", "models", "prompting", "pruning", "quantization", "rounds", "runs", "sparsifiers",
-        "splits", "store", "tickets", "training",
+        "checkpoints", "data", "frozen", "imagenet", "models", "prompting", "pruning", "quantization", "rounds", "runs",
+        "sparsifiers", "splits", "store", "tickets", "training",
     },
     "measurements": {
         "calibration", "data", "finetuning", "metrics", "models", "networks", "predictions", "probing", "prompting",
@@ -75,9 +77,10 @@ ALLOWED = {
     # speed
     "naive": {"mapping", "models", "optimisation"},
     "timing": {"files", "models", "store"},
-    "floor": {"models", "timing"},
+    "floor": {"frozen", "models", "timing"},
     "bench": {
-        "data", "floor", "metrics", "models", "naive", "predictions", "probing", "pruning", "timing", "training", "transfer",
+        "data", "floor", "frozen", "metrics", "models", "naive", "predictions", "probing", "pruning", "timing", "training",
+        "transfer",
     },
     # what is shown
     "claims": {"errors"},

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from vpcore import InputError, data, imagenet, pruning
 from vpcore.checkpoints import CLASSES, PREFIXES, SOURCES, in_order, load_checkpoint, pretrained
-from vpcore.models import HALF, Frozen, build, load_weights_, prunable
+from vpcore.frozen import Frozen
+from vpcore.models import HALF, build, load_weights_, prunable
 from vpcore.tickets import save_ticket
 from vpcore.training import predict
 

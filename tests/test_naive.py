@@ -8,7 +8,8 @@ from PIL import Image
 from torch import nn
 
 from vpcore import naive, probing, transfer
-from vpcore.models import Frozen, head_name
+from vpcore.frozen import Frozen
+from vpcore.models import head_name
 
 from .tiny_network import CANVAS, PX, TARGETS, tinted, tiny_network
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.ao.quantization import HistogramObserver, MinMaxObserver, PerChannelMinMaxObserver
 
 from vpcore import InputError
-from vpcore.models import Frozen, build, fold_batch_norm_, normalise
+from vpcore.frozen import Frozen, fold_batch_norm_
+from vpcore.models import build, normalise
 from vpcore.pruning import measure
 from vpcore.quantization import (
     BINS,

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpcore import InputError, mapping, prompting, transfer
+from vpcore.frozen import Frozen
 from vpcore.mapping import MAPPINGS
-from vpcore.models import Frozen
 from vpcore.prompting import PROMPTS, Prompt, build, input_px
 
 from .tiny_network import tinted, tiny_network

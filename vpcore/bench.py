@@ -26,8 +26,9 @@ from torch.nn.utils import prune as torch_prune
 
 from vpcore import data, naive, probing, pruning, transfer
 from vpcore.floor import Bare, best_precision
+from vpcore.frozen import Frozen
 from vpcore.metrics import METRICS
-from vpcore.models import PRECISIONS, Frozen, build, head_name, prunable
+from vpcore.models import PRECISIONS, build, head_name, prunable
 from vpcore.predictions import Predictions
 from vpcore.timing import CLASSES, Row, Setting, medians
 from vpcore.training import Recipe, fit, predict

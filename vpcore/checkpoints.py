@@ -26,7 +26,8 @@ import torchvision
 from torch import Tensor, nn
 
 from vpcore.errors import InputError, difference, unknown
-from vpcore.models import Frozen, backbone, build, check_weights
+from vpcore.frozen import Frozen
+from vpcore.models import backbone, build, check_weights
 from vpcore.pruning import Masks
 from vpcore.tickets import State, load_ticket
 

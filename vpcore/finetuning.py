@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from vpcore import sparse_training
-from vpcore.models import IMAGENET, Frozen, Statistics, head_name
+from vpcore.frozen import Frozen
+from vpcore.models import IMAGENET, Statistics, head_name
 from vpcore.pruning import Masks
 from vpcore.training import Recipe, fit
 

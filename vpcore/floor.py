@@ -12,7 +12,8 @@ import dataclasses
 import torch
 from torch import nn
 
-from vpcore.models import PRECISIONS, Frozen
+from vpcore.frozen import Frozen
+from vpcore.models import PRECISIONS
 from vpcore.timing import CLASSES, Row, Setting, medians
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from vpcore import checkpoints, data, imagenet, pruning, sparsifiers
-from vpcore.models import Frozen, backbone, build, load_weights_, normalise, prunable
+from vpcore.frozen import Frozen
+from vpcore.models import backbone, build, load_weights_, normalise, prunable
 from vpcore.prompting import PadPrompt
 from vpcore.pruning import Masks
 from vpcore.quantization import quantize

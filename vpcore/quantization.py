@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpcore.errors import InputError, unknown
-from vpcore.models import fold_batch_norm_
+from vpcore.frozen import fold_batch_norm_
 from vpcore.rounding import straight_through, to_integers
 
 FLOAT = 32  # bits: not quantized

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 HALF = 0.4999  # steps beyond its ends that a grid reaches: half a one, as in torch, but surely rounded to the end
 
@@ -31,6 +32,8 @@ def straight_through(x: Tensor, scale: float, lowest: int, highest: int) -> Tens
     >>> torch.autograd.grad(straight_through(x, 0.5, -3, 4).sum(), x)[0].tolist()
     [0.0, 2.0, 2.0, 0.0]
     """
+    if has_torch_function_unary(x):
+        return handle_torch_function(straight_through, (x,), x, scale, lowest, highest)
     return _StraightThrough.apply(x, scale, lowest, highest)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from vpcore import mapping as mappings
 from vpcore import prompting
 from vpcore.errors import InputError, unknown
-from vpcore.models import Frozen
+from vpcore.frozen import Frozen
 from vpcore.optimisation import Best, member_losses, set_rate
 from vpcore.training import PIXELS, check_loss, predict
 
@@ -128,8 +128,7 @@ def visual_prompt(
 
     def source_logits(rows: Tensor) -> Tensor:
         """(K, n) rows -> (K, n, S)"""
-        prompted = module(images[rows].float() / 255)
-        return network(prompted.flatten(0, 1)).unflatten(0, rows.shape)
+        return network(module.views(images[rows].float() / 255)).unflatten(0, rows.shape)
 
     def find() -> Tensor:
         """The mapping under the prompt as it is."""
@@ -185,8 +184,8 @@ def prompted_logits(network: Frozen, prompted: Prompted, images: Tensor) -> Tens
 
     def forward(part: Tensor) -> Tensor:
         with torch.no_grad():
-            views = prompted.prompt(part.expand(cohort, *part.shape))
-            logits = network(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+            views = prompted.prompt.views(part.expand(cohort, *part.shape))
+            logits = network(views).unflatten(0, (cohort, len(part)))
             return mappings.target_logits(logits, prompted.mapping).transpose(0, 1)
 
     with torch.no_grad():
