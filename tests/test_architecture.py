@@ -78,10 +78,9 @@ ALLOWED = {
     "naive": {"mapping", "models", "optimisation"},
     "timing": {"files", "models", "store"},
     "floor": {"frozen", "models", "timing"},
-    "bench": {
-        "data", "floor", "frozen", "metrics", "models", "naive", "predictions", "probing", "pruning", "timing", "training",
-        "transfer",
-    },
+    "bench_transfer": {"floor", "frozen", "models", "naive", "probing", "timing", "training", "transfer"},
+    "bench_parts": {"data", "metrics", "models", "naive", "predictions", "pruning", "timing", "training"},
+    "bench": {"bench_parts", "bench_transfer", "timing"},
     # what is shown
     "claims": {"errors"},
     "plots": {"claims"},

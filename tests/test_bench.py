@@ -14,7 +14,7 @@ from vpcore.timing import Row, Setting
 SMALL = Setting("resnet8", canvas=32, repeats=1)
 
 
-@pytest.mark.parametrize("piece", ["floor", "step", "prompt", "cohort", "train", "prune"])
+@pytest.mark.parametrize("piece", ["floor", "step", "growth", "prompt", "cohort", "train", "prune"])
 def test_every_piece_gives_rows(piece: str) -> None:
     rows = list(bench.PIECES[piece](SMALL))
     assert rows
@@ -22,7 +22,7 @@ def test_every_piece_gives_rows(piece: str) -> None:
         assert row.piece == piece
         assert row.seconds > 0
         assert math.isfinite(row.seconds)
-        assert piece == "floor" or row.other is not None
+        assert piece in ("floor", "growth") or row.other is not None
 
 
 def test_functions_take_turns_and_the_median_counts(monkeypatch: pytest.MonkeyPatch) -> None:

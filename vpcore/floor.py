@@ -8,6 +8,7 @@ network; all are tried, and the best is the floor.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import torch
 from torch import nn
@@ -39,8 +40,9 @@ class Bare:
         self.network(self.x).backward(self.gradient)
 
 
+@functools.lru_cache
 def best_precision(setting: Setting, count: int) -> tuple[str, str, list[Row]]:
-    """The precision and memory format with the fastest step, and the times of all."""
+    """The precision and memory format with the fastest step, and the times of all; measured once for a setting."""
     bare = {(p, layout): Bare(setting, p, layout, count) for p in PRECISIONS for layout in FORMATS}
     once = dataclasses.replace(setting, repeats=max(2, setting.repeats // 2))
     found = medians(once, {"/".join(key): each.step for key, each in bare.items()})
