@@ -14,7 +14,7 @@ from vpcore.notebooks import check_parameters
 PATHS = sorted(SOURCES.glob("*.ipynb"))
 CHAPTERS = {
     "tickets", "accuracy", "budget", "calibration", "prompts", "claims", "ways", "quantization", "choices", "defects",
-    "imagenet", "tutorial",
+    "imagenet", "tutorial", "costs",
 }  # fmt: skip
 
 

@@ -29,7 +29,7 @@ def network(cpu: torch.device) -> Frozen:
 
 
 SETTINGS = {"targets": 3, "canvas": 16, "image_px": 8, "epochs": 5, "lr": 0.1}
-REPEATED = ("ilm", "assignment", "blm", "blm+")  # found anew before every epoch
+REPEATED = ("ilm", "ilm-running", "assignment", "blm", "blm+")  # found anew before every epoch
 METHODS = [*((prompt, "ilm") for prompt in PROMPTS), *(("pad", name) for name in MAPPINGS if name != "ilm"), ("smm", "blm+")]
 
 
@@ -80,17 +80,21 @@ def plain(
         return float((mapping.target_logits(predict(), way).argmax(2)[0] == labels).double().mean())
 
     for epoch in range(epochs):
-        if rule.find and (repeat or epoch == 0):
+        if rule.find and (epoch == 0 or (repeat and name != "ilm-running")):
             current = rule.find(predict(), labels[None], priority)
         order = torch.randperm(len(images), generator=generator) if len(images) > batch else torch.arange(len(images))
+        seen = []
         for rows in order.split(batch):
             module.train()
-            loss = F.cross_entropy(mapping.target_logits(logits(rows), current)[0], labels[rows])
+            seen.append(logits(rows))
+            loss = F.cross_entropy(mapping.target_logits(seen[-1], current)[0], labels[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         schedule.step()
         used = current.detach().clone()
+        if name == "ilm-running":
+            current = rule.find(torch.cat(seen, 1), labels[None, order], priority)
         now = rule.find(predict(), labels[None], priority) if repeat else used
         state = {key: value.clone() for key, value in module.state_dict().items()}
         history.append(Epoch(state, used, now, (accuracy(used), accuracy(now))))

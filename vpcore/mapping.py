@@ -215,12 +215,15 @@ class Rule:
         draw: (seeds, targets=T, sources=S) -> mapping, before anything is seen.
         find: (K, N, S) logits of the training images, their (K, N) labels, (K, T, S) priorities -> mapping.
         repeat: found anew before every epoch.
+        running: in what the training pass of the epoch before has predicted, under a prompt that changed from step to step,
+            instead of in a pass of its own.
         learned: what is drawn is then trained with the prompt.
     """
 
     draw: Callable[..., Tensor] | None = None
     find: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
     repeat: bool = False
+    running: bool = False
     learned: bool = False
 
 
@@ -241,6 +244,7 @@ MAPPINGS: dict[str, Rule] = {
     "random": Rule(draw=random_index),
     "frequency": Rule(find=_counted(greedy)),
     "ilm": Rule(find=_counted(greedy), repeat=True),
+    "ilm-running": Rule(find=_counted(greedy), repeat=True, running=True),
     "assignment": Rule(find=_counted(assignment), repeat=True),
     "blm": Rule(find=_weighed(frequencies), repeat=True),
     "blm+": Rule(find=_weighed(top_probabilities), repeat=True),

@@ -97,13 +97,14 @@ def line(row: Row) -> str:
     >>> line(Row("step", "prompt step", 2.0, "floor", 1.8))
     'prompt step: 2 s | floor: 1.8 s | ratio 0.9'
     """
-    text = f"{row.what}: {_clock(row.seconds)}"
+    text = f"{row.what}: {clock(row.seconds)}"
     if row.other is not None:
-        text += f" | {row.against}: {_clock(row.other)} | ratio {row.ratio:.3g}"
+        text += f" | {row.against}: {clock(row.other)} | ratio {row.ratio:.3g}"
     return text + (f" ({row.note})" if row.note else "")
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as text, in the unit that suits them."""
     if seconds < 1:
         return f"{1000 * seconds:.3g} ms"
     return f"{seconds:.3g} s" if seconds < 600 else f"{seconds / 3600:.2f} h"

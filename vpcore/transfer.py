@@ -149,22 +149,26 @@ def visual_prompt(
             order = torch.stack([torch.randperm(count, generator=generator) for generator in generators]).to(device)
             shuffled = index.gather(1, order)
         first, *rest = shuffled.split(batch, dim=1)
-        due = rule.find is not None and (rule.repeat or epoch == 0)
+        due = rule.find is not None and (epoch == 0 or (rule.repeat and not rule.running))
         if due and module.varies:
             current, due = find(), False
         module.train()
-        total = torch.zeros((), device=device)
+        total, seen = torch.zeros((), device=device), []
         for rows in (first, *rest):
             logits = source_logits(rows)
             if due:  # the prompt is as it was before the epoch: the first step and the mapping share their logits
                 with torch.no_grad():
                     others = [source_logits(part) for part in rest]
                 current, due = rule.find(torch.cat([logits.detach(), *others], dim=1), labels[shuffled], priority), False
+            if rule.running:
+                seen.append(logits.detach())
             losses = member_losses(mappings.target_logits(logits, current), labels[rows])
             optimizer.zero_grad()
             losses.sum().backward()
             optimizer.step()
             total += losses.detach().mean() * rows.shape[1] / count
+        if rule.running:
+            current = rule.find(torch.cat(seen, dim=1), labels[shuffled], priority)
         history.append(float(total))
         check_loss(history[-1], f"epoch {epoch + 1} of visual prompting", lr=lr)
         if select is not None:
