@@ -48,9 +48,8 @@ def metrics(setting: Setting) -> Iterator[Row]:
         )
     t = medians(setting, functions)
     what = f"{', '.join(names)} of {size:,} x {CLASSES:,} probabilities"
-    yield Row(
-        "metrics", what, t["ours"], "torchmetrics", t.get("torchmetrics"), "" if other else "torchmetrics is not installed"
-    )
+    note = "" if other else "torchmetrics is not installed"
+    yield Row("metrics", what, t["ours"], "torchmetrics", t.get("torchmetrics"), note, "metrics: torchmetrics")
 
 
 def train(setting: Setting) -> Iterator[Row]:
@@ -72,9 +71,8 @@ def train(setting: Setting) -> Iterator[Row]:
         t = medians(
             setting, {"ours": lambda recipe=recipe: fit(model, images.to(setting.device), labels, recipe), "bare": bare}
         )
-        yield Row(
-            "train", f"source training, {count} images, {precision}", t["ours"], "forward and all gradients", t["bare"]
-        )
+        what, label = f"source training, {count} images, {precision}", f"training, {precision}: bare passes"
+        yield Row("train", what, t["ours"], "forward and all gradients", t["bare"], label=label)
 
 
 def prune(setting: Setting) -> Iterator[Row]:
@@ -92,7 +90,14 @@ def prune(setting: Setting) -> Iterator[Row]:
         torch_prune.global_unstructured(parts, pruning_method=torch_prune.L1Unstructured, amount=0.8)
 
     t = medians(setting, {"ours": ours, "theirs": theirs})
-    yield Row("prune", "rank and mask all weights", t["ours"], "torch.nn.utils.prune", t["theirs"])
+    yield Row(
+        "prune",
+        "rank and mask all weights",
+        t["ours"],
+        "torch.nn.utils.prune",
+        t["theirs"],
+        label="pruning: torch.nn.utils.prune",
+    )
 
 
 def load(setting: Setting) -> Iterator[Row]:
@@ -110,8 +115,15 @@ def load(setting: Setting) -> Iterator[Row]:
                 "naive": lambda: naive.decode(files, px=64),
             },
         )
-    yield Row("load", f"decode {count:,} photos to 64 px", t["decode"], "one by one", t["naive"])
-    yield Row("load", f"{count:,} photos that were decoded before", t["map"], "one by one", t["naive"])
+    yield Row("load", f"decode {count:,} photos to 64 px", t["decode"], "one by one", t["naive"], label="photos: one by one")
+    yield Row(
+        "load",
+        f"{count:,} photos that were decoded before",
+        t["map"],
+        "one by one",
+        t["naive"],
+        label="photos, again: one by one",
+    )
 
 
 def _photos(folder: Path, count: int) -> list[bytes]:

@@ -96,7 +96,9 @@ def step(setting: Setting) -> Iterator[Row]:
     found = medians(setting, {"floor": floor_three_times, **{str(px): steps for px, steps in sizes.items()}})
     for px, steps in sizes.items():
         what = f"prompt step, {count} images of {px} px, {precision}"
-        yield Row("step", what, steps.seconds, f"floor ({layout})", found["floor"] / 3)
+        yield Row(
+            "step", what, steps.seconds, f"floor ({layout})", found["floor"] / 3, label=f"step, images of {px} px: floor"
+        )
 
 
 def growth(setting: Setting) -> Iterator[Row]:
@@ -145,8 +147,8 @@ def prompt(setting: Setting) -> Iterator[Row]:
     epoch, test_pass = t["naive 2"] - t["naive 1"], (t["naive 1, tested"] - t["naive 1"]) * TEST / few
     job = f"job: {SHOTS} images, {EPOCHS} epochs, {TEST:,} test images, {precision}"
     note = f"extrapolated from 1 to 3 epochs and {few} test images"
-    yield Row("prompt", job, ours, "naive, tested once", EPOCHS * epoch + test_pass, note)
-    yield Row("prompt", job, ours, "naive, tested in every epoch", EPOCHS * (epoch + test_pass), note)
+    yield Row("prompt", job, ours, "naive, tested once", EPOCHS * epoch + test_pass, note, "prompt: naive, tested once")
+    yield Row("prompt", job, ours, "naive, tested in every epoch", EPOCHS * (epoch + test_pass), note, "prompt: naive")
 
 
 def probe(setting: Setting) -> Iterator[Row]:
@@ -184,10 +186,9 @@ def probe(setting: Setting) -> Iterator[Row]:
         job = f"job: {count:,} images ({name}), {EPOCHS} epochs, {TEST:,} test images, {precision}"
         seconds, images = each * (count + TEST) + head, count + TEST
         note = f"extrapolated from {few} images" + ("" if epochs == EPOCHS else f" and {epochs} epochs")
-        yield Row("probe", job, seconds, "naive, features computed once", naive_each * images + naive_head, note)
-        yield Row(
-            "probe", job, seconds, "naive, features and test in every epoch", EPOCHS * naive_each * images + naive_head, note
-        )
+        once, always = naive_each * images + naive_head, EPOCHS * naive_each * images + naive_head
+        yield Row("probe", job, seconds, "naive, features computed once", once, note, f"probe, {name}: naive, features once")
+        yield Row("probe", job, seconds, "naive, features and test in every epoch", always, note, f"probe, {name}: naive")
 
 
 def cohort(setting: Setting) -> Iterator[Row]:
@@ -202,6 +203,5 @@ def cohort(setting: Setting) -> Iterator[Row]:
     t = medians(
         setting, {"together": lambda: _prompt(setting, frozen, count=TARGETS, cohort=COHORT, epochs=2), "alone": alone}
     )
-    yield Row(
-        "cohort", f"{COHORT} prompts of {TARGETS} images together, {precision}", t["together"], "one at a time", t["alone"]
-    )
+    what, label = f"{COHORT} prompts of {TARGETS} images together, {precision}", f"{COHORT} prompts: one at a time"
+    yield Row("cohort", what, t["together"], "one at a time", t["alone"], label=label)

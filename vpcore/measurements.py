@@ -27,7 +27,7 @@ from vpcore.store import Record, provenance
 from vpcore.training import predict
 
 TRAIN_IMAGES_MEASURED = 5000  # about so many training images tell the training accuracy
-PIXELS_TRAINED = 2**23  # most that a step shows to a network: with 224 px, 167 images
+PIXELS_TRAINED = 2**22  # most that a step shows to a network, unless one member alone has more: with 128 px, 256 images
 SPLITS = ("test", "val")
 Logits = dict[str, Tensor]  # split -> (K, N, T)
 

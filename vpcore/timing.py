@@ -62,6 +62,7 @@ class Row:
         against: what it is compared with.
         other: seconds that takes; None when it is compared with nothing.
         note: how it was measured, if not plainly.
+        label: a short name of the comparison, for a figure.
     """
 
     piece: str
@@ -70,6 +71,7 @@ class Row:
     against: str = ""
     other: float | None = None
     note: str = ""
+    label: str = ""
 
     @property
     def ratio(self) -> float | None:
@@ -110,11 +112,19 @@ def clock(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds < 600 else f"{seconds / 3600:.2f} h"
 
 
+def processor() -> str:
+    """The name of the processor, as far as the system tells."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def save(path: Path, setting: Setting, rows: list[Row]) -> None:
     """Add the rows to a JSON file of measurements; those of the same model, canvas and piece are replaced."""
     known = json.loads(path.read_text()) if path.exists() else []
     where = {"model": setting.model, "canvas": setting.canvas, "repeats": setting.repeats, **provenance(setting.device)}
-    where["processor"] = platform.processor() or platform.machine()
+    where["processor"] = processor()
     fresh = {(setting.model, setting.canvas, row.piece) for row in rows}
     kept = [old for old in known if (old["model"], old["canvas"], old["piece"]) not in fresh]
     new = [{**dataclasses.asdict(row), "ratio": row.ratio, **where} for row in rows]
