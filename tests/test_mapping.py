@@ -22,7 +22,7 @@ from vpcore.mapping import (
     top_probabilities,
 )
 
-ONE_TO_ONE = ("random", "frequency", "ilm", "assignment")
+ONE_TO_ONE = ("random", "frequency", "ilm", "ilm-running", "assignment")
 MATRICES = ("blm", "blm+", "full")
 
 
@@ -260,6 +260,7 @@ def test_names_stand_for_their_mappings() -> None:
         "random": random_index([0, 1], targets=5, sources=8),
         "frequency": greedy(counts, priority),
         "ilm": greedy(counts, priority),
+        "ilm-running": greedy(counts, priority),
         "assignment": assignment(counts, priority),
         "blm": F.pad(bayesian(counts), (0, 0, 0, 1)),
         "blm+": F.pad(bayesian(top_probabilities(logits, labels, targets=5)), (0, 0, 0, 1)),
