@@ -1,10 +1,12 @@
 # make book   environment, mini study, notebooks and book from nothing
 # make test   environment and all tests
+# make coverage   the same, with the lines that no test runs
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: book test check clean
+.PHONY: book test coverage check clean
 
 book: $(READY)
 	$(BIN)/vpcore run --profile mini
@@ -12,7 +14,10 @@ book: $(READY)
 	@echo "the book: _build/html/index.html"
 
 test: check
-	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+	$(PYTEST)
+
+coverage: check
+	$(PYTEST) --cov --cov-report=term-missing:skip-covered
 
 check: $(READY)
 	$(BIN)/ruff check
