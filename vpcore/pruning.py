@@ -75,9 +75,12 @@ def select_counts(scores: Scores, masks: Masks, counts: dict[str, int]) -> Masks
 
 def top(scores: Tensor, mask: Tensor, *, count: int) -> Tensor:
     """The mask of the `count` best scores within a mask; among equal scores those that come first."""
+    if count == 0:
+        return torch.zeros_like(mask)
     flat = scores.masked_fill(~mask, -torch.inf).flatten()
-    kept = torch.zeros_like(flat, dtype=torch.bool)
-    kept[flat.argsort(descending=True, stable=True)[:count]] = True  # stable: among ties the first ones
+    least = flat.kthvalue(len(flat) - count + 1).values
+    kept = flat > least
+    kept[(flat == least).nonzero()[: count - int(kept.sum())]] = True
     return kept.view(mask.shape)
 
 
