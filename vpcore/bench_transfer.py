@@ -21,7 +21,6 @@ from vpcore.training import predict
 TARGETS = 10  # classes of the task: CIFAR-10
 SHOTS, TRAIN, TEST = 100, 50_000, 10_000  # images of a 10-shot budget, of the whole training set, of the test set
 EPOCHS, BATCH = 100, 128  # of the paper's recipe
-BATCH_TIMED = min(SHOTS, BATCH)  # images of the steps that are timed
 COHORT = 15
 GROWTH = {"images": (10, 30, 90), "prompts": (1, 3, 9), "classes": (10, 30, 90)}
 
@@ -52,7 +51,7 @@ def _prompt(
 
 
 class _Steps:
-    """Times the steps of training a prompt: as a function it trains three, `seconds` is the median of all but the first."""
+    """Times the steps of training a prompt: a call takes three, `seconds` is their median over all calls but the first."""
 
     def __init__(self, setting: Setting, precision: str, **prompt: int) -> None:
         frozen = Frozen(setting.network(), precision=precision, device=setting.device)
@@ -70,7 +69,7 @@ class _Steps:
 
 def floor(setting: Setting) -> Iterator[Row]:
     """The bare pass, and the product of large matrices: what the machine can do."""
-    count = BATCH_TIMED
+    count = SHOTS
     precision, layout, rows = best_precision(setting, count)
     yield from rows
     bare = Bare(setting, precision, layout, count)
@@ -84,7 +83,7 @@ def floor(setting: Setting) -> Iterator[Row]:
 def step(setting: Setting) -> Iterator[Row]:
     """A step of visual prompting against the floor, at the same batch: images that are computed apart from the border, and
     images too large for that."""
-    count = BATCH_TIMED
+    count = SHOTS
     precision, layout, _ = best_precision(setting, count)
     bare = Bare(setting, precision, layout, count)
     sizes = {px: _Steps(setting, precision, count=count, px=px) for px in (setting.image_px, 4 * setting.image_px)}
@@ -103,7 +102,7 @@ def step(setting: Setting) -> Iterator[Row]:
 
 def growth(setting: Setting) -> Iterator[Row]:
     """How the time of a step grows with what there is more of: images, prompts at once, target classes, pixels."""
-    precision, _, _ = best_precision(setting, BATCH_TIMED)
+    precision, _, _ = best_precision(setting, SHOTS)
     sizes = tuple(setting.canvas * part // 4 for part in (2, 3, 4))
     for axis, values in {**GROWTH, "canvas": sizes}.items():
         cases = {}
@@ -119,7 +118,7 @@ def growth(setting: Setting) -> Iterator[Row]:
 
 def prompt(setting: Setting) -> Iterator[Row]:
     """A job of ILM-VP, 10-shot CIFAR-10, against the naive way."""
-    precision, _, _ = best_precision(setting, BATCH_TIMED)
+    precision, _, _ = best_precision(setting, SHOTS)
     frozen, model = Frozen(setting.network(), precision=precision, device=setting.device), setting.network()
     model.to(setting.device)
     few = 64  # test images that are measured
@@ -153,7 +152,7 @@ def prompt(setting: Setting) -> Iterator[Row]:
 
 def probe(setting: Setting) -> Iterator[Row]:
     """A job of linear probing, with 10 shots and with all images, against the naive way."""
-    precision, _, _ = best_precision(setting, BATCH_TIMED)
+    precision, _, _ = best_precision(setting, SHOTS)
     frozen, plain = Frozen(setting.network(), precision=precision, device=setting.device), setting.network()
     plain.set_submodule(head_name(plain), nn.Identity())
     plain.to(setting.device)
@@ -193,7 +192,7 @@ def probe(setting: Setting) -> Iterator[Row]:
 
 def cohort(setting: Setting) -> Iterator[Row]:
     """Few-shot prompts learned in one pass, against one at a time."""
-    precision, _, _ = best_precision(setting, BATCH_TIMED)
+    precision, _, _ = best_precision(setting, SHOTS)
     frozen = Frozen(setting.network(), precision=precision, device=setting.device)
 
     def alone() -> None:

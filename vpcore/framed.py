@@ -25,7 +25,7 @@ from vpcore.rounding import straight_through
 
 MOST = 0.6  # of a map is worth keeping in two parts
 
-# functions of each number alone, or of each channel
+# functions of each number alone, or of each channel: those of networks in evaluation mode
 POINTWISE: set[Callable] = {
     F.relu, torch.relu, torch.relu_, F.relu6, F.hardtanh, F.silu, F.gelu, F.dropout, F.batch_norm,
     straight_through,

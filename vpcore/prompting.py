@@ -81,15 +81,18 @@ class PadPrompt(Prompt):
         self.register_buffer("border", border_of(canvas, image_px=image_px), persistent=False)
         self.size = 3 * (canvas**2 - image_px**2)
 
+    @property
+    def frame(self) -> Tensor:
+        """(K, 3, H, W) the learned borders, 0 where the image is."""
+        return self.border * torch.sigmoid(self.program)
+
     def forward(self, images: Tensor) -> Tensor:
-        frame = self.border * torch.sigmoid(self.program)
-        return F.pad(images, self.padding) + frame[:, None]
+        return F.pad(images, self.padding) + self.frame[:, None]
 
     def views(self, images: Tensor) -> Tensor | Framed:
         if (images.shape[-1] / self.border.shape[-1]) ** 2 > SMALL:
             return super().views(images)
-        frame, before = self.border * torch.sigmoid(self.program), self.padding[0]
-        return Framed(frame, images.flatten(0, 1), top=before, left=before)
+        return Framed(self.frame, images.flatten(0, 1), top=self.padding[0], left=self.padding[0])
 
 
 class AddedPrompt(Prompt):

@@ -193,6 +193,6 @@ def prompted_logits(network: Frozen, prompted: Prompted, images: Tensor) -> Tens
             return mappings.target_logits(logits, prompted.mapping).transpose(0, 1)
 
     with torch.no_grad():
-        side = prompted.prompt((images[:1].to(network.device).float() / 255).expand(cohort, 1, -1, -1, -1)).shape[-1]
+        side = prompted.prompt.views((images[:1].to(network.device).float() / 255).expand(cohort, 1, -1, -1, -1)).shape[-1]
     batch = max(1, PIXELS // (cohort * side**2))
     return predict(forward, images, batch=batch, device=network.device).transpose(0, 1)
