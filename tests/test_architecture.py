@@ -37,7 +37,8 @@ ALLOWED = {
     "tickets": {"errors", "files", "models", "pruning"},
     "sparsifiers": {"errors", "models", "patterns", "posttraining", "pruning", "sparse_training", "tickets", "training"},
     "rounds": {"errors", "models", "pruning", "sparse_training", "sparsifiers", "tickets", "training"},
-    "checkpoints": {"errors", "frozen", "models", "pruning", "tickets"},
+    "weight_files": {"errors", "pruning", "tickets"},
+    "checkpoints": {"errors", "frozen", "models", "pruning", "tickets", "weight_files"},
     "quantization": {"errors", "frozen", "rounding"},
     # transfer
     "optimisation": set(),
@@ -56,21 +57,21 @@ ALLOWED = {
     "recalibration": {"calibration", "errors", "predictions"},
     "metrics": {"calibration", "legacy", "predictions", "scores", "smooth"},
     # the study
-    "runs": {"errors", "pruning", "sparsifiers"},
+    "runs": {"errors", "mapping", "pruning", "sparsifiers"},
     "profiles": {
         "checkpoints", "errors", "mapping", "models", "prompting", "pruning", "quantization", "runs", "sparsifiers",
         "training",
     },
     "store": {"errors", "files", "runs", "tickets"},
     "networks": {
-        "checkpoints", "data", "frozen", "imagenet", "models", "prompting", "pruning", "quantization", "rounds", "runs",
-        "sparsifiers", "splits", "store", "tickets", "training",
+        "checkpoints", "data", "errors", "frozen", "imagenet", "models", "prompting", "pruning", "quantization", "rounds",
+        "runs", "sparsifiers", "splits", "store", "tickets", "training",
     },
     "measurements": {
-        "calibration", "data", "finetuning", "metrics", "models", "networks", "predictions", "probing", "prompting",
-        "recalibration", "runs", "scores", "splits", "store", "training", "transfer",
+        "calibration", "data", "errors", "finetuning", "metrics", "models", "networks", "predictions", "probing",
+        "prompting", "recalibration", "runs", "scores", "splits", "store", "training", "transfer",
     },
-    "toy": {"data", "fake_sets", "files", "models", "profiles", "pruning", "runs", "store"},
+    "toy": {"checkpoints", "data", "fake_sets", "files", "models", "profiles", "pruning", "runs", "store"},
     "jobs": {"networks", "runs", "store"},
     "workers": {"errors", "jobs", "measurements", "networks", "runs", "store"},
     "study": {"data", "errors", "files", "jobs", "models", "networks", "runs", "store", "workers"},

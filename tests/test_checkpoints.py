@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch.nn.utils.prune
 import torchvision
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vpcore import InputError, data, imagenet, pruning
-from vpcore.checkpoints import CLASSES, PREFIXES, SOURCES, in_order, load_checkpoint, pretrained
+from vpcore.checkpoints import CLASSES, PREFIXES, SOURCES, check_there, in_order, load_checkpoint, pretrained
 from vpcore.frozen import Frozen
 from vpcore.models import HALF, build, load_weights_, prunable
 from vpcore.tickets import save_ticket
@@ -68,6 +69,28 @@ def test_masks_named_as_pruning_names_them_beside_weights_without_a_prefix(tmp_p
     assert_same(load_checkpoint(path, network()), expected, masks)
 
 
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [
+        ("x_checkpoint.pth.tar", "x_mask.pth.tar"),
+        ("my_checkpoint_8_checkpoint.pth", "my_checkpoint_8_mask.pth"),
+        ("r_0.8_checkpoint", "r_0.8_mask"),
+        ("x_checkpoint.safetensors", "x_mask.safetensors"),
+    ],
+)
+def test_masks_are_found_beside_their_ticket_whatever_its_ending(tmp_path: Path, name: str, beside: str) -> None:
+    dense, masks, expected = example()
+    write = save_file if name.endswith(".safetensors") else torch.save
+    write(dense, tmp_path / name)
+    with pytest.raises(InputError, match=f"needs its masks in .*{beside}, which is missing; .* or rename the checkpoint"):
+        load_checkpoint(tmp_path / name, network())
+    write({}, tmp_path / beside)
+    with pytest.raises(InputError, match=f"needs its masks in .*{beside}, which is empty; .* or rename the checkpoint"):
+        load_checkpoint(tmp_path / name, network())
+    write(masks, tmp_path / beside)
+    assert_same(load_checkpoint(tmp_path / name, network()), expected, masks)
+
+
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_networks_pruned_with_torch(tmp_path: Path, prefix: str) -> None:
     dense, masks, expected = example()
@@ -93,6 +116,17 @@ def test_our_own_tickets(tmp_path: Path) -> None:
     _, masks, expected = example()
     save_ticket(tmp_path / "round-03.safetensors", expected, masks, header={})
     assert_same(load_checkpoint(tmp_path / "round-03.safetensors", network()), expected, masks)
+
+
+def test_safetensors_of_others(tmp_path: Path) -> None:
+    """The form in which most weights are published; nobody is told to delete a download."""
+    dense, _, _ = example()
+    save_file(dense, path := tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert_same(load_checkpoint(path, network()), dense, {})
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(InputError, match="must be a file of safetensors .* damaged .*; copy it again") as caught:
+        load_checkpoint(path, network())
+    assert "delete" not in str(caught.value)
 
 
 def test_the_network_given_is_left_as_it_is_and_may_be_an_outline(tmp_path: Path) -> None:
@@ -127,9 +161,13 @@ def test_what_differs_is_listed(tmp_path: Path) -> None:
     refused(
         dense,
         {first: masks[first][:1]},
-        rf"the mask of {first} .* must have the shape \(16, 16, 3, 3\), got \(1, 16, 3, 3\)",
+        rf"the mask of {first} .* must have the shape \(16, 16, 3, 3\), got \(1, 16, 3, 3\); take",
     )
-    refused(dense, {first: masks[first] * 0.5}, rf"the mask of {first} .* must hold 0 and 1 alone, got values from 0 to 0.5")
+    refused(
+        dense,
+        {first: masks[first] * 0.5},
+        rf"the mask of {first} .* must hold 0 and 1 alone, got values from 0 to 0.5; save",
+    )
     refused(
         {"epoch": 3, **dense}, masks, "must hold a state dict, name -> tensor, .* it holds epoch; save its state dict alone"
     )
@@ -140,7 +178,7 @@ def test_missing_damaged_and_dangerous_files(tmp_path: Path) -> None:
     dense, _, _ = example()
     with pytest.raises(InputError, match="there is no checkpoint .*nowhere.pth"):
         load_checkpoint(tmp_path / "nowhere.pth", network())
-    with pytest.raises(InputError, match="there is no ticket .*nowhere.safetensors"):
+    with pytest.raises(InputError, match="there is no checkpoint .*nowhere.safetensors"):
         load_checkpoint(tmp_path / "nowhere.safetensors", network())
     torch.save(dense, tmp_path / "t_checkpoint.pth")
     with pytest.raises(InputError, match="needs its masks in .*t_mask.pth, which is missing; copy it there, or rename"):
@@ -218,7 +256,10 @@ def test_torchvisions_weights_come_from_its_cache(tmp_path: Path, monkeypatch: p
     assert not masks
     assert all(torch.equal(state[name], value) for name, value in expected.items())
     torch.save(expected | {"fc.weight": torch.zeros(10, 512)}, path)
-    with pytest.raises(InputError, match=r"(?s)torchvision:IMAGENET1K_V1 for resnet18 must hold .*\+ fc.weight \(10, 512\)"):
+    with pytest.raises(
+        InputError,
+        match=r"(?s)torchvision:IMAGENET1K_V1 for resnet18 with 1,000 classes must hold .*\+ fc.weight \(10, 512\)",
+    ):
         pretrained("resnet18", "torchvision:IMAGENET1K_V1")
 
 
@@ -246,6 +287,22 @@ def test_downloads_are_checked_and_their_failure_says_what_to_do(monkeypatch: py
     assert asked[1] == (("tf_efficientnet_lite0",), {"pretrained": True})
 
 
+def test_weights_of_torchvision_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those without a classifier are refused before they are downloaded, those for larger images by their shapes."""
+
+    def download(url: str, **options: object) -> dict[str, Tensor]:
+        assert "vit_b_16_swag" in url
+        with torch.device("meta"):
+            return torchvision.models.vit_b_16(image_size=384).state_dict()
+
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", download)
+    with pytest.raises(InputError, match="IMAGENET1K_FEATURES for vgg16 have no classifier; use one of IMAGENET1K_V1"):
+        pretrained("vgg16", "torchvision:IMAGENET1K_FEATURES")
+    shapes = r"- encoder.pos_embedding \(1, 197, 768\)\n  \+ encoder.pos_embedding \(1, 577, 768\)"
+    with pytest.raises(InputError, match=rf"(?s)IMAGENET1K_SWAG_E2E_V1 for vit-b16 .*{shapes}"):
+        pretrained("vit-b16", "torchvision:IMAGENET1K_SWAG_E2E_V1")
+
+
 def test_tickets_of_a_round(tmp_path: Path) -> None:
     state = build("resnet8", classes=CLASSES, seed=0).state_dict()
     for number in (1, 8):
@@ -260,6 +317,29 @@ def test_tickets_of_a_round(tmp_path: Path) -> None:
         pretrained("resnet8", "tickets:r_dyn4_{round}_checkpoint.pth", folder=tmp_path, round=2)
     with pytest.raises(InputError, match="`folder` must be the folder that holds r_2.pth, got None"):
         pretrained("resnet8", "tickets:r_{round}.pth", round=2)
+
+
+def test_own_tickets_of_any_number_of_classes(tmp_path: Path) -> None:
+    _, masks, expected = example()
+    save_ticket(tmp_path / "round-03.safetensors", expected, masks, header={})
+    options = {"folder": tmp_path, "round": 3}
+    assert_same(pretrained("resnet8", "tickets:round-0{round}.safetensors", classes=5, **options), expected, masks)
+    with pytest.raises(
+        InputError, match=r"(?s)resnet8 with 1,000 classes must hold .*- fc.weight \(1000, .*\+ fc.weight \(5, "
+    ):
+        pretrained("resnet8", "tickets:round-0{round}.safetensors", **options)
+
+
+def test_missing_ticket_files_are_named_before_they_are_needed(tmp_path: Path) -> None:
+    (tmp_path / "t_1.pth").touch()
+    check_there("tickets:t_{round}.pth", folder=tmp_path, round=1)
+    check_there("torchvision:IMAGENET1K_V1", folder=None, round=2)
+    with pytest.raises(
+        InputError, match="the file .*t_2.pth of `weights` tickets:.* must exist; put it there, or leave out round 2"
+    ):
+        check_there("tickets:t_{round}.pth", folder=tmp_path, round=2)
+    with pytest.raises(InputError, match="`folder` must be the folder that holds t_2.pth, got None; use --data DIR"):
+        check_there("tickets:t_{round}.pth", folder=None, round=2)
 
 
 def test_random_weights_are_those_of_the_seed() -> None:

@@ -179,6 +179,17 @@ def test_only_some_grids(tmp_path: Path) -> None:
     assert "unknown grid of the profile own: 'c'; There are: a, b" in call("run", "--profile", path, "--grid", "c").output
 
 
+def test_only_some_tasks(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(CARD.replace('["shapes"]', '["shapes", "textures"]').replace('"vp", ', ""))
+    where = ("--profile", path, "--results", tmp_path / "results")
+    told = call("run", *where, "--task", "textures")
+    assert "own: 4 jobs done, 0 failed" in told.output  # two tickets, and a transfer on each
+    assert told.output.count("lp textures 1-shot") == 2
+    assert "shapes" not in told.output
+    assert "unknown task of the profile own: 'shape'; did you mean 'shapes'" in call("run", *where, "--task", "shape").output
+
+
 def test_fetch_names_the_way_to_a_set(tmp_path: Path) -> None:
     for arguments, message in (
         (("nothing",), "unknown image set to fetch 'nothing'"),
@@ -192,3 +203,4 @@ def test_fetch_names_the_way_to_a_set(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     missing = CliRunner().invoke(main, ["fetch", "tv-cifar10"], env={"VPCORE_DATA": ""})
     assert missing.exit_code == 2
+    assert "`data` must name the folder" in missing.output

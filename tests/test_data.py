@@ -1,5 +1,6 @@
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ import torch
 from PIL import Image
 
 from vpcore import InputError, data
-from vpcore.splits import hold_out, saturated, shots
 
 
 def write_set(folder: Path, name: str = "pairs", *, train: int = 20, test: int = 6, classes: int = 2) -> Path:
@@ -75,9 +75,12 @@ def damage_count(path: Path) -> None:
     (path / "dataset.json").write_text(json.dumps({**card, "splits": {"train": 21, "test": 6}}))
 
 
-def damage_classes(path: Path) -> None:
-    card = json.loads((path / "dataset.json").read_text())
-    (path / "dataset.json").write_text(json.dumps({**card, "classes": ["only"]}))
+def classes_are(classes: object) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        card = json.loads((path / "dataset.json").read_text())
+        (path / "dataset.json").write_text(json.dumps({**card, "classes": classes}))
+
+    return damage
 
 
 def damage_card(path: Path) -> None:
@@ -92,16 +95,37 @@ def damage_shard(path: Path) -> None:
     (path / "test-00000-of-00001.parquet").write_bytes(b"PAR1 no more")
 
 
-def damage_image(path: Path) -> None:
-    file = path / "test-00000-of-00001.parquet"
-    table = pq.read_table(file).to_pylist()
-    table[3]["image"]["bytes"] = b"no image"
-    pq.write_table(pa.Table.from_pylist(table), file)
+def image_is(change: Callable[[bytes], bytes | None]) -> Callable[[Path], None]:
+    """Changes the bytes of row 3 of the test images."""
+
+    def damage(path: Path) -> None:
+        file = path / "test-00000-of-00001.parquet"
+        rows = pq.read_table(file).to_pylist()
+        rows[3]["image"]["bytes"] = change(rows[3]["image"]["bytes"])
+        pq.write_table(pa.Table.from_pylist(rows), file)
+
+    return damage
 
 
-def damage_column(path: Path) -> None:
+def column_is(name: str, values: list, *, called: str | None = None) -> Callable[[Path], None]:
+    """Puts another column of 6 values in the place of one of the test images."""
+
+    def damage(path: Path) -> None:
+        file = path / "test-00000-of-00001.parquet"
+        table = pq.read_table(file)
+        pq.write_table(table.set_column(table.column_names.index(name), called or name, pa.array(values)), file)
+
+    return damage
+
+
+def damage_second_column(path: Path) -> None:
     file = path / "test-00000-of-00001.parquet"
-    pq.write_table(pq.read_table(file).rename_columns(["image", "class"]), file)
+    table = pq.read_table(file)
+    pq.write_table(table.append_column("label", table["label"]), file)
+
+
+COLUMNS = r"test-00000.* must have a column `image` of {bytes, path} and a column `label` of integers; it has "
+NAMES = "`classes` in .*dataset.json must be a list of names, all different, .*; got "
 
 
 @pytest.mark.parametrize(
@@ -109,12 +133,28 @@ def damage_column(path: Path) -> None:
     [
         (damage_missing_shard, "must hold all shards .* copy the missing ones"),
         (damage_count, "must hold 21 train images, as its dataset.json says; the shards hold 20"),
-        (damage_classes, r"labels in .* must lie in 0\.\.0, .* the first is 1"),
+        (classes_are(["only"]), r"labels in .* must lie in 0\.\.0, .* the first is 1"),
         (damage_card, "dataset.json must hold `classes` and `splits`"),
         (damage_no_card, "has no dataset.json"),
-        (damage_shard, "a shard of .* is damaged"),
-        (damage_image, "the image in .*, row 3 cannot be decoded"),
-        (damage_column, "must have a column `label`"),
+        (classes_are("ab"), f"{NAMES}'ab'; put it right"),
+        (classes_are([0, 1]), NAMES + r"\[0, 1\]"),
+        (classes_are([]), NAMES + r"\[\]"),
+        (classes_are(["a", "b", "a"]), NAMES + r"\['a'\] more than once"),
+        (damage_shard, "test-00000-of-00001.parquet is damaged .*; copy it again"),
+        (image_is(lambda encoded: b"no image"), "the image in .*, row 3 cannot be decoded"),
+        (image_is(lambda encoded: None), "the image in .*, row 3 cannot be decoded"),
+        (image_is(lambda encoded: encoded[:36] + b"\x05" + encoded[37:]), "row 3 cannot be decoded .broken PNG file"),
+        (image_is(lambda encoded: b"P6 2x 2 255 "), "row 3 cannot be decoded .invalid literal"),
+        (image_is(lambda encoded: b"P6 90000 90000 255 "), "row 3 cannot be decoded .Image size"),
+        (column_is("label", [0] * 6, called="class"), COLUMNS + "image: .*, class: int64; write it anew"),
+        (column_is("label", ["c0"] * 6), COLUMNS + ".* label: string"),
+        (column_is("label", [0.5] * 6), COLUMNS + ".* label: double"),
+        (column_is("label", [True] * 6), COLUMNS + ".* label: bool"),
+        (column_is("label", [0, 1, None, 0, None, 1]), "every row of .*test-00000.* must have a label; 2 of 6 have none"),
+        (column_is("image", [b"raw"] * 6), COLUMNS + "image: binary, label: int64"),
+        (column_is("image", [{"path": "0.png"}] * 6), COLUMNS + "image: struct<path: string>, label"),
+        (column_is("image", [{"bytes": "text"}] * 6), COLUMNS + "image: struct<bytes: string>, label"),
+        (damage_second_column, "column `label` of .*test-00000.* is damaged .Multiple matches"),
     ],
 )
 def test_a_bad_folder_is_refused(tmp_path: Path, damage, message: str) -> None:
@@ -132,6 +172,25 @@ def test_missing_folders_are_named(tmp_path: Path) -> None:
     write_set(tmp_path)
     with pytest.raises(InputError, match="did you mean 'pairs'"):
         data.load("pair", "test", px=4, folder=tmp_path)
+    with pytest.raises(InputError, match="unknown task in .* '../pairs'"):
+        data.load("../pairs", "test", px=4, folder=tmp_path / "pairs")
+
+
+def test_columns_are_checked_before_anything_is_read(tmp_path: Path) -> None:
+    column_is("label", [0.5] * 6)(write_set(tmp_path))
+    with pytest.raises(InputError, match=COLUMNS):
+        data.classes("pairs", folder=tmp_path)
+
+
+def test_integers_and_bytes_of_any_width_are_read(tmp_path: Path) -> None:
+    file = write_set(tmp_path) / "test-00000-of-00001.parquet"
+    table = pq.read_table(file)
+    image = table["image"].cast(pa.struct({"bytes": pa.large_binary(), "path": pa.string()}))
+    table = pa.table({"more": ["x"] * 6, "label": table["label"].cast(pa.uint8()), "image": image})
+    pq.write_table(table, file)
+    images = data.load("pairs", "test", px=4, folder=tmp_path)
+    assert images.labels.tolist() == [0, 1] * 3
+    assert torch.equal(images.images[:, 0, 0, 0].long(), 100 * images.labels)
 
 
 def test_splits_of_built_in_tasks_are_disjoint() -> None:
@@ -148,78 +207,12 @@ def test_resizing_keeps_the_grey_level() -> None:
     assert _resize(flat, 20).images.unique().tolist() == [77]
 
 
-def test_budgets_are_nested_balanced_and_drawn_by_seed() -> None:
-    labels = torch.arange(60) % 3
-    for seed in range(3):
-        previous: set[int] = set()
-        for budget in (1, 4, 10):
-            index = shots(labels, budget, task="t", seed=seed)
-            assert labels[index].bincount().tolist() == [budget] * 3
-            assert previous < set(index.tolist())
-            previous = set(index.tolist())
-    assert shots(labels, None, task="t", seed=0).tolist() == list(range(60))
-    assert not torch.equal(shots(labels, 4, task="t", seed=0), shots(labels, 4, task="t", seed=1))
-
-
-def test_saturation() -> None:
-    labels = torch.tensor([0, 0, 1, 1, 1])
-    assert not saturated(labels, 2)
-    assert saturated(labels, 3)
-    assert not saturated(labels, None)
-    assert len(shots(labels, 3, task="t", seed=0)) == 5
-
-
-def test_hold_out_takes_a_fifth_of_each_class_at_most_fifty() -> None:
-    labels = torch.cat([torch.zeros(10), torch.ones(1000)]).long()
-    train, val = hold_out(labels, "t")
-    assert labels[val].bincount().tolist() == [2, 50]
-    assert sorted([*train.tolist(), *val.tolist()]) == list(range(1010))
-
-
-def test_budgets_with_absent_and_single_classes() -> None:
-    """A class without images gives none and saturates nothing; one with a single image gives it at every budget."""
-    labels = torch.tensor([4, 4, 4, 1, 4, 4])  # classes 0, 2 and 3 are absent
-    for budget in (1, 2, 5, 6, None):
-        index = shots(labels, budget, task="t", seed=3)
-        assert index.tolist() == sorted(set(index.tolist()))
-        assert labels[index].bincount(minlength=5).tolist() == [0, 1, 0, 0, min(budget or 5, 5)]
-    assert not saturated(labels, 1)
-    assert saturated(labels, 2)  # of class 1
-    empty = torch.zeros(0, dtype=torch.int64)
-    assert shots(empty, 3, task="t", seed=0).tolist() == []
-    assert not saturated(empty, 3)
-    assert [part.tolist() for part in hold_out(empty, "t")] == [[], []]
-
-
-def test_saturation_is_a_loop_over_classes() -> None:
-    for seed in range(50):
-        generator = torch.Generator().manual_seed(seed)
-        labels = torch.randint(0, 12, (30,), generator=generator)
-        for budget in range(1, 8):
-            counts = [sum(label == c for label in labels.tolist()) for c in set(labels.tolist())]
-            assert saturated(labels, budget) == any(count < budget for count in counts)
-            index = shots(labels, budget, task="t", seed=seed)
-            assert len(index) == sum(min(count, budget) for count in counts)
-
-
-def test_budgets_never_move() -> None:
-    """Pinned: saved results were computed on these images."""
-    labels = torch.arange(40) % 4
-    assert shots(labels, 2, task="cifar10", seed=1).tolist() == [2, 10, 11, 13, 21, 24, 32, 39]
-    assert hold_out(labels, "cifar10")[1].tolist() == [1, 3, 12, 22, 27, 30, 32, 33]
-
-
-def test_a_share_is_held_out_of_each_class() -> None:
-    for seed in range(20):
-        labels = torch.randint(0, 5, (60,), generator=torch.Generator().manual_seed(seed))
-        kept, out = hold_out(labels, f"t{seed}", share=0.3, most=None)
-        assert sorted([*kept.tolist(), *out.tolist()]) == list(range(60))
-        for c in range(5):
-            assert int((labels[out] == c).sum()) == int(int((labels == c).sum()) * 0.3 + 0.5)
-
-
 def test_bad_arguments() -> None:
-    with pytest.raises(InputError, match="`budget` must be at least 1"):
-        shots(torch.zeros(3), 0, task="t", seed=0)
+    for number in (0, -1, 2.0, 0.5, "1"):
+        with pytest.raises(InputError, match=f"`per_class` must be a whole number of images a class.*; got {number!r}"):
+            data.load("digits", "test", px=8, per_class=number)
+    for px in (0, -8, 8.5):
+        with pytest.raises(InputError, match=f"`px` must be a whole number of pixels, at least 1, got {px}"):
+            data.load("digits", "test", px=px)
     with pytest.raises(InputError, match="unknown split 'tset'; did you mean 'test'"):
         data.load("digits", "tset", px=8)

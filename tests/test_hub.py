@@ -115,6 +115,27 @@ def test_only_a_commit_will_do(revision: str | None, tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize("name", ["../fruit", "..", "a/b", "", ".fruit"])
+def test_a_name_is_that_of_a_folder_in_the_data_folder(name: str, repository: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="`name` must consist of letters, digits, - and _, .* got '.*'"):
+        data.fetch(name, tmp_path / "data", source=SOURCE, revision=REVISION)
+    assert [path.name for path in tmp_path.iterdir()] == ["repository"]
+
+
+@pytest.mark.parametrize("name", ["digits", "glyphs", "tv-cifar10", "tv-fruit", "coop-dtd", "tv", "coop"])
+def test_a_set_that_would_not_be_read_is_not_fetched(name: str, repository: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"fetched as '{name}' would never be read: .* give the set another name"):
+        data.fetch(name, tmp_path / "data", source=SOURCE, revision=REVISION)
+    assert not (tmp_path / "data").exists()
+
+
+def test_what_a_killed_fetch_left_is_removed(repository: Path, tmp_path: Path) -> None:
+    for left in (".fetch-fruit.0a1b2c3d", ".fetch-fruit-2.0a1b2c3d"):
+        (tmp_path / "data" / left / "fruit").mkdir(parents=True)
+    data.fetch("fruit", tmp_path / "data", source=SOURCE, revision=REVISION)
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [".fetch-fruit-2.0a1b2c3d", "fruit"]
+
+
 def rewrite(file: str, change: Callable[[], pa.Table]) -> Callable[[Path], None]:
     return lambda folder: pq.write_table(change(), folder / "all" / file)
 
@@ -123,6 +144,12 @@ def without_bytes(table: pa.Table) -> pa.Table:
     """The path alone, as it is where the images lie beside the Parquet files."""
     images = table["img"].to_pylist()
     return table.set_column(1, "img", pa.array([{**images[0], "bytes": None}, *images[1:]], table["img"].type))
+
+
+def fruits(folder: Path, names: list[str]) -> None:
+    """Gives the classes of all files other names."""
+    for file in (folder / "all").iterdir():
+        pq.write_table(shard([0, 1], names=names), file)
 
 
 VALIDATION = "validation-00000-of-00001.parquet"
@@ -137,6 +164,7 @@ VALIDATION = "validation-00000-of-00001.parquet"
         (rewrite(VALIDATION, lambda: shard([0, 3])), "1 have no such label"),
         (rewrite(VALIDATION, lambda: without_bytes(shard([0, 1]))), "1 have no image, 0 have no such label"),
         (rewrite(VALIDATION, lambda: shard([0], names=["fig", "pear", "plum"])), "has other classes than"),
+        (lambda folder: fruits(folder, ["fig", "pear", "fig"]), "must be a ClassLabel with names, all different; got .*fig"),
         (rewrite(VALIDATION, lambda: shard([0], label="label")), "'fine_label' of .* must be a ClassLabel .* no such"),
         (rewrite(VALIDATION, lambda: shard([0]).replace_schema_metadata(None)), "must be a ClassLabel with names"),
         (rewrite(VALIDATION, lambda: shard([0], image="picture")), "columns are id, picture, fine_label; name the right"),

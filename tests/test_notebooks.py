@@ -1,31 +1,56 @@
 """The notebooks as they are committed, and how they are run."""
 
 import ast
+import builtins
 import json
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 
 from vpcore import InputError, batch, notebooks
 from vpcore.batch import SOURCES
 from vpcore.notebooks import check_parameters
 
 PATHS = sorted(SOURCES.glob("*.ipynb"))
-CHAPTERS = {
-    "tickets", "accuracy", "budget", "calibration", "prompts", "claims", "ways", "quantization", "choices", "defects",
-    "imagenet", "tutorial", "costs",
-}  # fmt: skip
+BOOK = SOURCES.parent / "book"
 
 
 def code(path: Path) -> list[str]:
     return [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
-def test_every_chapter_has_its_notebook() -> None:
-    assert {path.stem for path in PATHS} == CHAPTERS == set(batch.names())
-    for name in CHAPTERS:
-        assert (SOURCES.parent / "book" / f"{name}.md").exists()
+def test_every_notebook_stands_in_the_book_under_the_page_of_its_name() -> None:
+    chapters = [c for part in yaml.safe_load((BOOK / "_toc.yml").read_text())["parts"] for c in part["chapters"]]
+    executed = {c["file"]: [section["file"] for section in c["sections"]] for c in chapters if "sections" in c}
+    assert executed == {name: [f"generated/{name}/{name}"] for name in batch.names()}
+    for name in batch.names():
+        assert (BOOK / f"{name}.md").exists()
+
+
+class Filled(ast.NodeTransformer):
+    """Values in the place of parameters."""
+
+    def __init__(self, values: dict[str, object]) -> None:
+        self.values = values
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Constant(self.values[node.id]) if node.id in self.values else node
+
+
+def test_the_lines_of_the_tutorial_are_those_of_its_notebook_and_whole() -> None:
+    (shown,) = re.findall(r"```python\n(.*?)```", (BOOK / "tutorial.md").read_text(), flags=re.DOTALL)
+    parameters, _, run = code(SOURCES / "tutorial.ipynb")[:3]
+    assert ast.unparse(ast.parse(shown)) == ast.unparse(Filled(notebooks._assigned(parameters)).visit(ast.parse(run)))
+    read, known = set(), set(vars(builtins))
+    for node in ast.walk(ast.parse(shown)):
+        if isinstance(node, ast.alias):
+            known.add(node.asname or node.name)
+        elif isinstance(node, ast.Name):
+            (read if isinstance(node.ctx, ast.Load) else known).add(node.id)
+    assert read <= known
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

@@ -50,7 +50,7 @@ GOOD = 'title = "t"\n[run]\nepochs = 2\n[[grid]]\nmethod = ["vp"]\ntask = ["digi
         (GOOD + "seed = 3", "`seed` .* must be a list of values, got 3"),
         (GOOD.replace('"vp"', '"pv"'), "unknown method in .* 'pv'; There are: ft, lp, source, vp"),
         (GOOD.replace("epochs = 2", "rate = 20.0"), "`rate` must be in .*, got 20.0; percent\\? use 0.2"),
-        (GOOD.replace("epochs = 2", "image_px = 32"), "`image_px` .* must be below the canvas of 32 px, got 32"),
+        (GOOD.replace("epochs = 2", "image_px = 32"), "`image_px` must be .* below the canvas of 32 px, got 32"),
         (GOOD.replace("epochs = 2", "lr = 0"), "`lr` .* must be above 0, got 0.0"),
         (GOOD.replace("epochs = 2", "rewind = 12"), r"`rewind` .* must be an epoch in 0\.\.11, got 12"),
         (GOOD + 'prompt = ["pda"]', "unknown prompt in .* 'pda'; did you mean 'pad'"),
@@ -64,7 +64,19 @@ GOOD = 'title = "t"\n[run]\nepochs = 2\n[[grid]]\nmethod = ["vp"]\ntask = ["digi
         (GOOD + 'round = [2]\nsparsifier = ["2:4"]', "`sparsifier` 2:4 .* has a density of 0.5, got 0.25"),
         (GOOD.replace('"vp"', '"ft"') + "weight_bits = [4]", "`method` ft .* trains the weights"),
         (GOOD + '"lr, epochs" = [[1, 2], [3]]', "`lr, epochs` .* must be a list of lists of 2 values, got .*3.* in it"),
+        (GOOD.replace('"vp"', '"ft"') + 'selection = ["test"]', "`selection` .* must be last for `method` ft, .* got test"),
+        (GOOD.replace('"vp"', '"lp"') + 'view = ["canvas"]\nimage_px = [32]', "`image_px` must be .* got 32"),
+        (GOOD + 'prompt = ["smm"]\ncanvas = [36]', "`canvas` must be a multiple of 8.* got 36"),
+        (
+            GOOD + 'round = [1]\nsparsifier = ["channels"]\npart = ["all"]',
+            "`part` .* must not have the classifier .* got all",
+        ),
+        (GOOD + 'round = [1]\nweights = ["random"]', "`sparsifier` imp .* goes back to an early epoch"),
         ('title = "t"', r"must have at least one \[\[grid\]\]"),
+        ("grid = 3", r"must have at least one \[\[grid\]\] of runs, got 3"),
+        ("run = 3\n" + GOOD.replace("[run]\nepochs = 2\n", ""), r"`run` .* must be a table, \[run\]; got 3"),
+        (GOOD + "[toy]\nfakse = true", r"unknown key in \[toy\] of the profile .* 'fakse'; did you mean 'fakes'"),
+        (GOOD + "[toy.grid]\nepohcs = [2]", r"unknown key in \[toy.grid\] of the profile .* 'epohcs'"),
     ],
 )
 def test_a_bad_profile_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -76,7 +88,8 @@ def test_a_bad_profile_is_refused(tmp_path: Path, text: str, message: str) -> No
 
 def test_a_profile_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
-    path.write_text(GOOD + 'budget = [1, "all"]\n[toy.grid]\nbudget = [3]\nround = [1]')
+    other = '\n[[grid]]\nmethod = ["lp"]\ntask = ["shapes"]\nround = [2]\n'
+    path.write_text(GOOD + 'budget = [1, "all"]' + other + "[toy.grid]\nbudget = [3]\nround = [1]")
     assert {run.budget for run in load_profile(str(path)).runs if run.method == "vp"} == {1, None}
     toy = [run for run in load_profile(str(path), toy=True).runs if run.method == "vp"]
     assert [(run.budget, run.round) for run in toy] == [(3, 0)]  # only axes that the grid has are replaced

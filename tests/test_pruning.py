@@ -137,6 +137,27 @@ def test_density_cannot_grow() -> None:
         pruning.select(scores, half, density=0.6)
 
 
+def test_no_layer_gets_back_what_is_pruned() -> None:
+    scores = {"a": torch.ones(3), "b": torch.ones(4)}
+    masks = {"a": torch.tensor([True, False, True]), "b": torch.ones(4, dtype=torch.bool)}
+    assert kept(pruning.select_counts(scores, masks, {"a": 2, "b": 0})) == 2
+    for count in (3, -1):
+        with pytest.raises(InputError, match=rf"`count` must be in 0\.\.2, which is what a has left, got {count}"):
+            pruning.select_counts(scores, masks, {"a": count, "b": 0})
+
+
+@pytest.mark.parametrize("scope", pruning.SCOPES)
+def test_scores_that_are_no_numbers_are_refused(scope: str) -> None:
+    scores, masks = {"w": torch.tensor([1.0, torch.nan, 2.0])}, {"w": torch.ones(3, dtype=torch.bool)}
+    where = "w" if scope == "layer" else "the network"
+    with pytest.raises(
+        InputError, match=f"`scores` of {where} must be numbers, but 1 of 3 are NaN; .* smaller learning rate"
+    ):
+        pruning.select(scores, masks, density=1 / 3, scope=scope)
+    masks["w"][1] = False  # what is pruned is not ranked, whatever its score
+    assert pruning.select(scores, masks, density=1 / 3, scope=scope)["w"].tolist() == [False, False, True]
+
+
 def test_bad_scope() -> None:
     scores = random_scores(0, ties=False)
     with pytest.raises(InputError, match="unknown scope 'layers'; did you mean 'layer'"):

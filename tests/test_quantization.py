@@ -26,10 +26,8 @@ from vpcore.quantization import (
     observe,
     percentile,
     quantize,
-    stored_bytes,
     straight_through,
     to_integers,
-    weight_error,
 )
 
 ONE = torch.ones(1, 1)
@@ -479,31 +477,6 @@ def test_weights_of_a_quantized_layer_cannot_be_taken_for_floats() -> None:
     assert torch.equal(nn.functional.linear(x, layer.weight, layer.bias), layer(x))
     with pytest.raises(TypeError):
         torch.matmul(x, layer.weight)
-
-
-def test_weight_error_is_that_of_the_weights() -> None:
-    model = nn.Sequential(nn.Linear(8, 6), nn.Linear(6, 6), nn.Linear(6, 2))
-    for bits in (8, 4, 2):
-        errors = weight_error(quantize(model, [], weight_bits=bits, activation_bits=FLOAT, calibrate="minmax"))
-        assert list(errors) == ["0", "1", "2"]
-        weight = model[1].weight.detach()
-        expected = float(((torchs_weight(weight, bits) - weight) ** 2).sum() / (weight**2).sum())
-        assert errors["1"] == pytest.approx(expected, rel=1e-5)
-    assert errors["1"] > 10 * errors["0"]  # 2 bits against the 8 of the edges
-    assert weight_error(model) == {}
-
-
-def test_stored_bytes_counted_by_hand() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 8, 2, bias=False), nn.Flatten(), nn.Linear(40, 16), nn.Linear(16, 2))
-    with torch.no_grad():
-        model[2].weight[:] = 1
-        model[2].weight[:12] = 0
-    dense = 8 * 3 * 4 * 4 + (16 * 40 // 8 + 4 * 40 * 4) + 16 * 4 + (2 * 16 + 2) * 4
-    assert stored_bytes(model) == dense
-    network = quantize(model, [], weight_bits=4, activation_bits=FLOAT)
-    scales = (8 + 16 + 2) * 4 + 3 * 4  # of the weights; of the inputs, 1
-    biases = (8 + 16 + 2) * 4
-    assert stored_bytes(network) == 8 * 3 * 4 + (16 * 40 // 8 + 4 * 40 // 2) + 2 * 16 + scales + biases
 
 
 def test_what_is_not_finite_is_found() -> None:

@@ -248,3 +248,29 @@ def test_bad_arguments() -> None:
             fit(name, logits, labels + 3)
         with pytest.raises(InputError, match="`logits` must be finite"):
             fit(name, logits * torch.inf, labels)
+
+
+@pytest.mark.parametrize("name", sorted(RECALIBRATIONS))
+def test_probabilities_are_refused_and_their_logarithm_is_not(name: str) -> None:
+    logits, labels = random_logits(0, n=50, classes=3, temperature=0.5)
+    probs, fitted = logits.softmax(1), fit(name, logits, labels)
+    for refused in (lambda: fit(name, probs, labels), lambda: fit(name, probs.half(), labels), lambda: fitted(probs)):
+        with pytest.raises(InputError, match="`logits` must be logits, .* probabilities\\? use their logarithm"):
+            refused()
+    again = fit(name, probs.log(), labels)(probs.log())
+    if name != "vector":  # its factors do not cancel what was added to all logits of a row
+        torch.testing.assert_close(again, fitted(logits), rtol=0, atol=1e-6)
+    with pytest.raises(InputError, match="`logits` must be logits"):
+        optimal_temperature(probs, labels)
+
+
+@pytest.mark.parametrize("name", sorted(RECALIBRATIONS))
+def test_other_shapes_and_numbers_that_are_not_finite_are_refused_after_the_fit(name: str) -> None:
+    logits, labels = random_logits(0, n=50, classes=3)
+    fitted = fit(name, logits, labels)
+    for other in (logits[:, :2], torch.cat([logits, logits], 1), logits[0], logits[None]):
+        with pytest.raises(InputError, match=r"`logits` must have the shape \(M, 3\), with the classes .*, got \("):
+            fitted(other)
+    for value in (torch.nan, torch.inf):
+        with pytest.raises(InputError, match="`logits` must be finite numbers"):
+            fitted(logits.index_fill(0, torch.tensor([7]), value))

@@ -211,7 +211,9 @@ def test_the_part_that_is_pruned(tmp_path: Path, part: str) -> None:
         assert "conv1.weight" in masks
         total = sum(mask.numel() for mask in masks.values())
         assert sum(int((state[name] != 0).sum()) for name in masks) == round(total / 2)
-    with pytest.raises(InputError, match=r"(?s)must be pruned in `part` body alone, but is elsewhere:.*conv1.weight"):
+    with pytest.raises(
+        InputError, match=r"(?s)must be pruned in `part` body alone, but is elsewhere; use a larger one:.*conv1.weight"
+    ):
         make(tmp_path, "reinit", 1, part="body")
 
 
@@ -244,9 +246,9 @@ def test_bad_arguments(tmp_path: Path) -> None:
         path=tmp_path / "t.safetensors", rewound=tmp_path / "rewound.safetensors", rate=0.5, rewind=1, scope="global",
         part="body", device=torch.device("cpu"), header={},
     )  # fmt: skip
-    with pytest.raises(InputError, match=r"`parent` must be the ticket of \('imp', 0\) for oneshot 3, got None"):
+    with pytest.raises(InputError, match="`parent` must be the path of imp 0 for oneshot 3, got None"):
         make_round("oneshot", 3, tiny, IMAGES, LABELS, RECIPE, parent=None, **common)
-    with pytest.raises(InputError, match="`parent` must be the ticket of None for gmp 3, got"):
+    with pytest.raises(InputError, match="`parent` must be None for gmp 3, which starts from fresh weights, got"):
         make_round("gmp", 3, tiny, IMAGES, LABELS, RECIPE, parent=path_of(tmp_path, "imp", 0), **common)
     (tmp_path / "rewound.safetensors").unlink()
     with pytest.raises(InputError, match="goes back to .*rewound.safetensors, which is missing; delete"):
@@ -271,3 +273,13 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     save_ticket(path_of(tmp_path, "imp", 0), build("resnet8", classes=3, seed=0).state_dict(), {}, header={})
     with pytest.raises(InputError, match=r"(?s)round-00.safetensors must hold .*- conv1.weight \(4, .*\+ conv1.weight \(16"):
         make(tmp_path, "oneshot", 1)
+
+
+def test_rewound_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    make(tmp_path, "imp", 0)
+    save_ticket(tmp_path / "rewound.safetensors", build("resnet8", classes=3, seed=0).state_dict(), {}, header={})
+    with pytest.raises(
+        InputError, match=r"imp 1 starts from \(if it is .*rewound.safetensors, delete its folder.*\) must hold"
+    ):
+        make(tmp_path, "imp", 1)
+    assert not path_of(tmp_path, "imp", 1).exists()

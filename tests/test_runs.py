@@ -17,6 +17,16 @@ def test_identity_holds_what_a_run_depends_on_and_nothing_else() -> None:
     assert run_id(dataclasses.replace(base, image_px=16)) == run_id(base)  # a probe has no canvas
     prompt = dataclasses.replace(base, method="vp")
     assert run_id(dataclasses.replace(prompt, image_px=16)) != run_id(prompt)
+    weighed = dataclasses.replace(prompt, mapping="blm")  # nothing is ranked, so there are no ties
+    assert run_id(dataclasses.replace(weighed, ties="index")) == run_id(weighed)
+    drawn = dataclasses.replace(prompt, mapping="random")  # and never found anew
+    assert run_id(dataclasses.replace(drawn, last_mapping="stale")) == run_id(drawn)
+    for name, value in (("ties", "index"), ("last_mapping", "stale")):
+        assert run_id(dataclasses.replace(prompt, **{name: value})) != run_id(prompt)
+    rewired = dataclasses.replace(prompt, round=1, sparsifier="rigl")  # it ranks no weights at first
+    assert run_id(dataclasses.replace(rewired, scope="layer")) == run_id(rewired)
+    grown = dataclasses.replace(rewired, sparsifier="gmp")
+    assert run_id(dataclasses.replace(grown, scope="layer")) != run_id(grown)
     source = Run(method="source")
     for name in ("task", "budget", "seed", "lr"):
         changed = dataclasses.replace(source, **{name: "digits" if name == "task" else 3})
@@ -29,6 +39,7 @@ def test_every_field_matters_to_some_run() -> None:
     for field in dataclasses.fields(Run):
         value = getattr(sparse, field.name)
         other = value + 1 if isinstance(value, int | float) else 5 if value is None else f"{value}x"
+        other = "blm" if field.name == "mapping" else other
         if field.name != "method":
             assert any(
                 run_id(dataclasses.replace(sparse, method=method, **{field.name: other}))

@@ -10,6 +10,7 @@ from torchmetrics.functional.classification import multiclass_accuracy
 
 from vpcore import InputError
 from vpcore.calibration import reliability
+from vpcore.metrics import METRICS
 from vpcore.predictions import Predictions
 from vpcore.scores import accuracy, brier, brier_parts, interval, nll, risk_coverage
 
@@ -153,6 +154,16 @@ def test_interval_follows_from_the_seed_and_pairs_networks() -> None:
     # the same rows for both: the argmax is the same, and so must be the interval of the accuracy
     pair = [interval(p, accuracy, seed=3, resamples=20) for p in (predictions, hotter)]
     assert pair[0] == pair[1]
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("case", GRID[::4])
+def test_every_metric_has_an_interval(name: str, case: dict) -> None:
+    predictions = random_predictions(**case)
+    found = interval(predictions, METRICS[name], seed=0, resamples=20)
+    assert found.value == METRICS[name](predictions)
+    assert np.isfinite([found.low, found.high]).all()
+    assert found.low <= found.high
 
 
 def test_one_sample_one_class() -> None:

@@ -14,6 +14,7 @@ from .test_rounds import RECIPE, make, path_of
 from .test_sparse_training import tiny
 
 STILL = replace(RECIPE, lr=1e-30, weight_decay=0.0)  # trains, but moves nothing
+FROM_DENSE = ("oneshot", "2:4", "channels", "magnitude", "magnitude-bn", "reconstruction")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def test_every_way_leads_back_to_the_dense_network_or_to_fresh_weights() -> None
     expected = {
         "imp": [None, ("imp", 0), ("imp", 1), ("imp", 2)],
         "imp-lr": [None, ("imp", 0), ("imp-lr", 1), ("imp-lr", 2)],
-        **dict.fromkeys(("oneshot", "2:4", "channels", "magnitude-bn", "reconstruction"), [None, *[("imp", 0)] * 3]),
+        **dict.fromkeys(FROM_DENSE, [None, *[("imp", 0)] * 3]),
         **dict.fromkeys(("gmp", "acdc", "rigl", "random-uniform", "random-erk"), [None] * 4),
         **dict.fromkeys(("reinit", "imp-unmasked"), [None, ("imp", 1), ("imp", 2), ("imp", 3)]),
     }
@@ -86,7 +87,7 @@ def test_where_the_weights_come_from(tickets: Path, way: str) -> None:
         "imp": rewound,
         "imp-lr": load(tickets, "imp-lr", 1),
         "reinit": redrawn,
-        **dict.fromkeys(("oneshot", "2:4", "channels", "magnitude-bn", "reconstruction"), load(tickets, "imp", 0)),
+        **dict.fromkeys(FROM_DENSE, load(tickets, "imp", 0)),
     }.get(way, fresh)
     for name, _ in tiny().named_parameters():
         if way == "rigl" and name in masks:  # what was grown began at zero
@@ -106,6 +107,7 @@ def test_which_weights_are_kept(tickets: Path) -> None:
     random = patterns.random_scores(full, seed=RECIPE.seed)
     expected = {
         ("oneshot", 2): pruning.select(sizes, full, density=0.25),
+        ("magnitude", 2): pruning.select(sizes, full, density=0.25),
         ("magnitude-bn", 2): pruning.select(sizes, full, density=0.25),
         ("reconstruction", 2): pruning.select(sizes, full, density=0.25),
         ("2:4", 1): patterns.two_of_four(sizes, full),
@@ -139,7 +141,7 @@ def test_whole_filters_and_pairs_are_zero_after_training(tickets: Path) -> None:
 
 def test_the_layers_scope_reaches_the_ways_that_rank(tickets: Path) -> None:
     """imp and imp-lr: see test_rounds."""
-    for way in ("oneshot", "gmp", "acdc", "magnitude-bn", "reconstruction"):
+    for way in ("oneshot", "gmp", "acdc", "magnitude", "magnitude-bn", "reconstruction"):
         _, masks, _ = load_ticket(make(tickets, way, 2, scope="layer", recipe=STILL))
         assert all(abs(int(mask.sum()) - 0.25 * mask.numel()) < 1 for mask in masks.values()), way
 

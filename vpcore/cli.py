@@ -90,6 +90,7 @@ def _open(profile: str, toy: bool, results: Path) -> tuple[Profile, Store]:
 )
 @click.option("--only", multiple=True, help=f"Only runs of this method ({', '.join(FIELDS)}); may be repeated.")
 @click.option("--grid", "grids", multiple=True, help="Only the grids of this name; may be repeated.")
+@click.option("--task", "tasks", multiple=True, help="Only transfers to this task; may be repeated.")
 @click.option(
     "--wandb",
     "track",
@@ -106,6 +107,7 @@ def run(
     workers: int | None,
     only: tuple[str, ...],
     grids: tuple[str, ...],
+    tasks: tuple[str, ...],
     track: bool,
     quiet: bool,
 ) -> None:
@@ -119,10 +121,14 @@ def run(
         if method not in FIELDS:
             raise unknown("method", method, FIELDS)
     chosen = tuple(dict.fromkeys(r for name in grids for r in card.grid(name))) if grids else card.runs
-    runs = tuple(r for r in chosen if not only or r.method in only)
+    there = {r.task for r in chosen if r.method != "source"}
+    for task in tasks:
+        if task not in there:
+            raise unknown(f"task of the profile {card.name}:", task, there)
+    runs = tuple(r for r in chosen if (not only or r.method in only) and (not tasks or r.task in tasks))
     where, total = device_named(device), len(jobs(runs, store))
     say = (lambda text: None) if quiet else lambda text: click.echo(text)
-    folder = image_folder(card, store, data)
+    folder = image_folder(card, runs, store, data)
     steps = execute(runs, store, device=where, folder=folder, workers=workers, log=lambda text: say(f"    {text}"))
     say(f"{card.title}: {len(runs)} runs, {total} jobs to do, on {where}")
     mirror = None
@@ -183,8 +189,10 @@ def measure(profile: str, toy: bool, results: Path, data: Path | None, device: s
     vpcore measure method=vp task=digits weight_bits=4 activation_bits=4
     """
     card, store = _open(profile, toy, results)
-    run, folder = run_with(card, settings), image_folder(card, store, data)
-    for done in execute((source_run(run), run), store, device=device_named(device), folder=folder, log=click.echo):
+    run = run_with(card, settings)
+    runs = source_run(run), run
+    folder = image_folder(card, runs, store, data)
+    for done in execute(runs, store, device=device_named(device), folder=folder, log=click.echo):
         if done.error is not None:
             raise done.error
         click.echo(progress_line(done))

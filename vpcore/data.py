@@ -18,6 +18,7 @@ import json
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from vpcore.errors import InputError, WriteError, unknown
 from vpcore.files import write_atomically
 from vpcore.image_sets import ImageSet
 from vpcore.parquet import ParquetFolder
-from vpcore.splits import SPLITS, first, hold_out
+from vpcore.splits import SPLITS, check_count, first, hold_out
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def load(
         cache: where decoded images are kept; None decodes anew at every call.
 
     Raises:
-        InputError: for an unknown task or split, or a folder that is missing, incomplete or mislabelled.
+        InputError: for an unknown task or split, a size or number that is not positive, or a folder that is missing,
+            incomplete or mislabelled.
 
     >>> digits = load("digits", "test", px=8, per_class=2)
     >>> digits.images.shape, digits.classes[:3]
@@ -73,6 +75,9 @@ def load(
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
+    check_count("per_class", per_class)
+    if not (isinstance(px, Integral) and px >= 1):
+        raise InputError(f"`px` must be a whole number of pixels, at least 1, got {px!r}")
     name = f"{task}-{split}-{px}px-{per_class or 'all'}"
     if task in BUILTIN:
         name += f"-{_code()}"
@@ -92,7 +97,11 @@ def load(
 
 
 def classes(task: str, *, folder: Path | None = None) -> tuple[str, ...]:
-    """The names of the classes of a task, in the order of the labels."""
+    """The names of the classes of a task, in the order of the labels.
+
+    Raises:
+        InputError: for an unknown task, or a folder that is missing or incomplete.
+    """
     return BUILTIN[task][0] if task in BUILTIN else _source(task, folder).classes
 
 
@@ -103,7 +112,7 @@ def fetch(task: str, folder: Path, *, source: hub.Source | None = None, revision
         task: a key of `torchvision_sets.SETS` or of `hub.SOURCES`, or the name to give the set of `source`.
         folder: the data folder; it is made.
         source: which Hugging Face data set; None for the one that `hub.SOURCES` lists.
-        revision: the commit of that data set; torchvision has its own checksums and needs none.
+        revision: the commit of that data set. torchvision has its own checksums and takes none.
 
     Returns:
         The folder that holds the set.
@@ -112,6 +121,16 @@ def fetch(task: str, folder: Path, *, source: hub.Source | None = None, revision
         InputError: when the set cannot be had that way; the message says which way there is.
     """
     folder = Path(folder)
+    if task in BUILTIN or (source is not None and task.split("-")[0] in ("tv", "coop")):
+        raise InputError(
+            f"what is fetched as {task!r} would never be read: the name is that of a built-in task, or kept for torchvision "
+            "and CoOp (tv-..., coop-...); give the set another name, or leave --repo out"
+        )
+    if task in torchvision_sets.SETS and revision is not None:
+        raise InputError(
+            f"`revision` is of sets on the Hugging Face hub, and torchvision fetches {task} with its own checksums; got "
+            f"{revision!r}; leave --revision out"
+        )
     if task in coop.SETS:
         raise InputError(coop.instructions(task, folder / "coop"))
     if source is None and task not in torchvision_sets.SETS and task not in hub.SOURCES:
@@ -136,7 +155,7 @@ def _source(task: str, folder: Path | None) -> ParquetFolder | ImageSet:
         )
     if task in torchvision_sets.SETS or task in coop.SETS:
         return _opened(task, Path(folder))
-    if not (Path(folder) / task).is_dir():
+    if Path(task).name != task or not (Path(folder) / task).is_dir():
         parquet = [path.parent.name for path in Path(folder).glob("*/dataset.json")]
         raise unknown(f"task in {folder}:", task, [*BUILTIN, *parquet, *torchvision_sets.SETS, *coop.SETS])
     return ParquetFolder.open(Path(folder) / task)

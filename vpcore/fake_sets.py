@@ -42,7 +42,7 @@ def write_fake(name: str, folder: Path, *, classes: int = 4, per_class: int = 5,
         seed: of the noise.
 
     Raises:
-        InputError: when anything else is there, which may be the real set.
+        InputError: for an unknown name, or when anything else is there, which may be the real set.
     """
     if name not in FORMATS and name not in coop.SETS:
         raise unknown("fake set", name, [*FORMATS, *coop.SETS])

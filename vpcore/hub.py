@@ -13,6 +13,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
+import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def fetch(source: Source, *, name: str, revision: str | None, folder: Path) -> P
 
     Args:
         source: an entry of `SOURCES`, or one of your own.
-        name: what the set is called here; the task.
+        name: what the set is called here; the task. Letters, digits, - and _.
         revision: the commit, 40 hexadecimal digits.
         folder: the data folder; it is made.
 
@@ -69,8 +70,11 @@ def fetch(source: Source, *, name: str, revision: str | None, folder: Path) -> P
         The folder of the set, which `parquet.ParquetFolder.open` has checked.
 
     Raises:
-        InputError: for a revision that is no commit, a set that exists, a failed download, or files that are something else.
+        InputError: for a name or a revision that is none, a set that exists, a failed download, or files that are something
+            else.
     """
+    if not re.fullmatch(r"[\w-]+", name):
+        raise InputError(f"`name` must consist of letters, digits, - and _, since it names a folder; got {name!r}")
     path = Path(folder) / name
     if not re.fullmatch("[0-9a-f]{40}", revision or ""):
         raise InputError(
@@ -80,7 +84,9 @@ def fetch(source: Source, *, name: str, revision: str | None, folder: Path) -> P
     if path.exists():
         raise InputError(f"{path} exists already; delete it to fetch it anew, or give another name")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=path.parent) as temporary:
+    for stale in path.parent.glob(f".fetch-{name}.*"):  # of a fetch that was killed
+        shutil.rmtree(stale, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f".fetch-{name}.", dir=path.parent) as temporary:
         download, made = Path(temporary) / ".download", Path(temporary) / name
         _download(source, revision, download)
         made.mkdir()
@@ -133,12 +139,13 @@ def _class_names(path: Path, label: str) -> list[str]:
     """The class names that the metadata of a Hugging Face Parquet file gives for a column."""
     metadata = _opened(path).schema_arrow.metadata or {}
     feature = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {}).get(label, {})
-    if feature.get("_type") != "ClassLabel" or not feature.get("names"):
+    names = feature.get("names") or []
+    if feature.get("_type") != "ClassLabel" or not names or len(set(names)) < len(names):
         raise InputError(
-            f"the column {label!r} of {path.name} must be a ClassLabel with names; got {feature or 'no such feature'}; "
-            "name another column"
+            f"the column {label!r} of {path.name} must be a ClassLabel with names, all different; got "
+            f"{feature or 'no such feature'}; name another column"
         )
-    return list(feature["names"])
+    return list(names)
 
 
 def _rewrite(path: Path, target: Path, source: Source, classes: list[str]) -> int:

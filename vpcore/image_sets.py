@@ -22,6 +22,8 @@ from vpcore.errors import InputError
 from vpcore.splits import SPLITS
 
 BLOCK = 1024  # images that are handed to the threads at a time
+# what Pillow raises for images that are damaged
+DAMAGE = (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,9 @@ class ImageSet:
         split_labels: split -> (N,) int64 labels.
         images: split -> a function from the number of an image within its split to the image.
         fingerprint: eight digits that change when the files change.
+
+    Raises:
+        InputError: for labels that have no class.
     """
 
     name: str
@@ -57,13 +62,17 @@ class ImageSet:
         return self.split_labels[split]
 
     def decode(self, split: str, rows: Tensor, px: int) -> Tensor:
-        """The (n, 3, px, px) uint8 images of some rows of a split; threads decode."""
+        """The (n, 3, px, px) uint8 images of some rows of a split; threads decode.
+
+        Raises:
+            InputError: for an image that is gone or damaged.
+        """
         read = self.images(split)
 
         def one(row: int) -> Tensor:
             try:
                 return pixels(read(row), px)
-            except (OSError, ValueError) as error:
+            except DAMAGE as error:
                 raise InputError(
                     f"image {row} of the split {split} of {self.name} cannot be read ({error}); copy or fetch the set again"
                 ) from error

@@ -214,6 +214,7 @@ class Rule:
     Attributes:
         draw: (seeds, targets=T, sources=S) -> mapping, before anything is seen.
         find: (K, N, S) logits of the training images, their (K, N) labels, (K, T, S) priorities -> mapping.
+        ranked: ties in what is found are broken by the priorities.
         repeat: found anew before every epoch.
         running: in what the training pass of the epoch before has predicted, under a prompt that changed from step to step,
             instead of in a pass of its own.
@@ -222,6 +223,7 @@ class Rule:
 
     draw: Callable[..., Tensor] | None = None
     find: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    ranked: bool = False
     repeat: bool = False
     running: bool = False
     learned: bool = False
@@ -242,10 +244,10 @@ def _weighed(count: Callable[..., Tensor]) -> Callable[[Tensor, Tensor, Tensor],
 # name -> where the mapping comes from
 MAPPINGS: dict[str, Rule] = {
     "random": Rule(draw=random_index),
-    "frequency": Rule(find=_counted(greedy)),
-    "ilm": Rule(find=_counted(greedy), repeat=True),
-    "ilm-running": Rule(find=_counted(greedy), repeat=True, running=True),
-    "assignment": Rule(find=_counted(assignment), repeat=True),
+    "frequency": Rule(find=_counted(greedy), ranked=True),
+    "ilm": Rule(find=_counted(greedy), ranked=True, repeat=True),
+    "ilm-running": Rule(find=_counted(greedy), ranked=True, repeat=True, running=True),
+    "assignment": Rule(find=_counted(assignment), ranked=True, repeat=True),
     "blm": Rule(find=_weighed(frequencies), repeat=True),
     "blm+": Rule(find=_weighed(top_probabilities), repeat=True),
     "full": Rule(draw=linear_start, learned=True),

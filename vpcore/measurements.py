@@ -16,6 +16,7 @@ from torch import Tensor
 from vpcore import finetuning, probing, prompting, recalibration, transfer
 from vpcore.calibration import reliability
 from vpcore.data import Images
+from vpcore.errors import InputError
 from vpcore.metrics import metrics
 from vpcore.models import backbone
 from vpcore.networks import Bench, make_ticket
@@ -83,6 +84,12 @@ def adapt(runs: tuple[Run, ...], bench: Bench) -> tuple[Record, ...]:
     px = image_side(run)
     train = bench.images(run.task, "train", px=px)
     held_out = {split: bench.images(run.task, split, px=px, per_class=run.test_per_class) for split in SPLITS}
+    for split, images in held_out.items():
+        if not len(images):
+            raise InputError(
+                f"`task` {run.task} must have images in its split {split}, got none; {split} is cut from what a class has, "
+                "so use a set with at least 5 images a class"
+            )
     index = torch.stack([shots(train.labels, run.budget, task=run.task, seed=r.seed) for r in runs])
     shared: Record = {
         "density": bench.network(run).density,

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from vpcore import checkpoints, data, imagenet, pruning, sparsifiers
+from vpcore.errors import InputError
 from vpcore.frozen import Frozen
 from vpcore.models import backbone, build, load_weights_, normalise, prunable
 from vpcore.prompting import PadPrompt
 from vpcore.pruning import Masks
 from vpcore.quantization import quantize
 from vpcore.rounds import make_round
-from vpcore.runs import CHAIN, FILES, QUANTIZATION, Run, identity, ticket_run, trains
+from vpcore.runs import CHAIN, QUANTIZATION, Run, identity, ticket_run, trains
 from vpcore.splits import shots
 from vpcore.store import Store, provenance
 from vpcore.tickets import load_ticket, save_ticket
@@ -75,12 +76,17 @@ class Bench:
 
     def source_images(self, run: Run, split: str) -> data.Images:
         """A split of the source task, its labels those of the network's outputs."""
-        measured = run.test_per_class if run.source_test_per_class is None else run.source_test_per_class
-        per_class = run.source_per_class if split == "train" else measured
+        per_class = run.source_per_class if split == "train" else run.test_per_class
         images = self.images(run.source, split, px=run.canvas, per_class=per_class)
         if run.weights == "trained":
             return images
-        index = imagenet.index_of(images.classes)  # the network has the 1,000 classes of ImageNet, the task perhaps fewer
+        try:  # the network has the 1,000 classes of ImageNet, the task perhaps fewer
+            index = imagenet.index_of(images.classes)
+        except InputError as error:
+            raise InputError(
+                f"`source` must be a task with classes of ImageNet for `weights` {run.weights}, got {run.source}; "
+                f"use such a task, such as tiny_imagenet, or weights = trained"
+            ) from error
         return data.Images(images.images, index[images.labels], self.source_classes(run))
 
     def source_classes(self, run: Run) -> tuple[str, ...]:
@@ -170,11 +176,17 @@ def parents(ticket: Run) -> tuple[Run, ...]:
     return (ticket_run(dataclasses.replace(ticket, sparsifier=way, round=number)),)
 
 
+def check_ticket_file(run: Run, folder: Path | None) -> None:
+    """Refuse a run whose network is a ticket file that is missing."""
+    if weights := _from_elsewhere(ticket_run(run)):
+        checkpoints.check_there(weights, folder=folder, round=run.round)
+
+
 def _from_elsewhere(ticket: Run) -> str:
     """Where the weights of a ticket come from that the study does not make, as `checkpoints.pretrained` wants it, or ""."""
     if ticket.round == 0:
         return ticket.weights if ticket.weights != "trained" else ""
-    return ticket.sparsifier if ticket.sparsifier.startswith(FILES) else ""
+    return ticket.sparsifier if ticket.sparsifier.startswith(checkpoints.FILES) else ""
 
 
 def make_ticket(run: Run, bench: Bench) -> None:
@@ -184,7 +196,8 @@ def make_ticket(run: Run, bench: Bench) -> None:
         return
     header = {**{name: value for name, value in identity(run).items() if name in CHAIN}, **provenance(bench.device)}
     if weights := _from_elsewhere(run):
-        state, masks = checkpoints.pretrained(run.model, weights, folder=bench.folder, round=run.round)
+        classes = len(bench.source_classes(run))
+        state, masks = checkpoints.pretrained(run.model, weights, folder=bench.folder, round=run.round, classes=classes)
         save_ticket(path, state, masks, header={**header, "history": [], "epochs_seen": 0})
         return
     train = bench.source_images(run, "train")

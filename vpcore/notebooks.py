@@ -220,7 +220,7 @@ def complete(card: Profile, runs: tuple[Run, ...], store: Store, *, device: str,
             runs,
             store,
             device=device_named(device),
-            folder=image_folder(card, store, data_folder(data)),
+            folder=image_folder(card, card.runs, store, data_folder(data)),
             workers=None,
             log=lambda text: bar.set_postfix_str(text),
         )

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from vpcore.errors import InputError
-from vpcore.image_sets import pixels
+from vpcore.image_sets import DAMAGE, pixels
 from vpcore.splits import hold_out
 
 
@@ -37,10 +37,15 @@ class ParquetFolder:
 
     @classmethod
     def open(cls, path: Path) -> ParquetFolder:
-        """Check a folder against its `dataset.json`; every complaint names what is wrong and what to do."""
+        """Check a folder against its `dataset.json`, without reading an image or a label.
+
+        Raises:
+            InputError: for a folder without a well-formed `dataset.json`, for shards that are missing or damaged, and for
+                other columns or other counts; every complaint names what is wrong and what to do.
+        """
         try:
             card = json.loads((path / "dataset.json").read_text())
-            names, counts = tuple(card["classes"]), {split: int(card["splits"][split]) for split in ("train", "test")}
+            names, counts = card["classes"], {split: int(card["splits"][split]) for split in ("train", "test")}
         except FileNotFoundError as error:
             raise InputError(
                 f"{path} has no dataset.json; it must list the classes and the splits with their counts"
@@ -49,17 +54,33 @@ class ParquetFolder:
             raise InputError(
                 f"{path}/dataset.json must hold `classes` and `splits` with counts of train and test; got {error!r}"
             ) from error
+        strings = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        twice = sorted({name for name in names if names.count(name) > 1}) if strings else []
+        if not strings or not names or twice:
+            raise InputError(
+                f"`classes` in {path}/dataset.json must be a list of names, all different, in the order of the labels; "
+                f"got {f'{twice} more than once' if twice else repr(names)}; put it right"
+            )
+        classes = tuple(names)
         shards = {split: _shards(path, split, count) for split, count in counts.items()}
         sizes = [(p.name, p.stat().st_size) for files in shards.values() for p in files]
-        return cls(path, names, shards, f"{zlib.crc32(repr((names, sizes)).encode()):08x}")
+        return cls(path, classes, shards, f"{zlib.crc32(repr((classes, sizes)).encode()):08x}")
 
     def labels(self, split: str) -> Tensor:
-        """(n,) labels of a split, checked against the classes."""
+        """(n,) int64 labels of a split.
+
+        Raises:
+            InputError: for a row without a label, a label that has no class, or a damaged file.
+        """
         labels = self._file_labels(split)
         return labels[self._rows(split, labels)]
 
     def decode(self, split: str, rows: Tensor, px: int) -> Tensor:
-        """The (n, 3, px, px) uint8 images of some rows of a split, which must ascend; two threads decode."""
+        """The (n, 3, px, px) uint8 images of some rows of a split, which must ascend; two threads decode.
+
+        Raises:
+            InputError: for an image that is missing or damaged, and as `labels`.
+        """
         rows = self._rows(split, self._file_labels(split))[rows]
         images = torch.empty((len(rows), 3, px, px), dtype=torch.uint8)
         start = done = 0
@@ -76,7 +97,14 @@ class ParquetFolder:
 
     def _file_labels(self, split: str) -> Tensor:
         """(N,) labels of the files that hold a split; those of "val" are the files of train."""
-        values = np.concatenate([_column(path, "label").to_numpy() for path in self._files(split)])
+        columns = {path: _column(path, "label") for path in self._files(split)}
+        for path, column in columns.items():
+            if column.null_count:
+                raise InputError(
+                    f"every row of {path} must have a label; {column.null_count} of {len(column)} have none; label them, or "
+                    "drop them and correct the counts in dataset.json"
+                )
+        values = np.concatenate([column.to_numpy() for column in columns.values()])
         labels = torch.from_numpy(values.astype(np.int64))
         wrong = labels[(labels < 0) | (labels >= len(self.classes))]
         if len(wrong):
@@ -103,10 +131,7 @@ def _shards(path: Path, split: str, count: int) -> list[Path]:
             f"{path} must hold all shards {split}-0000K-of-0000N.parquet; got {[p.name for p in files] or 'none'}; "
             "copy the missing ones"
         )
-    try:
-        found = sum(pq.read_metadata(p).num_rows for p in files)
-    except (OSError, ValueError) as error:
-        raise InputError(f"a shard of {path} is damaged ({error}); copy it again") from error
+    found = sum(map(_count, files))
     if found != count:
         raise InputError(
             f"{path} must hold {count:,} {split} images, as its dataset.json says; the shards hold {found:,}; copy it again"
@@ -114,17 +139,32 @@ def _shards(path: Path, split: str, count: int) -> list[Path]:
     return files
 
 
+def _count(path: Path) -> int:
+    """The number of rows of a file, once its columns are found to be the right ones."""
+    try:
+        with pq.ParquetFile(path) as file:
+            count, types = file.metadata.num_rows, {field.name: field.type for field in file.schema_arrow}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}); copy it again") from error
+    image, label = (types.get(name, pa.null()) for name in ("image", "label"))
+    encoded = {field.name: field.type for field in image}.get("bytes") if pa.types.is_struct(image) else None
+    if encoded not in (pa.binary(), pa.large_binary()) or not pa.types.is_integer(label):
+        raise InputError(
+            f"{path} must have a column `image` of {{bytes, path}} and a column `label` of integers; it has "
+            f"{', '.join(f'{name}: {kind}' for name, kind in types.items())}; write it anew with these"
+        )
+    return count
+
+
 def _column(path: Path, name: str) -> pa.ChunkedArray:
     try:
         return pq.read_table(path, columns=[name])[name]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path} must have a column `{name}`; it is damaged or something else ({error}); copy it again"
-        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"the column `{name}` of {path} is damaged ({error}); copy the file again") from error
 
 
 def _decode(encoded: bytes, where: str, *, px: int) -> Tensor:
     try:
         return pixels(Image.open(io.BytesIO(encoded)), px)
-    except (OSError, TypeError) as error:
+    except DAMAGE as error:
         raise InputError(f"the image in {where} cannot be decoded ({error}); copy the file again") from error

@@ -36,6 +36,7 @@ WAY_NAMES = {
     "random-uniform": "random, uniform",
     "reinit": "ticket's mask, fresh weights",
     "reconstruction": "untrained, reconstructed",
+    "magnitude": "untrained",
     "magnitude-bn": "untrained, batch norm renewed",
 }
 PERCENT = FuncFormatter(lambda value, position: f"{100 * value:.6g}%".replace("-", "\N{MINUS SIGN}"))

@@ -24,7 +24,7 @@ from vpcore.optimisation import Best, set_rate
 from vpcore.training import check_loss
 
 PATH = tuple(10.0**power for power in range(0, -8, -1))  # lambda over the mean squared norm of the features, strong to weak
-COARSE, FINE = 1e-5, 1e-8  # largest gradient along the path, and at the strength that is chosen
+COARSE, FINE = 1e-5, 1e-8  # largest gradient along the path (less where L2 is weak), and at the strength that is chosen
 Probe = Callable[[Tensor], Tensor]
 
 
@@ -138,7 +138,7 @@ def _along_path(
     weight, bias = x.new_zeros(x.shape[1], targets), x.new_zeros(1, targets)
     found = []
     for strength in path:  # each start is the optimum before
-        weight, bias = minimise(x, y, weight, bias, strength=strength, tolerance=COARSE)
+        weight, bias = minimise(x, y, weight, bias, strength=strength, tolerance=min(COARSE, strength / 100))
         found.append((float(F.cross_entropy(x_val @ weight + bias, y_val)), strength, weight, bias))
         if len(found) > 2 and found[-3][0] < found[-2][0] < found[-1][0]:
             break  # NLL rises for good once the probe over-fits, and the weak end of the path takes longest

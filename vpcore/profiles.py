@@ -23,14 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpcore import pruning
-from vpcore.checkpoints import check_source
+from vpcore.checkpoints import FILES, check_source
 from vpcore.errors import InputError, unknown
 from vpcore.mapping import MAPPINGS, TIES
 from vpcore.models import MODELS, PARTS, PRECISIONS, check_canvas
-from vpcore.prompting import PROMPTS
+from vpcore.prompting import PROMPTS, build
 from vpcore.pruning import SCOPES
 from vpcore.quantization import BATCH_NORMS, CALIBRATORS
-from vpcore.runs import FIELDS, FILES, Run, Scalar, canonical, run_id, source_run
+from vpcore.runs import FIELDS, Run, Scalar, canonical, run_id, source_run
 from vpcore.sparsifiers import WAYS
 from vpcore.training import AUGMENTATIONS
 
@@ -58,8 +58,8 @@ CHOICES: dict[str, Iterable[str]] = {
 }
 AT_LEAST_ONE = (
     "canvas", "source_per_class", "source_epochs", "source_batch", "budget", "image_px", "epochs", "batch", "test_per_class",
-    "source_test_per_class",
 )  # fmt: skip
+REWINDS = ("imp", "reinit", "imp-unmasked")  # ways that need the weights of an early epoch
 _TYPES = typing.get_type_hints(Run)
 
 
@@ -120,13 +120,12 @@ def load_profile(name: str, *, toy: bool = False) -> Profile:
         card = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"the profile {path} must be TOML; it is damaged: {error}") from error
-    if extra := set(card) - {"title", "about", "run", "grid", "toy"}:
-        raise unknown(f"key in the profile {path}:", sorted(extra)[0], ("title", "about", "run", "grid", "toy"))
+    _check_layout(card, path)
     small = card.get("toy", {}) if toy else {}
     shared = {**card.get("run", {}), **small.get("run", {})}
     values = {key: parse(key, value, where=f"[run] of {path.name}") for key, value in shared.items()}
     grids: dict[str, dict[str, Run]] = {}
-    for table in card.get("grid", []):
+    for table in card["grid"]:
         axes = {key: value for key, value in table.items() if key not in ("name", "toy")}
         if toy and not table.get("toy", True):
             continue
@@ -135,8 +134,6 @@ def load_profile(name: str, *, toy: bool = False) -> Profile:
         for run in _expand(values, axes, where=f"[[grid]] of {path.name}"):
             for each in (source_run(run), run):
                 runs[run_id(each)] = each
-    if not grids:
-        raise InputError(f"the profile {path} must have at least one [[grid]] of runs; it has none")
     return Profile(
         name=path.stem + ("-toy" if toy else ""),
         title=card.get("title", path.stem),
@@ -145,6 +142,24 @@ def load_profile(name: str, *, toy: bool = False) -> Profile:
         fakes=bool(small.get("fakes", False)),
         grids={name: tuple(runs.values()) for name, runs in grids.items()},
     )
+
+
+def _check_layout(card: dict[str, object], path: Path) -> None:
+    """Refuse tables of another kind than the head of this file shows, and keys that nothing would read."""
+    toy, grids = card.get("toy", {}), card.get("grid", [])
+    for name, table in (("run", card.get("run", {})), ("toy", toy)):
+        if not isinstance(table, dict):
+            raise InputError(f"`{name}` in the profile {path} must be a table, [{name}]; got {table!r}")
+    if not isinstance(grids, list) or not grids or not all(isinstance(grid, dict) for grid in grids):
+        raise InputError(f"the profile {path} must have at least one [[grid]] of runs, got {grids!r}")
+    axes = {key for grid in grids for key in grid} - {"name", "toy"}
+    for where, keys, known in (
+        ("", card, ("title", "about", "run", "grid", "toy")),
+        ("[toy] of ", toy, ("run", "grid", "fakes")),
+        ("[toy.grid] of ", toy.get("grid", {}), axes),
+    ):
+        if extra := set(keys) - set(known):
+            raise unknown(f"key in {where}the profile {path}:", sorted(extra)[0], known)
 
 
 def _expand(values: dict[str, Scalar], axes: dict[str, list], *, where: str) -> Iterable[Run]:
@@ -234,12 +249,23 @@ def check(run: Run, *, where: str) -> None:
             raise InputError(f"`{name}` in {where} must be 2 to 8, or 32 for none, got {getattr(run, name)}")
     if run.sparsifier == "2:4" and run.round and run.density != 0.5:
         raise InputError(f"`sparsifier` 2:4 in {where} has a density of 0.5, got {run.density:g}; use rate = 0.5, round = 1")
-    if run.method == "vp" and run.image_px >= run.canvas:
+    if run.sparsifier in REWINDS and run.round and run.weights != "trained":
         raise InputError(
-            f"`image_px` in {where} must be below the canvas of {run.canvas} px, got {run.image_px}: "
-            "no border is left to learn"
+            f"`sparsifier` {run.sparsifier} in {where} goes back to an early epoch, which published weights have not "
+            f"(`weights` {run.weights}); use imp-lr or oneshot, or magnitude-bn or reconstruction, which do not train"
         )
+    if run.sparsifier == "channels" and run.part in ("all", "body+head"):
+        raise InputError(
+            f"`part` in {where} must not have the classifier for channels, got {run.part}; use body or body+stem"
+        )
+    if run.method == "vp" or (run.method == "lp" and run.view == "canvas"):
+        try:
+            build(run.prompt if run.method == "vp" else "pad", canvas=run.canvas, image_px=run.image_px, seeds=[0])
+        except InputError as error:
+            raise InputError(f"in {where}: {error}") from error
     if run.method == "ft" and run.quantized:
         raise InputError(f"`method` ft in {where} trains the weights, which a quantized network has not; use 32 bits")
+    if run.method == "ft" and run.selection != "last":
+        raise InputError(f"`selection` in {where} must be last for `method` ft, which picks no epoch; got {run.selection}")
     if not 0 <= run.rewind < run.source_epochs:
         raise InputError(f"`rewind` in {where} must be an epoch in 0..{run.source_epochs - 1}, got {run.rewind}")

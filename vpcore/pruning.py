@@ -52,7 +52,7 @@ def select(scores: Scores, masks: Masks, *, density: float, scope: str = "global
         New masks with exactly round(density * prunable) weights kept; among equal scores those that come first.
 
     Raises:
-        InputError: for a density outside (0, 1], or above that of `masks`, or an unknown scope.
+        InputError: for a density outside (0, 1], or above that of `masks`, an unknown scope, or scores that are NaN.
 
     >>> kept = select({"w": torch.tensor([1.0, 3.0, 3.0, 2.0])}, {"w": torch.ones(4, dtype=torch.bool)}, density=0.25)
     >>> kept["w"].tolist()
@@ -69,15 +69,33 @@ def select(scores: Scores, masks: Masks, *, density: float, scope: str = "global
 
 
 def select_counts(scores: Scores, masks: Masks, counts: dict[str, int]) -> Masks:
-    """Keep the best-scored weights within the masks given, in each layer the number that `counts` says."""
-    return {name: top(scores[name], mask, count=counts[name]) for name, mask in masks.items()}
+    """Keep the best-scored weights within the masks given, in each layer the number that `counts` says.
+
+    Raises:
+        InputError: as `top`, for each layer.
+    """
+    return {name: top(scores[name], mask, count=counts[name], where=name) for name, mask in masks.items()}
 
 
-def top(scores: Tensor, mask: Tensor, *, count: int) -> Tensor:
-    """The mask of the `count` best scores within a mask; among equal scores those that come first."""
+def top(scores: Tensor, mask: Tensor, *, count: int, where: str = "the network") -> Tensor:
+    """The mask of the `count` best scores within a mask; among equal scores those that come first.
+
+    Raises:
+        InputError: for more weights than the mask has, or scores that are NaN within it; `where` is what it calls the mask.
+    """
+    alive = int(mask.sum())
+    if not 0 <= count <= alive:
+        raise InputError(
+            f"`count` must be in 0..{alive}, which is what {where} has left, got {count}; what is pruned stays pruned"
+        )
     if count == 0:
         return torch.zeros_like(mask)
     flat = scores.masked_fill(~mask, -torch.inf).flatten()
+    if missing := int(flat.isnan().sum()):
+        raise InputError(
+            f"`scores` of {where} must be numbers, but {missing} of {alive} are NaN; "
+            "if the training has diverged, use a smaller learning rate"
+        )
     least = flat.kthvalue(len(flat) - count + 1).values
     kept = flat > least
     kept[(flat == least).nonzero()[: count - int(kept.sum())]] = True
@@ -137,13 +155,20 @@ def apportion(total: int, *, shares: list[int], most: list[int]) -> list[int]:
 
 
 def check_scope(scope: str) -> None:
-    """Refuse a scope that is none of `SCOPES`."""
+    """Refuse a scope.
+
+    Raises:
+        InputError: when it is none of `SCOPES`.
+    """
     if scope not in SCOPES:
         raise unknown("scope", scope, SCOPES)
 
 
 def density_of_round(number: int, *, rate: float) -> float:
     """Density after `number` rounds that each remove the share `rate` of what is left: (1 - rate)^number.
+
+    Raises:
+        InputError: for a rate outside (0, 1), or a negative number.
 
     >>> [round(density_of_round(r, rate=0.2), 3) for r in (0, 1, 2, 3)]
     [1.0, 0.8, 0.64, 0.512]

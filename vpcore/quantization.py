@@ -120,7 +120,7 @@ class Quantized(nn.Module):
         self.layer, self.convolves = layer, isinstance(layer, nn.Conv2d)
         # after the layer: what folds a kept batch norm into a convolution right before it must not find one
         self.float32 = Float32(input_scale=one, scale=torch.ones_like(bias), bias=bias)
-        self.weight_bits, self.input_bits, self.weight_error = FLOAT, FLOAT, 0.0
+        self.weight_bits, self.input_bits = FLOAT, FLOAT
         if isinstance(layer, nn.Linear):
             self.out_features = layer.out_features
 
@@ -131,8 +131,6 @@ class Quantized(nn.Module):
         scale = torch.cat([grid(choose(part, part.new_ones(1, 1), most), most)[0] for part in parts])
         column = scale.view(-1, *[1] * (weight.ndim - 1))
         integers = to_integers(weight.float(), column, -most, most)
-        error, total = ((w.double() ** 2).sum() for w in (integers * column - weight, weight))
-        self.weight_error = float(error / total) if total > 0 else 0.0
         self.layer.weight = nn.Parameter(integers.to(weight.dtype), requires_grad=False)
         self.float32.scale = self.float32.scale * scale
         self.weight_bits = bits
@@ -269,24 +267,3 @@ def quantize(
         if activation_bits < FLOAT:
             layer.quantize_input_(max(activation_bits, least), choose, *observed[name])
     return network
-
-
-def weight_error(network: nn.Module) -> dict[str, float]:
-    """Name of each quantized layer -> squared error of its weights through rounding, relative to their square."""
-    return {name: module.weight_error for name, module in network.named_modules() if isinstance(module, Quantized)}
-
-
-def stored_bytes(network: nn.Module) -> int:
-    """Bytes that the numbers of a network take, quantized or not: a count, not the size of a file.
-
-    Weights are dense, or a bit each and the values that are not 0, whichever is less; scales, biases, norms take 32 bits.
-
-    >>> stored_bytes(nn.Linear(10, 4))
-    176
-    """
-    bits_of = {module.layer.weight: module.weight_bits for module in network.modules() if isinstance(module, Quantized)}
-    total = FLOAT * sum(numbers.numel() for numbers in network.buffers() if numbers.is_floating_point())
-    for numbers in network.parameters():
-        bits, size = bits_of.get(numbers, FLOAT), numbers.numel()
-        total += min(size * bits, size + int(numbers.count_nonzero()) * bits) if numbers.ndim > 1 else size * bits
-    return -(-total // 8)

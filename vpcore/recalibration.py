@@ -11,6 +11,8 @@ tau, w and b have the least NLL. Vector scaling as published sends b of an absen
 noise of few samples; here w and b have standard normal priors around 1 and 0, so that without samples temperature scaling is
 left, and the priors fade as N grows. In the last two, a class without validation samples, a bin without any, and a row in
 which nothing is left keep their probability.
+
+Logits are wanted for the fit and after it: probabilities, numbers that are not finite, and other classes are refused.
 """
 
 from __future__ import annotations
@@ -24,12 +26,35 @@ from scipy.optimize import brentq, isotonic_regression, minimize
 from torch import Tensor
 
 from vpcore.calibration import BINS, classwise
-from vpcore.errors import unknown
-from vpcore.predictions import Predictions, check
+from vpcore.errors import InputError, unknown
+from vpcore.predictions import RANGE, SUM, Predictions, check
 
 COLDEST, HOTTEST = 1e-3, 1e3
 
 Recalibration = Callable[[Tensor], Tensor]
+
+
+def _checked(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and labels as `predictions.check` gives them; probabilities are refused."""
+    logits, labels = check(logits, labels, name="logits")
+    low, high = map(float, logits.aminmax())
+    sums = logits.sum(1, dtype=torch.float64)
+    if logits.shape[1] > 1 and low >= -RANGE and high <= 1 + RANGE and bool(((sums - 1).abs() <= SUM).all()):
+        raise InputError(
+            "`logits` must be logits, but all rows lie in [0, 1] and sum to 1; probabilities? use their logarithm, whose "
+            "softmax they are"
+        )
+    return logits, labels
+
+
+def _alike(logits: Tensor, classes: int) -> Tensor:
+    """Logits to be recalibrated, checked and in float64; `classes` is what the function was fitted to."""
+    if logits.ndim != 2 or logits.shape[1] != classes:
+        raise InputError(
+            f"`logits` must have the shape (M, {classes}), with the classes that the recalibration was fitted to, got "
+            f"{tuple(logits.shape)}"
+        )
+    return _checked(logits, torch.zeros(len(logits), dtype=torch.int64))[0].double()
 
 
 def optimal_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -47,7 +72,7 @@ def optimal_temperature(logits: Tensor, labels: Tensor) -> float:
     >>> round(5 / optimal_temperature(logits, torch.tensor([1, 1, 1, 0])), 4)  # log(3), for 75 % right
     1.0986
     """
-    logits, labels = check(logits, labels, name="logits")
+    logits, labels = _checked(logits, labels)
     excess = logits.double() - logits.gather(1, labels[:, None]).double()  # z - z_label
 
     def slope(log_tau: float) -> float:
@@ -72,8 +97,8 @@ def temperature(logits: Tensor, labels: Tensor) -> Recalibration:
     Returns:
         (M, T) logits -> (M, T) probabilities in float64.
     """
-    tau = optimal_temperature(logits, labels)
-    return lambda logits: (logits.double() / tau).softmax(1)
+    tau, classes = optimal_temperature(logits, labels), logits.shape[1]
+    return lambda logits: (_alike(logits, classes) / tau).softmax(1)
 
 
 def vector(logits: Tensor, labels: Tensor) -> Recalibration:
@@ -102,7 +127,7 @@ def vector(logits: Tensor, labels: Tensor) -> Recalibration:
     start = np.repeat([1.0, 0.0], classes)
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-9, "ftol": 1e-15, "maxiter": 1000}).x
     factor, offset = torch.from_numpy(found).view(2, classes)
-    return lambda logits: (factor * (logits.double() / tau) + offset).softmax(1)
+    return lambda logits: (factor * (_alike(logits, classes) / tau) + offset).softmax(1)
 
 
 def isotonic(logits: Tensor, labels: Tensor) -> Recalibration:
@@ -115,7 +140,7 @@ def isotonic(logits: Tensor, labels: Tensor) -> Recalibration:
     Returns:
         (M, T) logits -> (M, T) probabilities in float64; they can be exactly 0 and 1.
     """
-    predictions = Predictions.from_logits(logits, labels)
+    predictions = Predictions.from_logits(*_checked(logits, labels))
     knots = {}
     for label in predictions.labels.unique().tolist():
         points, group, count = predictions.probs[:, label].unique(return_inverse=True, return_counts=True)
@@ -123,7 +148,7 @@ def isotonic(logits: Tensor, labels: Tensor) -> Recalibration:
         knots[label] = points.numpy(), isotonic_regression(rate.numpy(), weights=count.double().numpy()).x
 
     def recalibrate(logits: Tensor) -> Tensor:
-        probs = logits.double().softmax(1)
+        probs = _alike(logits, predictions.probs.shape[1]).softmax(1)
         raw = probs.clone()
         for label, (points, rates) in knots.items():
             raw[:, label] = torch.from_numpy(np.interp(probs[:, label].numpy(), points, rates))
@@ -142,12 +167,12 @@ def histogram(logits: Tensor, labels: Tensor) -> Recalibration:
     Returns:
         (M, T) logits -> (M, T) probabilities in float64; they can be exactly 0 and 1.
     """
-    table = classwise(Predictions.from_logits(logits, labels))
+    table = classwise(Predictions.from_logits(*_checked(logits, labels)))
     known = (table.count > 0) & (table.accuracy.sum(1, keepdim=True) > 0)
     rows = torch.arange(len(known)) * BINS
 
     def recalibrate(logits: Tensor) -> Tensor:
-        probs = logits.double().softmax(1)
+        probs = _alike(logits, len(known)).softmax(1)
         place = rows + torch.bucketize(probs, table.edges[1:-1])
         return _normalized(torch.where(known.view(-1)[place], table.accuracy.view(-1)[place], probs), probs)
 
@@ -170,6 +195,18 @@ RECALIBRATIONS: dict[str, Callable[[Tensor, Tensor], Recalibration]] = {
 
 def fit(name: str, logits: Tensor, labels: Tensor) -> Recalibration:
     """Fit a recalibration of `RECALIBRATIONS` by its name, on validation data.
+
+    Args:
+        name: a key of `RECALIBRATIONS`.
+        logits: (N, T) of the validation data.
+        labels: (N,) classes.
+
+    Returns:
+        (M, T) logits -> (M, T) probabilities in float64.
+
+    Raises:
+        InputError: for an unknown name; here and by the function returned, for logits that are not finite or are
+            probabilities, and for another number of classes than the labels or the fit had.
 
     >>> logits, labels = 9 * torch.eye(2)[[0, 0, 1, 1]], torch.tensor([0, 1, 0, 1])  # sure, and half right
     >>> fit("temperature", logits, labels)(logits).round(decimals=2)[0].tolist()

@@ -66,28 +66,34 @@ def make_round(
         statistics: mean and standard deviation that the images are normalised with.
 
     Raises:
-        InputError: when an argument is wrong, or a file is missing or damaged.
+        InputError: when an argument is wrong, or a file is missing, damaged or of another network.
+        WriteError: when a file cannot be written.
     """
     chosen, density = sparsifiers.way_named(way, number), pruning.density_of_round(number, rate=rate)
     pruning.check_scope(scope)
     if chosen.train is not None and not 0 <= rewind < recipe.epochs:
         raise InputError(f"`rewind` must be an epoch in 0..{recipe.epochs - 1}, got {rewind}")
-    if (parent is None) != (chosen.parent(number) is None):
-        raise InputError(f"`parent` must be the ticket of {chosen.parent(number)} for {way} {number}, got {parent}")
+    origin = chosen.parent(number)
+    if origin is None and parent is not None:
+        raise InputError(f"`parent` must be None for {way} {number}, which starts from fresh weights, got {parent}")
+    if origin is not None and parent is None:
+        raise InputError(f"`parent` must be the path of {origin[0]} {origin[1]} for {way} {number}, got None")
     model = build(0)
     masks = pruning.full(model, prunable(model, part))
     if parent is not None:
         state, kept, _ = load_ticket(parent)
         load_weights_(model, state, where=str(parent))
         if extra := set(kept) - set(masks):
-            raise InputError(f"{parent} must be pruned in `part` {part} alone, but is elsewhere:\n{difference([], extra)}")
+            lines = difference([], extra)
+            raise InputError(f"{parent} must be pruned in `part` {part} alone, but is elsewhere; use a larger one:\n{lines}")
         masks |= kept
 
     start = sparsifiers.Start(model, masks, rewound, rewind, recipe.seed, build)
     goal = Goal(density, recipe.steps(len(images)), scope)
     masks = {name: mask.to(device) for name, mask in chosen.masks(start, goal).items()}
     state, first = chosen.weights(start)
-    load_weights_(model, state, where=str(rewound))
+    where = f"what {way} {number} starts from (if it is {rewound}, delete its folder: the chain is trained anew)"
+    load_weights_(model, state, where=where)
     model.to(device)
     rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(recipe.seed))[:LOOKED_AT]
     chosen.adjust_(model, masks, (normalise(images[part].to(device).float() / 255, statistics) for part in rows.split(64)))

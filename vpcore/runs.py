@@ -3,7 +3,7 @@
 The same names are the keys of a profile, the flags of the command line, the columns of the table and the identity. What a
 run depends on is a matter of its method (`FIELDS`) and of its other fields (`MATTERS`): only these enter its identity, so
 that a linear probe, say, is not computed again because the prompt got larger, and the dense network is the same network
-whatever prunes it later.
+whichever way prunes it later.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vpcore import pruning
+from vpcore.mapping import MAPPINGS
 from vpcore.sparsifiers import WAYS
 
 Scalar = int | float | str | None
-FILES = "tickets:"  # begins a sparsifier that is a pattern of files
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,6 @@ class Run:
     batch: int = 128
     lr: float = 0.01
     test_per_class: int | None = None  # test images a class; None: all
-    source_test_per_class: int | None = None  # of the source task; None: as many as `test_per_class` says
 
     @property
     def density(self) -> float:
@@ -87,13 +86,13 @@ CHAIN = (
 )  # fmt: skip
 QUANTIZATION = ("weight_bits", "activation_bits", "calibrate", "batch_norm")
 NETWORK = (*CHAIN, "round", *QUANTIZATION)
-TRANSFER = ("task", "budget", "seed", "epochs", "batch", "lr", "selection", "test_per_class")
+TRANSFER = ("task", "budget", "seed", "epochs", "batch", "lr", "test_per_class")
 
 # method -> the fields that a run of this method may depend on
 FIELDS: dict[str, tuple[str, ...]] = {
-    "source": (*NETWORK, "method", "test_per_class", "source_test_per_class"),
-    "vp": (*NETWORK, "method", *TRANSFER, "image_px", "prompt", "mapping", "ties", "last_mapping"),
-    "lp": (*NETWORK, "method", *TRANSFER, "probe", "view", "image_px"),
+    "source": (*NETWORK, "method", "test_per_class"),
+    "vp": (*NETWORK, "method", *TRANSFER, "selection", "image_px", "prompt", "mapping", "ties", "last_mapping"),
+    "lp": (*NETWORK, "method", *TRANSFER, "selection", "probe", "view", "image_px"),
     "ft": (*NETWORK, "method", *TRANSFER),
 }
 
@@ -105,11 +104,13 @@ def trains(run: Run) -> bool:
 
 # field -> whether a run depends on it, as far as its other fields tell; a field that is not here always matters
 MATTERS: dict[str, Callable[[Run], bool]] = {
-    **dict.fromkeys(("sparsifier", "scope", "part"), lambda run: run.round > 0),
+    **dict.fromkeys(("sparsifier", "part"), lambda run: run.round > 0),
+    "scope": lambda run: run.round > 0 and run.sparsifier in WAYS and WAYS[run.sparsifier].ranked,
     **dict.fromkeys((*TRAINING, "rewind"), lambda run: run.weights == "trained" or trains(run)),
     **dict.fromkeys(("calibrate", "batch_norm"), lambda run: run.quantized),
     "image_px": lambda run: run.method == "vp" or run.view == "canvas",
-    "test_per_class": lambda run: run.method != "source" or run.source_test_per_class is None,
+    "ties": lambda run: MAPPINGS[run.mapping].ranked,
+    "last_mapping": lambda run: MAPPINGS[run.mapping].repeat,
     **dict.fromkeys(("epochs", "batch", "lr", "selection"), lambda run: run.method != "lp" or run.probe == "adam"),
 }
 
@@ -119,7 +120,7 @@ LATER: dict[str, Scalar] = {
     "weights": "trained", "sparsifier": "imp", "scope": "global", "part": "body",
     "weight_bits": 32, "activation_bits": 32, "calibrate": "mse", "batch_norm": "folded",
     "prompt": "pad", "mapping": "ilm", "ties": "random", "last_mapping": "fresh", "selection": "last",
-    "probe": "adam", "view": "frame", "source_test_per_class": None,
+    "probe": "adam", "view": "frame",
 }  # fmt: skip
 
 

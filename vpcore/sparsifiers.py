@@ -22,7 +22,8 @@ have at the start, and how they are trained (`sparse_training`). `rounds` puts t
     reinit           the ticket's masks with other fresh weights (Frankle & Carbin 2019, arXiv 1803.03635, section 2)
     2:4              two of every four input channels of the dense network, fine-tuned (Mishra et al. 2021, arXiv 2104.08378)
     channels         whole filters of the dense network, fine-tuned (Li et al. 2017, arXiv 1608.08710)
-    magnitude-bn     as oneshot, but untrained: only the batch norms are re-estimated (`posttraining`)
+    magnitude        as oneshot, but untrained
+    magnitude-bn     the same, and the batch norms are re-estimated (`posttraining`)
     reconstruction   as oneshot, but untrained: layer by layer, what is left makes up for what is gone (`posttraining`)
     imp-unmasked     not sparse, but a mistake to be shown: the masks of the ticket are lost, and what was pruned has the
                      values again that the training was rewound to
@@ -196,6 +197,7 @@ class Way:
         adjust_: what it does to the model with the masks before it trains, or instead; may look at some hundred images of
             the source task, batches of (n, 3, H, W), normalised. Leaves 0 where the masks are False.
         train: how it trains, or None.
+        ranked: weights are ranked by their size, over the whole network or layer by layer (`Goal.scope`).
         schedules: round -> how many whole schedules the weights have been trained for in the end.
     """
 
@@ -204,6 +206,7 @@ class Way:
     weights: Callable[[Start], tuple[State, int]] = _as_they_are
     adjust_: Callable[[nn.Module, Masks, Iterable[Tensor]], None] = _mask_
     train: Callable[[nn.Module, Masks, Goal], Step] | None = _under_the_masks
+    ranked: bool = True
     schedules: Callable[[int], int] = lambda number: 1
 
 
@@ -215,12 +218,13 @@ WAYS: dict[str, Way] = {
     "oneshot": Way(_dense, _largest, schedules=lambda number: 2),
     "gmp": Way(_nothing, _everything, train=sparse_training.gradual),
     "acdc": Way(_nothing, _everything, train=sparse_training.alternating),
-    "rigl": Way(_nothing, _random_erk, train=sparse_training.rewired),
-    "random-uniform": Way(_nothing, _random_uniform),
-    "random-erk": Way(_nothing, _random_erk),
+    "rigl": Way(_nothing, _random_erk, train=sparse_training.rewired, ranked=False),
+    "random-uniform": Way(_nothing, _random_uniform, ranked=False),
+    "random-erk": Way(_nothing, _random_erk, ranked=False),
     "reinit": Way(_ticket, _the_same, _redrawn),
-    "2:4": Way(_dense, _two_of_four, schedules=lambda number: 2),
+    "2:4": Way(_dense, _two_of_four, ranked=False, schedules=lambda number: 2),
     "channels": Way(_dense, _channels, schedules=lambda number: 2),
+    "magnitude": Way(_dense, _largest, train=None),
     "magnitude-bn": Way(_dense, _largest, adjust_=_mask_and_renew_batch_norm_, train=None),
     "reconstruction": Way(_dense, _largest, adjust_=reconstruct_, train=None),
     "imp-unmasked": Way(_ticket, _everything, _unmasked, train=None),

@@ -9,6 +9,7 @@ shots contain the 1 shot) and dense and compressed networks see the same images.
 from __future__ import annotations
 
 import zlib
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -31,14 +32,30 @@ def shots(labels: Tensor, budget: int | None, *, task: str, seed: int) -> Tensor
     Returns:
         (n,) indices in ascending order.
 
+    Raises:
+        InputError: for a budget that is no whole number of images.
+
     >>> labels = torch.tensor([0, 1, 0, 1, 0, 1])
     >>> one, two = (set(shots(labels, n, task="t", seed=0).tolist()) for n in (1, 2))
     >>> len(one), len(two), one < two
     (2, 4, True)
     """
-    if budget is not None and budget < 1:
-        raise InputError(f"`budget` must be at least 1 image a class, or None for all; got {budget}")
+    check_count("budget", budget)
     return first(labels, budget, f"shots {task} {seed}").sort().values
+
+
+def check_count(name: str, count: object) -> None:
+    """Accept a number of images a class: 1, 2, ..., or None for all.
+
+    Args:
+        name: of the argument, for the message.
+        count: its value.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if count is not None and not (isinstance(count, Integral) and count >= 1):
+        raise InputError(f"`{name}` must be a whole number of images a class, at least 1, or None for all; got {count!r}")
 
 
 def saturated(labels: Tensor, budget: int | None) -> bool:
@@ -57,6 +74,9 @@ def first(labels: Tensor, count: int | None, key: str) -> Tensor:
 def hold_out(labels: Tensor, key: str, *, share: float = VAL_FRACTION, most: int | None = VAL_MOST) -> tuple[Tensor, Tensor]:
     """Indices, each ascending, of what is kept (train) and of what is held out (val), drawn class by class.
 
+    A class with fewer than 1 / (2 share) images gives none, so that val is empty where all are as small as that: below 3
+    images a class by default, below 5 for a share of a tenth.
+
     Args:
         labels: (N,) labels.
         key: fixes the draw; the name of the task.
@@ -64,10 +84,15 @@ def hold_out(labels: Tensor, key: str, *, share: float = VAL_FRACTION, most: int
             one by a first call; the default is that of val.
         most: at most so many images a class are held out; None for no limit.
 
+    Raises:
+        InputError: for a share outside [0, 1].
+
     >>> train, val = hold_out(torch.tensor([0, 1]).repeat(10), "t", share=0.3, most=None)
     >>> len(train), len(val)
     (14, 6)
     """
+    if not 0 <= share <= 1:
+        raise InputError(f"`share` must lie in [0, 1], got {share}: it is the part of each class that is held out")
     order = first(labels, None, f"val {key}")
     held = [order[:0]]
     for c in labels.unique():

@@ -35,7 +35,7 @@ from vpcore.tickets import ticket_path
 Record = dict[str, object]
 # columns of whole numbers that a run may lack
 INTEGERS = (
-    "budget", "round", "seed", "source_per_class", "test_per_class", "source_test_per_class", "weight_bits",
+    "budget", "round", "seed", "source_per_class", "test_per_class", "weight_bits",
     "activation_bits", "image_px", "epochs", "batch",
 )  # fmt: skip
 

@@ -14,7 +14,7 @@ from vpcore.errors import InputError, WriteError, unknown
 from vpcore.files import write_atomically
 from vpcore.jobs import Job, jobs
 from vpcore.models import check_canvas
-from vpcore.networks import Bench
+from vpcore.networks import Bench, check_ticket_file
 from vpcore.runs import Run
 from vpcore.store import Store
 from vpcore.workers import Log, Outcome, in_turn, side_by_side
@@ -86,7 +86,7 @@ def execute(
         An iterator; each step is a job that ended.
 
     Raises:
-        InputError: at once, when a data set is missing or damaged, or the results cannot be written.
+        InputError: at once, when a data set or a ticket file is missing or damaged, or the results cannot be written.
     """
     todo = jobs(runs, store)
     if workers is None:
@@ -95,6 +95,8 @@ def execute(
         raise InputError(f"`workers` must be at least 1, got {workers}")
     for job in todo:
         check_canvas(job.runs[0].model, job.runs[0].canvas)
+        if job.is_ticket:
+            check_ticket_file(job.runs[0], folder)
     for task in sorted({name for job in todo for run in job.runs for name in (run.source, run.task)}):
         data.classes(task, folder=folder)  # a missing or damaged data set is an error before anything is computed
     write_atomically(store.root / "records" / ".writable", lambda file: None)

@@ -2,7 +2,8 @@
 
 A ticket (safetensors) holds the whole state of a network. A pruned weight is stored as its mask, one bit a weight
 (`NAME.mask`), and the kept values (`NAME.kept`), which at density d makes 1 + 32 d bits of 32. The header says what made it
-and holds a SHA-256 of the content, so that a damaged file is refused.
+and holds two SHA-256, of the tensors and of itself, so that a damaged file is refused. Tickets that were written when there
+was only the first are checked by that.
 
 An unfinished training lies beside the ticket that it will become, from one epoch to the next: the network, its masks, the
 state of the optimizer and the losses so far.
@@ -28,6 +29,9 @@ from vpcore.pruning import Masks
 
 State = dict[str, Tensor]
 
+KEYS = {"header", "shapes", "sha256"}  # of the metadata of all tickets; newer ones have `LATER`, too
+LATER = "sha256_meta"
+
 
 def save_ticket(path: Path, state: State, masks: Masks, *, header: dict[str, object]) -> None:
     """Write a ticket.
@@ -37,6 +41,10 @@ def save_ticket(path: Path, state: State, masks: Masks, *, header: dict[str, obj
         state: the state dict of the network; where a mask is False the weight must be 0.
         masks: name -> bool tensor, for the pruned weights.
         header: what made the ticket; anything JSON can hold.
+
+    Raises:
+        InputError: when a weight is not 0 where its mask is False.
+        WriteError: when the file cannot be written.
     """
     tensors = {}
     for name, value in state.items():
@@ -50,7 +58,8 @@ def save_ticket(path: Path, state: State, masks: Masks, *, header: dict[str, obj
         else:
             tensors[name] = value
     shapes = {name: list(mask.shape) for name, mask in masks.items()}
-    meta = {"header": json.dumps(header), "shapes": json.dumps(shapes), "sha256": _digest(tensors)}
+    meta = {"header": json.dumps(header), "shapes": json.dumps(shapes)}
+    meta |= {"sha256": _digest(tensors), LATER: _digest_of_meta(meta)}
     write_atomically(path, lambda file: file.write(save(tensors, metadata=meta)))
 
 
@@ -62,21 +71,19 @@ def load_ticket(path: Path) -> tuple[State, Masks, dict[str, object]]:
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"there is no ticket {path}; `vpcore run` trains it")
+        raise InputError(f"there is no ticket {path}; `vpcore run` makes those of a study, others must be copied there")
+    again = "if `vpcore run` made it, delete it and run again, otherwise copy it again"
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            meta = file.metadata() or {}
-        tensors = load_file(path)
-        header, shapes, digest = json.loads(meta["header"]), json.loads(meta["shapes"]), meta["sha256"]
-    except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
-        raise InputError(
-            f"{path} must be a ticket file; it is damaged or something else ({error!r}); delete it, it is trained again"
-        ) from error
-    if _digest(tensors) != digest:
-        raise InputError(
-            f"{path} must have the SHA-256 {digest[:12]}..., its content has another: it is damaged; "
-            "delete it, it is trained again"
-        )
+        meta, tensors = _metadata(path), load_file(path)
+        if not KEYS <= meta.keys() <= KEYS | {LATER}:
+            raise ValueError(f"its metadata are {', '.join(meta) or 'empty'}")
+        header, shapes = json.loads(meta["header"]), json.loads(meta["shapes"])
+    except (safetensors.SafetensorError, ValueError, OSError) as error:
+        raise InputError(f"{path} must be a ticket file; it is damaged or something else ({error}); {again}") from error
+    digests = {"sha256": _digest(tensors), LATER: _digest_of_meta(meta)}
+    if wrong := [key for key in digests if key in meta and digests[key] != meta[key]]:
+        digest = meta[wrong[0]][:12]
+        raise InputError(f"{path} must have the SHA-256 {digest}..., its content has another: it is damaged; {again}")
     masks, state = {}, {}
     for name, value in tensors.items():
         if name.endswith(".kept"):
@@ -88,6 +95,23 @@ def load_ticket(path: Path) -> tuple[State, Masks, dict[str, object]]:
         elif not name.endswith(".mask"):
             state[name] = value
     return state, masks, header
+
+
+def is_ticket(path: Path) -> bool:
+    """Whether a file is a ticket of ours, and not tensors that others have put into a safetensors file, or none at all."""
+    try:
+        return {"header", "shapes"} <= _metadata(path).keys()
+    except (safetensors.SafetensorError, OSError):
+        return False
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safetensors.safe_open(path, "pt") as file:
+        return file.metadata() or {}
+
+
+def _digest_of_meta(meta: dict[str, str]) -> str:
+    return hashlib.sha256(f"{meta['header']}\n{meta['shapes']}".encode()).hexdigest()
 
 
 def _digest(tensors: State) -> str:
@@ -124,7 +148,11 @@ class Progress:
 
 
 def save_unfinished(path: Path, model: nn.Module, masks: Masks, progress: Progress) -> None:
-    """Write down how far the training of the ticket `path` is."""
+    """Write down how far the training of the ticket `path` is.
+
+    Raises:
+        WriteError: when the file cannot be written.
+    """
     state = {"model": model.state_dict(), "masks": masks, **vars(progress)}
     write_atomically(unfinished_path(path), lambda file: torch.save(state, file))
 

@@ -20,7 +20,7 @@ from vpcore.timing import Setting, line, save
 def data_option(command: click.Command) -> click.Command:
     """The option --data of all commands that read image sets."""
     return click.option(
-        "--data", type=click.Path(path_type=Path), default=lambda: os.environ.get("VPCORE_DATA"),
+        "--data", type=click.Path(path_type=Path), default=lambda: os.environ.get("VPCORE_DATA") or None,
         help="Folder of image sets (Parquet, tv/, coop/), for tasks that are not built in.  [default: $VPCORE_DATA]",
     )(command)  # fmt: skip
 

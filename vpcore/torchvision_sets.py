@@ -29,6 +29,7 @@ as Faces_easy; `coop-caltech101` leaves them out.
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -87,28 +88,33 @@ def open_set(name: str, root: Path) -> ImageSet:
     missing = [entry for entry in card.entries if not (root / entry).exists()]
     if missing:
         raise InputError(f"{name} needs {', '.join(missing)} in {root}; use: {_command(name, root)}{card.note}")
-    parts = {split: _made(name, root, split) for split in card.splits}
+    way = f"delete {', '.join(card.entries)} there and use: {_command(name, root)}{card.note}"
+    return _checked(name, root, root / f"{name}.counts.json", way)
+
+
+def _checked(name: str, root: Path, own: Path, way: str) -> ImageSet:
+    """The set below `root`; `own` is the file of its own counts, where there is one, and `way` ends every complaint."""
+    card = SETS[name]
+    parts = {split: _made(name, root, split, way) for split in card.splits}
     labels = {split: torch.tensor([int(label) for label in card.labels(part)]) for split, part in parts.items()}
     counts = {split: len(part) for split, part in labels.items()}
-    own = root / f"{name}.counts.json"
     expected = _own_counts(own) if own.exists() else {split: count for split, (_, count) in card.splits.items()}
     if counts != expected:
         raise InputError(
-            f"{name} must have {expected} images; {root} has {counts}; delete {', '.join(card.entries)} there and use: "
-            f"{_command(name, root)}; a subset on purpose? write its counts to {own}"
+            f"{name} must have {expected} images; {root} has {counts}; {way}; a subset on purpose? write its counts to {own}"
         )
     names = {split: tuple(card.classes(part)) for split, part in parts.items()}
     for split in names:
         if names[split] != names["train"]:
             raise InputError(
                 f"the classes of {name} in {root} differ between train and {split}:\n"
-                f"{difference(names['train'], names[split])}\ncopy or fetch the set again"
+                f"{difference(names['train'], names[split])}\n{way}"
             )
     rows = _rows(labels, name, card.test_share)
 
     def images(split: str) -> Callable[[int], Image.Image]:
         part = split if split in card.splits else "train"
-        data = _made(name, root, part)
+        data = _made(name, root, part, way)
         return lambda number: data[int(rows[split][number])][0]
 
     split_labels = {split: labels[split if split in labels else "train"][index] for split, index in rows.items()}
@@ -116,7 +122,7 @@ def open_set(name: str, root: Path) -> ImageSet:
 
 
 def fetch(name: str, root: Path) -> Path:
-    """Download a set with torchvision, check it, and move it to its place; a set that is there is only checked.
+    """Download a set with torchvision, check it, then move it to its place; a set that is there is only checked.
 
     Args:
         name: a key of `SETS`.
@@ -126,23 +132,29 @@ def fetch(name: str, root: Path) -> Path:
         The root.
 
     Raises:
-        InputError: when the download fails, which leaves nothing behind, or when the set is not complete.
+        InputError: when the download fails or is not complete, which leaves nothing behind, or when the set that is there is
+            not complete.
     """
     card = _card(name)
-    if not all((root / entry).exists() for entry in card.entries):
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=root) as temporary:
-            try:
-                for theirs, _ in card.splits.values():
-                    card.make(Path(temporary), theirs, True)
-            except Exception as error:  # noqa: BLE001 torchvision also passes on what urllib and the archives raise
-                raise InputError(
-                    f"torchvision cannot download {name} ({error}); check the network and the disk and repeat the command"
-                    f"{card.note}"
-                ) from error
-            for entry in card.entries:
-                (Path(temporary) / entry).replace(root / entry)
-    open_set(name, root)
+    if all((root / entry).exists() for entry in card.entries):
+        open_set(name, root)
+        return root
+    root.mkdir(parents=True, exist_ok=True)
+    for stale in root.glob(f".fetch-{name}.*"):  # of a fetch that was killed
+        shutil.rmtree(stale, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f".fetch-{name}.", dir=root) as temporary:
+        try:
+            for theirs, _ in card.splits.values():
+                card.make(Path(temporary), theirs, True)
+        except Exception as error:  # noqa: BLE001 torchvision also passes on what urllib and the archives raise
+            raise InputError(
+                f"torchvision cannot download {name} ({error}); check the network and the disk and repeat the command"
+                f"{card.note}"
+            ) from error
+        way = f"nothing is kept of it; repeat the command{card.note}"
+        _checked(name, Path(temporary), root / f"{name}.counts.json", way)
+        for entry in card.entries:
+            (Path(temporary) / entry).replace(root / entry)
     return root
 
 
@@ -156,15 +168,12 @@ def _command(name: str, root: Path) -> str:
     return f"vpcore fetch {name} --data {root.parent}"
 
 
-def _made(name: str, root: Path, split: str) -> VisionDataset:
+def _made(name: str, root: Path, split: str, way: str) -> VisionDataset:
     card = SETS[name]
     try:
         return card.make(root, card.splits[split][0], False)
     except FAILURES as error:
-        raise InputError(
-            f"{name} in {root} is incomplete or damaged ({error}); delete {', '.join(card.entries)} there and use: "
-            f"{_command(name, root)}{card.note}"
-        ) from error
+        raise InputError(f"{name} in {root} is incomplete or damaged ({error}); {way}") from error
 
 
 def _own_counts(path: Path) -> object:

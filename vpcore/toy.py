@@ -11,24 +11,25 @@ from pathlib import Path
 import torch
 
 from vpcore import data, fake_sets, pruning
+from vpcore.checkpoints import FILES
 from vpcore.files import write_atomically
 from vpcore.models import build, prunable
 from vpcore.profiles import Profile
-from vpcore.runs import FILES, Run
+from vpcore.runs import Run
 from vpcore.store import Store
 
 CLASSES, SOURCE_CLASSES = 3, 1000  # of the target tasks; of networks with published weights
 PER_CLASS = 10  # of which a tenth is test where a set has no split of its own
 
 
-def image_folder(profile: Profile, store: Store, folder: Path | None) -> Path | None:
-    """The data folder that a profile is computed with: the one given, or fakes below its results, if it wants fakes."""
+def image_folder(profile: Profile, runs: tuple[Run, ...], store: Store, folder: Path | None) -> Path | None:
+    """The data folder for runs of a profile: the one given, or fakes below its results, if it wants fakes."""
     if not profile.fakes:
         return folder
     made = store.root / "fakes"
-    for task in sorted({task for run in profile.runs for task in (run.source, run.task)} - set(data.BUILTIN)):
+    for task in sorted({task for run in runs for task in (run.source, run.task)} - set(data.BUILTIN)):
         fake_sets.write_fake(task, made, classes=CLASSES, per_class=PER_CLASS)
-    for run in profile.runs:
+    for run in runs:
         if run.sparsifier.startswith(FILES) and run.round:
             _write_ticket(run, made)
     return made
