@@ -114,7 +114,9 @@ def _is_current(folder: Path, key: str) -> bool:
 
 def _code() -> str:
     """What the output of every notebook depends on: our code, the versions, and the measurements of speed."""
-    content = hashlib.sha256(BENCH.read_bytes() if BENCH.exists() else b"")
+    content = hashlib.sha256()
+    for path in (BENCH, ROOT / "constraints.txt"):
+        content.update(path.read_bytes() if path.exists() else b"")
     for path in sorted(Path(__file__).parent.rglob("*")):
         if path.suffix in (".py", ".toml"):
             content.update(path.read_bytes())

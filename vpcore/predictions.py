@@ -51,6 +51,21 @@ def check(values: Tensor, labels: Tensor, *, name: str) -> tuple[Tensor, Tensor]
     return values, labels
 
 
+def check_logits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (N, T) and labels (N,) as `check` gives them.
+
+    Raises:
+        InputError: for what `check` refuses, and for probabilities.
+    """
+    logits, labels = check(logits, labels, name="logits")
+    if logits.shape[1] > 1 and _are_probs(logits):
+        raise InputError(
+            "`logits` must be logits, but all rows lie in [0, 1] and sum to 1; probabilities? use from_probs for metrics, "
+            "and their logarithm where logits are needed"
+        )
+    return logits, labels
+
+
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """Probabilities and labels, checked once: made by `from_logits` or `from_probs`, and by nothing else.
@@ -82,11 +97,7 @@ class Predictions:
         >>> Predictions.from_logits(torch.tensor([[0.0, 2.0]]), torch.tensor([0])).predicted.tolist()
         [1]
         """
-        logits, labels = check(logits, labels, name="logits")
-        if logits.shape[1] > 1 and _are_probs(logits):
-            raise InputError(
-                "`logits` must be logits, but all rows lie in [0, 1] and sum to 1; probabilities? use from_probs"
-            )
+        logits, labels = check_logits(logits, labels)
         return cls._of(torch.softmax(logits, 1, dtype=torch.float64), labels)
 
     @classmethod

@@ -27,24 +27,11 @@ from torch import Tensor
 
 from vpcore.calibration import BINS, classwise
 from vpcore.errors import InputError, unknown
-from vpcore.predictions import RANGE, SUM, Predictions, check
+from vpcore.predictions import Predictions, check, check_logits
 
 COLDEST, HOTTEST = 1e-3, 1e3
 
 Recalibration = Callable[[Tensor], Tensor]
-
-
-def _checked(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits and labels as `predictions.check` gives them; probabilities are refused."""
-    logits, labels = check(logits, labels, name="logits")
-    low, high = map(float, logits.aminmax())
-    sums = logits.sum(1, dtype=torch.float64)
-    if logits.shape[1] > 1 and low >= -RANGE and high <= 1 + RANGE and bool(((sums - 1).abs() <= SUM).all()):
-        raise InputError(
-            "`logits` must be logits, but all rows lie in [0, 1] and sum to 1; probabilities? use their logarithm, whose "
-            "softmax they are"
-        )
-    return logits, labels
 
 
 def _alike(logits: Tensor, classes: int) -> Tensor:
@@ -54,7 +41,7 @@ def _alike(logits: Tensor, classes: int) -> Tensor:
             f"`logits` must have the shape (M, {classes}), with the classes that the recalibration was fitted to, got "
             f"{tuple(logits.shape)}"
         )
-    return _checked(logits, torch.zeros(len(logits), dtype=torch.int64))[0].double()
+    return check_logits(logits, torch.zeros(len(logits), dtype=torch.int64))[0].double()
 
 
 def optimal_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -72,7 +59,7 @@ def optimal_temperature(logits: Tensor, labels: Tensor) -> float:
     >>> round(5 / optimal_temperature(logits, torch.tensor([1, 1, 1, 0])), 4)  # log(3), for 75 % right
     1.0986
     """
-    logits, labels = _checked(logits, labels)
+    logits, labels = check_logits(logits, labels)
     excess = logits.double() - logits.gather(1, labels[:, None]).double()  # z - z_label
 
     def slope(log_tau: float) -> float:
@@ -140,7 +127,7 @@ def isotonic(logits: Tensor, labels: Tensor) -> Recalibration:
     Returns:
         (M, T) logits -> (M, T) probabilities in float64; they can be exactly 0 and 1.
     """
-    predictions = Predictions.from_logits(*_checked(logits, labels))
+    predictions = Predictions.from_logits(*check_logits(logits, labels))
     knots = {}
     for label in predictions.labels.unique().tolist():
         points, group, count = predictions.probs[:, label].unique(return_inverse=True, return_counts=True)
@@ -167,7 +154,7 @@ def histogram(logits: Tensor, labels: Tensor) -> Recalibration:
     Returns:
         (M, T) logits -> (M, T) probabilities in float64; they can be exactly 0 and 1.
     """
-    table = classwise(Predictions.from_logits(*_checked(logits, labels)))
+    table = classwise(Predictions.from_logits(*check_logits(logits, labels)))
     known = (table.count > 0) & (table.accuracy.sum(1, keepdim=True) > 0)
     rows = torch.arange(len(known)) * BINS
 
