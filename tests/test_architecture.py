@@ -88,7 +88,8 @@ ALLOWED = {
     "tracking": {"errors", "store"},
     "tools": {"bench", "data", "errors", "hub", "models", "study", "timing"},
     "cli": {
-        "batch", "errors", "jobs", "profiles", "runs", "store", "study", "tools", "toy", "tracking", "workers",
+        "batch", "errors", "jobs", "metrics", "predictions", "profiles", "runs", "scores", "store", "study", "tools", "toy",
+        "tracking", "workers",
     },
     "notebooks": {"errors", "plots", "files", "jobs", "profiles", "runs", "store", "study", "toy"},
     "batch": {"errors", "files", "notebooks", "profiles", "runs", "store"},

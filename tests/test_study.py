@@ -153,16 +153,15 @@ def test_the_density_of_a_record_is_measured(tiny: Profile, store: Store, cpu: t
     assert table.groupby("round")["density"].unique().map(list).to_dict() == {0: [1.0], 1: [pytest.approx(0.5, abs=1e-5)]}
 
 
-def test_the_density_of_a_record_is_that_of_the_weights_and_not_of_the_schedule_or_the_masks(
-    tiny: Profile, store: Store, cpu: torch.device
-) -> None:
+def test_the_density_of_a_record_is_that_of_the_weights(tiny: Profile, store: Store, cpu: torch.device) -> None:
+    """Not that of the schedule or the masks: training may leave weights that are kept at zero."""
     finish(tiny.runs, store, cpu)
     sparse = tuple(run for run in tiny.runs if run.round == 1)
     path = store.ticket_path(sparse[0])
     state, masks, header = load_ticket(path)
     for name, value in state.items():
         if name in masks:
-            value[::2] = 0  # as training may leave weights that are kept
+            value[::2] = 0
     save_ticket(path, state, masks, header=header)
     for run in sparse:
         store.record_path(run).unlink()

@@ -15,8 +15,11 @@ import click
 from vpcore import __version__
 from vpcore.errors import InputError, unknown
 from vpcore.jobs import jobs
+from vpcore.metrics import METRICS
+from vpcore.predictions import Predictions
 from vpcore.profiles import Profile, load_profile, profile_names, run_with
 from vpcore.runs import FIELDS, source_run
+from vpcore.scores import interval
 from vpcore.store import Store
 from vpcore.study import Done, device_named, execute
 from vpcore.tools import bench, data_option, fetch
@@ -196,9 +199,16 @@ def measure(profile: str, toy: bool, results: Path, data: Path | None, device: s
         if done.error is not None:
             raise done.error
         click.echo(progress_line(done))
-    record = store.table((run,)).iloc[0]
-    for name in ("accuracy", "ece", "nll", "brier", "confidence", "density", "val_accuracy"):
-        click.echo(f"  {name:14} {record[name]:.4f}")
+    record, ranges = store.table((run,)).iloc[0], {}
+    names = ("accuracy", "ece", "nll", "brier", "confidence")
+    if store.arrays_path(run).exists():  # a published table has no predictions
+        arrays = store.arrays(run)
+        predictions = Predictions.from_logits(arrays["logits"], arrays["labels"])
+        ranges = {name: interval(predictions, METRICS[name], seed=0) for name in names}
+        click.echo(f"  in brackets: 95 % bootstrap intervals over {len(predictions.labels)} test images")
+    for name in (*names, "density", "val_accuracy"):
+        found = ranges.get(name)
+        click.echo(f"  {name:14} {record[name]:.4f}" + (f"  ({found.low:.4f} to {found.high:.4f})" if found else ""))
     click.echo(f"  record in {store.record_path(run)}")
 
 
