@@ -258,6 +258,23 @@ def test_the_images_that_are_measured(study: Study, method: str) -> None:
     for split, prefix in (("test", ""), ("val", "val_")):
         expected = study.images(run.task, split, px=run.canvas, per_class=run.test_per_class)
         assert torch.equal(arrays[f"{prefix}labels"], expected.labels)
+    assert not torch.equal(arrays["logits"], arrays["val_logits"])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"view": "frame"}, {"image_px": 16}, {"test_per_class": 2}, {"calibrate": "minmax"}, {"weight_bits": 3}, {"round": 0}],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_what_is_kept_for_the_next_run_is_not_taken_for_another(study: Study, fields: dict[str, object]) -> None:
+    """A network and its features are computed once for runs that follow each other; alone, a run has the same numbers."""
+    first = study.with_(method="lp", probe="adam", view="canvas")
+    second, together = dataclasses.replace(first, **fields), Bench(study.store, torch.device("cpu"))
+    measurements.adapt((first,), together)
+    measurements.adapt((second,), together)
+    after = study.store.arrays(second)["logits"]
+    measurements.adapt((second,), Bench(study.store, torch.device("cpu")))
+    assert torch.equal(after, study.store.arrays(second)["logits"])
 
 
 def test_a_probe_at_its_optimum_says_how_strong_l2_was(study: Study) -> None:

@@ -141,13 +141,13 @@ class Bench:
 
         With `rows`, only these rows are right, and the others perhaps 0: few shots need few of them.
         """
-        key = (run.task, split, str(run.test_per_class), run.view, str(run.image_px))
+        network = self.network(run).frozen  # and the features of another are gone
+        key = (run.task, split, run.view, str(run.image_px))
         known, done = self._features.get(key, (None, torch.zeros(len(images), dtype=torch.bool)))
         wanted = torch.zeros_like(done)
         wanted[slice(None) if rows is None else rows] = True
         missing = (wanted & ~done).nonzero()[:, 0]
         if len(missing):
-            network = self.network(run).frozen
             shown = images if len(missing) == len(images) else images[missing]
             fresh = predict(lambda part: network.features(shown_to_probe(run, part)), shown, device=self.device)
             known = torch.zeros(len(images), fresh.shape[1]) if known is None else known
