@@ -92,7 +92,7 @@ ALLOWED = {
         "tracking", "workers",
     },
     "notebooks": {"errors", "plots", "files", "jobs", "profiles", "runs", "store", "study", "toy"},
-    "batch": {"errors", "files", "notebooks", "profiles", "runs", "store"},
+    "batch": {"errors", "files", "notebooks", "profiles", "runs", "store", "study"},
 }  # fmt: skip
 
 

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from vpcore import InputError, checkpoints, fake_sets
+from vpcore.cli import main
 from vpcore.models import build
 from vpcore.profiles import Profile, load_profile, run_with
 from vpcore.runs import source_run
@@ -117,3 +119,13 @@ def test_the_toy_of_the_paper_covers_its_kinds_of_runs() -> None:
     assert any(run.quantized for run in toy.runs)
     assert {"swin-t", "deit-tiny", "resnet50"} <= {run.model for run in toy.runs}
     assert {run.epochs for run in toy.runs if run.method != "source"} == {2}
+
+
+def test_the_paper_runs_as_a_toy(tmp_path: Path) -> None:
+    """Tickets of ResNet-50 from files, at 224 px, to a set in CoOp's layout; the whole toy is the same with more of it."""
+    only = ("--only", "lp", "--task", "coop-ucf101", "--grid", "main")
+    told = CliRunner().invoke(main, ["run", "--profile", "paper", "--toy", "--results", str(tmp_path), *only])
+    assert "paper-toy: 4 jobs done, 0 failed" in told.output
+    table = Store(tmp_path, "paper-toy").table()
+    assert table["method"].value_counts().to_dict() == {"source": 2, "lp": 2}
+    assert table.groupby("round")["density"].first().to_dict() == pytest.approx({0: 1, 8: 0.8**8}, abs=1e-4)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import matplotlib
@@ -18,6 +20,7 @@ from vpcore.notebooks import ROOT, complete
 from vpcore.profiles import Profile, load_profile
 from vpcore.runs import run_id
 from vpcore.store import Store, versions
+from vpcore.study import cores
 
 SOURCES = ROOT / "notebooks"
 BENCH = ROOT / "results" / "bench.json"  # what `vpcore bench --output` wrote
@@ -74,7 +77,7 @@ def regenerate(
     needed = {identity: run for runs in runs_of.values() for identity, run in runs.items()}
     complete(card, tuple(needed.values()), store, device=device, data=data)
     records = {record["id"]: record for record in store.table().to_dict("records")}
-    ran, code = [], _code()
+    stale, code = {}, _code()
     shared = {"profile": profile, "toy": toy, "device": device, "data": data, "results": results}
     for name in chosen:
         folder = output / name
@@ -84,13 +87,24 @@ def regenerate(
         key = _key(name, parameters, code, measured)
         if _is_current(folder, key):
             log(f"{name}: unchanged")
-            continue
+        else:
+            stale[name] = folder, parameters, key
+
+    def make(name: str) -> None:
+        folder, parameters, key = stale[name]
         log(f"{name}: running")
         _run(name, folder, parameters)
         content = json.dumps({"key": key, "files": sorted(path.name for path in folder.iterdir() if path.name != STAMP)})
-        write_atomically(folder / STAMP, lambda file, content=content: file.write(content.encode()))
-        ran.append(name)
-    return ran
+        write_atomically(folder / STAMP, lambda file: file.write(content.encode()))
+
+    # kernels begin in the working folder; papermill's own `cwd` would change that of all threads one after the other
+    with contextlib.chdir(SOURCES), ThreadPoolExecutor(cores()) as pool:
+        try:
+            list(pool.map(make, stale))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return list(stale)
 
 
 def grids_of(name: str) -> list[str]:
@@ -145,7 +159,6 @@ def _run(name: str, folder: Path, parameters: dict[str, object]) -> None:
             str(source),
             str(unfinished),
             parameters=parameters,
-            cwd=str(SOURCES),
             progress_bar=False,
             log_output=False,
             kernel_name="python3",

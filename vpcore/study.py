@@ -39,10 +39,13 @@ def device_named(name: str) -> torch.device:
 
 def workers_for(device: torch.device, count: int) -> int:
     """How many workers so many jobs get by default: one on a GPU or when there are few jobs, else one a core."""
-    if device.type != "cpu" or count < FEW_JOBS:
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST_WORKERS)
+    return 1 if device.type != "cpu" or count < FEW_JOBS else cores()
+
+
+def cores() -> int:
+    """How many processes are best side by side: the cores that we may use, `MOST_WORKERS` at most."""
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(mine, MOST_WORKERS)
 
 
 @dataclass(frozen=True)
