@@ -6,7 +6,8 @@ import ast
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -97,14 +98,26 @@ def regenerate(
         content = json.dumps({"key": key, "files": sorted(path.name for path in folder.iterdir() if path.name != STAMP)})
         write_atomically(folder / STAMP, lambda file: file.write(content.encode()))
 
-    # kernels begin in the working folder; papermill's own `cwd` would change that of all threads one after the other
-    with contextlib.chdir(SOURCES), ThreadPoolExecutor(cores()) as pool:
+    with _surroundings(), ThreadPoolExecutor(cores()) as pool:
         try:
             list(pool.map(make, stale))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     return list(stale)
+
+
+@contextlib.contextmanager
+def _surroundings() -> Iterator[None]:
+    """What kernels inherit: the folder of the notebooks (papermill's `cwd` fits no threads), and one thread for each."""
+    ours = "OMP_NUM_THREADS" not in os.environ
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        with contextlib.chdir(SOURCES):
+            yield
+    finally:
+        if ours:
+            del os.environ["OMP_NUM_THREADS"]
 
 
 def grids_of(name: str) -> list[str]:

@@ -111,8 +111,17 @@ def vector(logits: Tensor, labels: Tensor) -> Recalibration:
         gradient = torch.cat([(error * scaled).sum(0) + factor - 1, error.sum(0) + offset])
         return float((prior - (logs * onehot).sum()) / size), (gradient / size).numpy()
 
+    def curvature(flat: np.ndarray) -> np.ndarray:
+        factor, offset = torch.from_numpy(flat).view(2, classes)
+        probs = (factor * scaled + offset).softmax(1)
+        weighed = probs * scaled
+        both = torch.cat([weighed, probs], 1)
+        blocks = [[weighed * scaled, weighed], [weighed, probs]]
+        own = torch.cat([torch.cat([block.sum(0).diag() for block in row], 1) for row in blocks])
+        return ((own - both.T @ both + torch.eye(2 * classes)) / size).numpy()
+
     start = np.repeat([1.0, 0.0], classes)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-9, "ftol": 1e-15, "maxiter": 1000}).x
+    found = minimize(loss, start, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-9}).x
     factor, offset = torch.from_numpy(found).view(2, classes)
     return lambda logits: (factor * (_alike(logits, classes) / tau) + offset).softmax(1)
 
