@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,9 @@ def test_a_toy_of_a_large_study_needs_nothing(profile: Profile, tmp_path: Path, 
     assert len(table) == len(profile.runs) == 10
     assert table.groupby("round")["density"].first().to_dict() == {0: 1.0, 8: pytest.approx(0.8**8, abs=1e-3)}
     assert image_folder(profile, profile.runs, store, None) == folder  # again: nothing written, nothing refused
+    (folder / "t" / "net_8_checkpoint.pth").unlink()  # no longer needed: its ticket is there
+    shutil.rmtree(store.root / "records")
+    assert [d.error for d in execute(profile.runs, store, device=cpu, folder=folder)] == [None] * len(done)
 
 
 def test_fake_tickets_are_files_in_the_form_of_the_authors(profile: Profile, tmp_path: Path) -> None:

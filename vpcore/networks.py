@@ -85,7 +85,7 @@ class Bench:
         except InputError as error:
             raise InputError(
                 f"`source` must be a task with classes of ImageNet for `weights` {run.weights}, got {run.source}; "
-                f"use such a task, such as tiny_imagenet, or weights = trained"
+                "use such a task, such as tiny_imagenet, or weights = trained"
             ) from error
         return data.Images(images.images, index[images.labels], self.source_classes(run))
 

@@ -136,7 +136,7 @@ def isotonic(logits: Tensor, labels: Tensor) -> Recalibration:
     Returns:
         (M, T) logits -> (M, T) probabilities in float64; they can be exactly 0 and 1.
     """
-    predictions = Predictions.from_logits(*check_logits(logits, labels))
+    predictions = Predictions.from_logits(logits, labels)
     knots = {}
     for label in predictions.labels.unique().tolist():
         points, group, count = predictions.probs[:, label].unique(return_inverse=True, return_counts=True)
@@ -163,7 +163,7 @@ def histogram(logits: Tensor, labels: Tensor) -> Recalibration:
     Returns:
         (M, T) logits -> (M, T) probabilities in float64; they can be exactly 0 and 1.
     """
-    table = classwise(Predictions.from_logits(*check_logits(logits, labels)))
+    table = classwise(Predictions.from_logits(logits, labels))
     known = (table.count > 0) & (table.accuracy.sum(1, keepdim=True) > 0)
     rows = torch.arange(len(known)) * BINS
 

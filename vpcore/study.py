@@ -98,7 +98,7 @@ def execute(
         raise InputError(f"`workers` must be at least 1, got {workers}")
     for job in todo:
         check_canvas(job.runs[0].model, job.runs[0].canvas)
-        if job.is_ticket:
+        if job.is_ticket and not store.ticket_path(job.runs[0]).exists():
             check_ticket_file(job.runs[0], folder)
     for task in sorted({name for job in todo for run in job.runs for name in (run.source, run.task)}):
         data.classes(task, folder=folder)  # a missing or damaged data set is an error before anything is computed
