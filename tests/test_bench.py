@@ -5,9 +5,11 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
+from torch import nn
 
-from vpcore import bench, timing
+from vpcore import bench, bench_memory, timing
 from vpcore.cli import main
 from vpcore.timing import Row, Setting
 
@@ -23,6 +25,36 @@ def test_every_piece_gives_rows(piece: str) -> None:
         assert row.seconds > 0
         assert math.isfinite(row.seconds)
         assert piece in ("floor", "growth") or row.other is not None
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_torch_compiles_is_compared_where_it_can(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    def compile_(network: nn.Module) -> nn.Module:
+        return network if not fails else nn.Linear(1, 1)  # which cannot take an image
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    (row,) = bench.PIECES["compile"](SMALL)
+    assert row.seconds > 0
+    assert (row.other is None) == fails
+    assert row.note.startswith("torch.compile fails here: RuntimeError" if fails else "the first step took")
+
+
+def test_the_peak_of_memory_is_that_of_the_images_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A larger set of images must show, at a byte a number."""
+    monkeypatch.setattr(bench_memory, "RUNS", ())
+    monkeypatch.setattr(bench_memory, "IMAGES", (600, 2600))
+    few, many = bench.PIECES["memory"](SMALL)
+    assert [row.what for row in (few, many)] == ["images: 600", "images: 2600"]
+    assert many.megabytes - few.megabytes == pytest.approx(2000 * 3 * 128 * 128 / 1e6, rel=0.3)
+
+
+def test_the_peak_of_memory_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_memory, "_in_a_process", bench_memory._peak)  # this one has done other things, too
+    monkeypatch.setattr(bench_memory, "RUNS", (2,))
+    monkeypatch.setattr(bench_memory, "IMAGES", ())
+    (row,) = bench.PIECES["memory"](SMALL)
+    assert row.seconds is None
+    assert timing.line(row) == f"runs: 2: {row.megabytes:.0f} MB (visual prompts, one after the other)"
 
 
 def test_functions_take_turns_and_the_median_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ def test_a_killed_worker_costs_its_job_alone(tiny: Profile, store: Store, cpu: t
     assert killed
     first = next(d for d in ended if d.job.is_ticket and d.job.runs[0].round == 0)
     assert "its process ended with exit code -9; out of memory? use fewer --workers" in str(first.error)
-    again = list(execute(tiny.runs, store, device=cpu, workers=2))
+    again = list(execute(tiny.runs, store, device=cpu))
     assert [d.error for d in again] == [None] * len(again)
     assert jobs(tiny.runs, store) == []
 

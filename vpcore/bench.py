@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from vpcore import bench_parts, bench_transfer
+from vpcore import bench_memory, bench_parts, bench_transfer
 from vpcore.timing import Row, Setting
 
 # name -> what it measures
 PIECES: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "floor": bench_transfer.floor,
+    "compile": bench_transfer.compiled,
     "step": bench_transfer.step,
     "growth": bench_transfer.growth,
     "prompt": bench_transfer.prompt,
@@ -25,4 +26,5 @@ PIECES: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "train": bench_parts.train,
     "prune": bench_parts.prune,
     "load": bench_parts.load,
+    "memory": bench_memory.memory,
 }

@@ -104,7 +104,7 @@ def load(setting: Setting) -> Iterator[Row]:
     """Images of a Parquet set, decoded and then memory-mapped, against decoding them one by one."""
     count = 1000
     with tempfile.TemporaryDirectory() as folder:
-        files = _photos(Path(folder) / "photos", count)
+        files = photos(Path(folder) / "photos", count)
         shared = {"px": 64, "folder": Path(folder)}
         data.load("photos", "train", cache=Path(folder) / "cache", **shared)
         t = medians(
@@ -126,7 +126,7 @@ def load(setting: Setting) -> Iterator[Row]:
     )
 
 
-def _photos(folder: Path, count: int) -> list[bytes]:
+def photos(folder: Path, count: int) -> list[bytes]:
     """JPEG files of 160 x 120 px in the Hugging Face Parquet layout."""
     generator, files = torch.Generator().manual_seed(0), []
     for _ in range(count):

@@ -80,6 +80,26 @@ def floor(setting: Setting) -> Iterator[Row]:
     yield Row("floor", f"product of {size} x {size} matrices, {precision}", found["product"])
 
 
+def compiled(setting: Setting) -> Iterator[Row]:
+    """The bare pass as it is, which is what we use, against torch.compile."""
+    precision, layout, _ = best_precision(setting, SHOTS)
+    eager, other = (Bare(setting, precision, layout, SHOTS) for _ in range(2))
+    torch.compiler.reset()  # it gives up after some networks
+    other.network = torch.compile(other.network)
+    what = f"forward and input gradient, {SHOTS} images, {precision}/{layout}, eager"
+    start = time.perf_counter()
+    try:
+        other.step()
+    except Exception as error:  # noqa: BLE001 without a C++ compiler, with another Python, ...
+        seconds = medians(setting, {"eager": eager.step})["eager"]
+        yield Row("compile", what, seconds, note=f"torch.compile fails here: {type(error).__name__}")
+        return
+    spent = time.perf_counter() - start
+    found = medians(setting, {"eager": eager.step, "compiled": other.step})
+    note = f"the first step took {spent:.0f} s"
+    yield Row("compile", what, found["eager"], "torch.compile", found["compiled"], note, "bare passes: torch.compile")
+
+
 def step(setting: Setting) -> Iterator[Row]:
     """A step of visual prompting against the floor, at the same batch: images that are computed apart from the border, and
     images too large for that."""

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from vpcore.errors import InputError, difference, unknown
@@ -221,8 +220,10 @@ def in_order(state: State, expected: State, *, where: str) -> State:
 
 def _torchvision(model: str, detail: str, folder: Path | None) -> tuple[State, Masks]:
     """torchvision's own weights, downloaded once into torch's cache, checked against the hash in the name of the file."""
+    from torchvision.models import get_model_weights
+
     kind = backbone(model)
-    entries = torchvision.models.get_model_weights(kind.entry).__members__ if kind.library == "torchvision" else {}
+    entries = get_model_weights(kind.entry).__members__ if kind.library == "torchvision" else {}
     known = {name: entry for name, entry in entries.items() if entry.meta["categories"]}
     if detail in entries and detail not in known:  # of VGG-16, whose classifier there is NaN
         raise InputError(f"`weights` torchvision:{detail} for {model} have no classifier; use one of {', '.join(known)}")

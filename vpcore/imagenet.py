@@ -14,7 +14,6 @@ import functools
 from collections.abc import Iterable
 
 import torch
-import torchvision
 from torch import Tensor
 
 from vpcore.errors import InputError, difference
@@ -26,7 +25,9 @@ def classes() -> tuple[str, ...]:
     >>> len(classes()), classes()[0]
     (1000, 'tench')
     """
-    return tuple(torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
+    from torchvision.models import ResNet18_Weights
+
+    return tuple(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
 
 
 @functools.cache

@@ -13,9 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
 
 from vpcore.errors import InputError, difference, unknown
 
@@ -41,6 +39,8 @@ class ResNet(nn.Module):
     """
 
     def __init__(self, classes: int, *, blocks: tuple[int, ...], widths: tuple[int, ...], stem: tuple[int, int]) -> None:
+        from torchvision.models.resnet import BasicBlock  # takes a second or two, which only those wait for who need it
+
         super().__init__()
         kernel, stride = stem
         self.conv1 = nn.Conv2d(3, widths[0], kernel, stride, kernel // 2, bias=False)
@@ -91,7 +91,9 @@ class Backbone:
 
 def _torchvision(entry: str, *, canvas: int | None = None) -> Backbone:
     def make(classes: int) -> nn.Module:
-        return torchvision.models.get_model(entry, num_classes=classes)
+        from torchvision.models import get_model
+
+        return get_model(entry, num_classes=classes)
 
     return Backbone(make, canvas=canvas, library="torchvision", entry=entry)
 

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
-from torchvision import transforms
 
 from vpcore.mapping import frequencies, greedy, priorities
 from vpcore.models import IMAGENET, Statistics, normalise
@@ -122,6 +121,8 @@ def linear_head(
 
 def decode(files: list[bytes], *, px: int) -> Tensor:
     """Encoded images -> (N, 3, px, px), one by one."""
+    from torchvision import transforms  # takes a second or two, which only this benchmark waits for
+
     read = transforms.Compose([transforms.Resize((px, px)), transforms.ToTensor()])
     return torch.stack([read(Image.open(io.BytesIO(content)).convert("RGB")) for content in files])
 

@@ -10,6 +10,7 @@ import io
 import json
 import re
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from torch import Tensor
 from vpcore.errors import InputError
 from vpcore.image_sets import DAMAGE, pixels
 from vpcore.splits import hold_out
+
+BLOCK = 256  # rows of a file whose encoded images are held at a time
 
 
 @dataclass(frozen=True)
@@ -84,20 +87,31 @@ class ParquetFolder:
         rows = self._rows(split, self._file_labels(split))[rows]
         images = torch.empty((len(rows), 3, px, px), dtype=torch.uint8)
         start = done = 0
-        for path in self._files(split):  # shard by shard: the encoded bytes of one shard are held at a time
-            column = _column(path, "image").combine_chunks().field("bytes")
-            mine = rows[(rows >= start) & (rows < start + len(column))] - start
-            with ThreadPoolExecutor(2) as pool:
-                encoded = ((column[row].as_py(), f"{path}, row {row}") for row in mine.tolist())
+        with ThreadPoolExecutor(2) as pool:
+            for where, block in self._encoded(split):
+                mine = rows[(rows >= start) & (rows < start + len(block))] - start
+                encoded = ((block[row].as_py(), f"{where[0]}, row {where[1] + row}") for row in mine.tolist())
                 for image in pool.map(lambda item: _decode(*item, px=px), encoded):
                     images[done] = image
                     done += 1
-            start += len(column)
+                start += len(block)
         return images
+
+    def _encoded(self, split: str) -> Iterator[tuple[tuple[Path, int], pa.BinaryArray]]:
+        """The encoded images of the files that hold a split, a block of rows at a time, and where the block begins."""
+        for path in self._files(split):
+            start = 0
+            try:
+                with pq.ParquetFile(path) as file:
+                    for batch in file.iter_batches(BLOCK, columns=["image"]):
+                        yield (path, start), batch.column("image").field("bytes")
+                        start += len(batch)
+            except (OSError, ValueError) as error:
+                raise InputError(f"the column `image` of {path} is damaged ({error}); copy the file again") from error
 
     def _file_labels(self, split: str) -> Tensor:
         """(N,) labels of the files that hold a split; those of "val" are the files of train."""
-        columns = {path: _column(path, "label") for path in self._files(split)}
+        columns = {path: _label_column(path) for path in self._files(split)}
         for path, column in columns.items():
             if column.null_count:
                 raise InputError(
@@ -156,11 +170,11 @@ def _count(path: Path) -> int:
     return count
 
 
-def _column(path: Path, name: str) -> pa.ChunkedArray:
+def _label_column(path: Path) -> pa.ChunkedArray:
     try:
-        return pq.read_table(path, columns=[name])[name]
+        return pq.read_table(path, columns=["label"])["label"]
     except (OSError, ValueError) as error:
-        raise InputError(f"the column `{name}` of {path} is damaged ({error}); copy the file again") from error
+        raise InputError(f"the column `label` of {path} is damaged ({error}); copy the file again") from error
 
 
 def _decode(encoded: bytes, where: str, *, px: int) -> Tensor:

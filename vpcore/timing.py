@@ -58,20 +58,22 @@ class Row:
     Attributes:
         piece: that it belongs to, a key of `PIECES`.
         what: was measured.
-        seconds: it takes us.
+        seconds: it takes us; None when memory is measured.
         against: what it is compared with.
         other: seconds that takes; None when it is compared with nothing.
         note: how it was measured, if not plainly.
         label: a short name of the comparison, for a figure.
+        megabytes: that a process held at its peak, in units of 10^6 bytes; None when time is measured.
     """
 
     piece: str
     what: str
-    seconds: float
+    seconds: float | None
     against: str = ""
     other: float | None = None
     note: str = ""
     label: str = ""
+    megabytes: float | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -99,7 +101,7 @@ def line(row: Row) -> str:
     >>> line(Row("step", "prompt step", 2.0, "floor", 1.8))
     'prompt step: 2 s | floor: 1.8 s | ratio 0.9'
     """
-    text = f"{row.what}: {clock(row.seconds)}"
+    text = f"{row.what}: {f'{row.megabytes:.0f} MB' if row.seconds is None else clock(row.seconds)}"
     if row.other is not None:
         text += f" | {row.against}: {clock(row.other)} | ratio {row.ratio:.3g}"
     return text + (f" ({row.note})" if row.note else "")

@@ -28,6 +28,7 @@ as Faces_easy; `coop-caltech101` leaves them out.
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import tempfile
@@ -35,17 +36,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 from scipy.io.matlab import MatReadError
 from torch import Tensor
-from torchvision import datasets
-from torchvision.datasets import VisionDataset
 
 from vpcore.errors import InputError, difference, unknown
 from vpcore.image_sets import ImageSet, fingerprint
 from vpcore.splits import hold_out
+
+if TYPE_CHECKING:
+    from torchvision.datasets import VisionDataset
 
 # what torchvision raises for files that are missing or damaged
 FAILURES = (OSError, RuntimeError, ValueError, KeyError, MatReadError)
@@ -199,20 +202,25 @@ def _rows(labels: dict[str, Tensor], name: str, test_share: float | None) -> dic
 # How torchvision is called --------------------------------------------------------------------------------------------
 
 
-def _cifar(loader: type[datasets.CIFAR10]) -> Callable[[Path, str, bool], VisionDataset]:
-    return lambda root, split, download: loader(root, train=split == "train", download=download)
+def _read(loader: str, root: Path, **arguments: object) -> VisionDataset:
+    """A class of torchvision.datasets; its import takes a second or two, which only those wait for who read such a set."""
+    return getattr(importlib.import_module("torchvision.datasets"), loader)(root, **arguments)
 
 
-def _split(loader: Callable[..., VisionDataset]) -> Callable[[Path, str, bool], VisionDataset]:
-    return lambda root, split, download: loader(root, split=split, download=download)
+def _cifar(loader: str) -> Callable[[Path, str, bool], VisionDataset]:
+    return lambda root, split, download: _read(loader, root, train=split == "train", download=download)
 
 
-def _whole(loader: Callable[..., VisionDataset]) -> Callable[[Path, str, bool], VisionDataset]:
-    return lambda root, split, download: loader(root, download=download)
+def _split(loader: str) -> Callable[[Path, str, bool], VisionDataset]:
+    return lambda root, split, download: _read(loader, root, split=split, download=download)
+
+
+def _whole(loader: str) -> Callable[[Path, str, bool], VisionDataset]:
+    return lambda root, split, download: _read(loader, root, download=download)
 
 
 def _sun397(root: Path, split: str, download: bool) -> VisionDataset:
-    data = datasets.SUN397(root, download=download)
+    data = _read("SUN397", root, download=download)
     pairs = sorted(zip(data._image_files, data._labels, strict=True))  # torchvision lists the files as the disk does
     data._image_files, data._labels = [file for file, _ in pairs], [label for _, label in pairs]
     return data
@@ -221,7 +229,7 @@ def _sun397(root: Path, split: str, download: bool) -> VisionDataset:
 def _imagenet(root: Path, split: str, download: bool) -> VisionDataset:
     if download:
         raise ValueError("ImageNet is for those who have agreed to its terms")
-    return datasets.ImageFolder(root / "imagenet" / split)
+    return _read("ImageFolder", root / "imagenet" / split)
 
 
 def _pairs(data: VisionDataset) -> list[int]:
@@ -240,42 +248,42 @@ SIGNS = (
 
 SETS: dict[str, Card] = {
     "tv-cifar10": Card(
-        _cifar(datasets.CIFAR10), attrgetter("targets"), ("cifar-10-batches-py",),
+        _cifar("CIFAR10"), attrgetter("targets"), ("cifar-10-batches-py",),
         {"train": ("train", 50_000), "test": ("test", 10_000)},
     ),
     "tv-cifar100": Card(
-        _cifar(datasets.CIFAR100), attrgetter("targets"), ("cifar-100-python",),
+        _cifar("CIFAR100"), attrgetter("targets"), ("cifar-100-python",),
         {"train": ("train", 50_000), "test": ("test", 10_000)},
     ),
     "tv-svhn": Card(
-        _split(datasets.SVHN), attrgetter("labels"), ("train_32x32.mat", "test_32x32.mat"),
+        _split("SVHN"), attrgetter("labels"), ("train_32x32.mat", "test_32x32.mat"),
         {"train": ("train", 73_257), "test": ("test", 26_032)}, classes=lambda data: "0123456789",
     ),
     "tv-gtsrb": Card(
-        _split(datasets.GTSRB), _pairs, ("gtsrb",), {"train": ("train", 26_640), "test": ("test", 12_630)},
+        _split("GTSRB"), _pairs, ("gtsrb",), {"train": ("train", 26_640), "test": ("test", 12_630)},
         classes=lambda data: SIGNS[: 1 + max(_pairs(data))],
     ),
     "tv-dtd": Card(
-        _split(datasets.DTD), attrgetter("_labels"), ("dtd",),
+        _split("DTD"), attrgetter("_labels"), ("dtd",),
         {"train": ("train", 1_880), "val": ("val", 1_880), "test": ("test", 1_880)},
     ),
     "tv-flowers102": Card(
-        _split(datasets.Flowers102), attrgetter("_labels"), ("flowers-102",),
+        _split("Flowers102"), attrgetter("_labels"), ("flowers-102",),
         {"train": ("train", 1_020), "val": ("val", 1_020), "test": ("test", 6_149)},
     ),
     "tv-eurosat": Card(
-        _whole(datasets.EuroSAT), attrgetter("targets"), ("eurosat",), {"train": ("all", 27_000)}, test_share=0.1
+        _whole("EuroSAT"), attrgetter("targets"), ("eurosat",), {"train": ("all", 27_000)}, test_share=0.1
     ),
     "tv-oxford_pets": Card(
-        _split(datasets.OxfordIIITPet), attrgetter("_labels"), ("oxford-iiit-pet",),
+        _split("OxfordIIITPet"), attrgetter("_labels"), ("oxford-iiit-pet",),
         {"train": ("trainval", 3_680), "test": ("test", 3_669)},
     ),
     "tv-food101": Card(
-        _split(datasets.Food101), attrgetter("_labels"), ("food-101",),
+        _split("Food101"), attrgetter("_labels"), ("food-101",),
         {"train": ("train", 75_750), "test": ("test", 25_250)},
     ),
     "tv-stanford_cars": Card(
-        _split(datasets.StanfordCars), _pairs, ("stanford_cars",), {"train": ("train", 8_144), "test": ("test", 8_041)},
+        _split("StanfordCars"), _pairs, ("stanford_cars",), {"train": ("train", 8_144), "test": ("test", 8_041)},
         note="; the makers' address is gone (torchvision issue 7545): put cars_train, cars_test, devkit and "
         "cars_test_annos_withlabels.mat of a copy into tv/stanford_cars, or fetch the Parquet set stanford_cars instead",
     ),
@@ -285,7 +293,7 @@ SETS: dict[str, Card] = {
         "fetch the Parquet set sun397 instead",
     ),
     "tv-caltech101": Card(
-        _whole(datasets.Caltech101), attrgetter("y"), ("caltech101",), {"train": ("all", 8_677)}, test_share=0.3,
+        _whole("Caltech101"), attrgetter("y"), ("caltech101",), {"train": ("all", 8_677)}, test_share=0.3,
         classes=attrgetter("categories"),
     ),
     "tv-imagenet": Card(
