@@ -81,8 +81,11 @@ ALLOWED = {
     "floor": {"frozen", "models", "timing"},
     "bench_transfer": {"floor", "frozen", "models", "naive", "probing", "timing", "training", "transfer"},
     "bench_parts": {"data", "metrics", "models", "naive", "predictions", "pruning", "timing", "training"},
-    "bench_memory": {"bench_parts", "data", "errors", "runs", "store", "study", "timing"},
-    "bench": {"bench_memory", "bench_parts", "bench_transfer", "timing"},
+    "bench_ideas": {"bench_transfer", "floor", "frozen", "models", "pruning", "tickets", "timing", "training"},
+    "bench_processes": {
+        "bench_parts", "bench_transfer", "data", "errors", "frozen", "runs", "store", "study", "timing", "workers",
+    },
+    "bench": {"bench_ideas", "bench_parts", "bench_processes", "bench_transfer", "timing"},
     # what is shown
     "claims": {"errors"},
     "plots": {"claims"},

@@ -2,6 +2,8 @@
 
 import json
 import math
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from vpcore import bench, bench_memory, timing
+from vpcore import bench, bench_ideas, bench_processes, timing
 from vpcore.cli import main
 from vpcore.timing import Row, Setting
 
@@ -33,7 +35,7 @@ def test_what_torch_compiles_is_compared_where_it_can(monkeypatch: pytest.Monkey
         return network if not fails else nn.Linear(1, 1)  # which cannot take an image
 
     monkeypatch.setattr(torch, "compile", compile_)
-    (row,) = bench.PIECES["compile"](SMALL)
+    (row,) = bench_ideas.compiled(SMALL)
     assert row.seconds > 0
     assert (row.other is None) == fails
     assert row.note.startswith("torch.compile fails here: RuntimeError" if fails else "the first step took")
@@ -41,17 +43,55 @@ def test_what_torch_compiles_is_compared_where_it_can(monkeypatch: pytest.Monkey
 
 def test_the_peak_of_memory_is_that_of_the_images_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """A larger set of images must show, at a byte a number."""
-    monkeypatch.setattr(bench_memory, "RUNS", ())
-    monkeypatch.setattr(bench_memory, "IMAGES", (600, 2600))
+    monkeypatch.setattr(bench_processes, "RUNS", ())
+    monkeypatch.setattr(bench_processes, "IMAGES", (600, 2600))
     few, many = bench.PIECES["memory"](SMALL)
     assert [row.what for row in (few, many)] == ["images: 600", "images: 2600"]
     assert many.megabytes - few.megabytes == pytest.approx(2000 * 3 * 128 * 128 / 1e6, rel=0.3)
 
 
+def here(count: int, work: Callable[..., float], *arguments: object) -> list[float]:
+    """Takes the place of other processes, whose start takes seconds."""
+    return [work(*arguments) for _ in range(count)]
+
+
+def test_workers_are_compared_with_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def seconds(threads: int, keep: bool) -> float:
+        seen.append((threads, keep))
+        return 1.0 + threads + 10 * (not keep)
+
+    monkeypatch.setattr(bench_processes, "_in_processes", here)
+    monkeypatch.setattr(bench_processes, "_prompt_seconds", seconds)
+    monkeypatch.setattr(bench_processes, "cores", lambda: 4)
+    threads = torch.get_num_threads()
+    side_by_side, kept = bench.PIECES["workers"](SMALL)
+    assert (side_by_side.seconds, side_by_side.other) == (2 / 4, 1.0 + threads)
+    assert (kept.seconds, kept.other) == (2, 12)
+    assert seen == [(1, True)] * 4 + [(threads, True), (1, True), (1, False)]
+
+
+def test_a_prompt_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_processes, "SECONDS", 0.0)
+    start = time.perf_counter()
+    found = bench_processes._prompt_seconds(torch.get_num_threads(), keep=False)
+    assert 0 < 3 * found < time.perf_counter() - start
+
+
+def test_ideas_are_measured_with_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda network: network)
+    monkeypatch.setattr(bench_ideas, "STRIDED", Setting("efficientnet-lite0", canvas=32))
+    monkeypatch.setattr(bench_ideas, "IMAGES", 4)
+    rows = {row.label: row for row in bench.PIECES["ideas"](SMALL)}
+    assert len(rows) == 8
+    assert all(row.seconds > 0 and (row.other is None) == (label == "network kept") for label, row in rows.items())
+
+
 def test_the_peak_of_memory_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_memory, "_in_a_process", bench_memory._peak)  # this one has done other things, too
-    monkeypatch.setattr(bench_memory, "RUNS", (2,))
-    monkeypatch.setattr(bench_memory, "IMAGES", ())
+    monkeypatch.setattr(bench_processes, "_in_processes", here)
+    monkeypatch.setattr(bench_processes, "RUNS", (2,))
+    monkeypatch.setattr(bench_processes, "IMAGES", ())
     (row,) = bench.PIECES["memory"](SMALL)
     assert row.seconds is None
     assert timing.line(row) == f"runs: 2: {row.megabytes:.0f} MB (visual prompts, one after the other)"

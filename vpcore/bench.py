@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from vpcore import bench_memory, bench_parts, bench_transfer
+from vpcore import bench_ideas, bench_parts, bench_processes, bench_transfer
 from vpcore.timing import Row, Setting
 
 # name -> what it measures
 PIECES: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "floor": bench_transfer.floor,
-    "compile": bench_transfer.compiled,
     "step": bench_transfer.step,
     "growth": bench_transfer.growth,
     "prompt": bench_transfer.prompt,
@@ -26,5 +25,7 @@ PIECES: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "train": bench_parts.train,
     "prune": bench_parts.prune,
     "load": bench_parts.load,
-    "memory": bench_memory.memory,
+    "ideas": bench_ideas.ideas,
+    "workers": bench_processes.workers,
+    "memory": bench_processes.memory,
 }

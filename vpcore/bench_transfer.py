@@ -38,15 +38,24 @@ class _Stamped:
         return self.frozen(images)
 
 
-def _prompt(
-    setting: Setting, network: object, *, count: int, cohort: int = 1, epochs: int, targets: int = TARGETS, px: int = 0
+def prompted(
+    setting: Setting,
+    network: object,
+    *,
+    count: int,
+    cohort: int = 1,
+    epochs: int,
+    targets: int = TARGETS,
+    px: int = 0,
+    mapping: str = "ilm",
 ) -> transfer.Prompted:
+    """A cohort of visual prompts that learns from noise."""
     px = px or setting.image_px
     index = torch.arange(count).expand(cohort, count)
     images, labels = setting.images(count, px), torch.arange(count) % targets
     return transfer.visual_prompt(
         network, images, labels, index, targets=targets, canvas=setting.canvas, image_px=px,
-        epochs=epochs, batch=BATCH, lr=0.01, seeds=list(range(cohort)),
+        mapping=mapping, epochs=epochs, batch=BATCH, lr=0.01, seeds=list(range(cohort)),
     )  # fmt: skip
 
 
@@ -59,7 +68,7 @@ class _Steps:
 
     def __call__(self) -> None:
         self.stamped.times = []
-        _prompt(self.setting, self.stamped, epochs=3, **self.prompt)
+        prompted(self.setting, self.stamped, epochs=3, **self.prompt)
         self.times.extend(after - before for before, after in itertools.pairwise(self.stamped.times))
 
     @property
@@ -78,26 +87,6 @@ def floor(setting: Setting) -> Iterator[Row]:
     found = medians(setting, {"forward": bare.forward, "product": lambda: a @ a})
     yield Row("floor", f"forward, {count} images, {precision}/{layout}", found["forward"])
     yield Row("floor", f"product of {size} x {size} matrices, {precision}", found["product"])
-
-
-def compiled(setting: Setting) -> Iterator[Row]:
-    """The bare pass as it is, which is what we use, against torch.compile."""
-    precision, layout, _ = best_precision(setting, SHOTS)
-    eager, other = (Bare(setting, precision, layout, SHOTS) for _ in range(2))
-    torch.compiler.reset()  # it gives up after some networks
-    other.network = torch.compile(other.network)
-    what = f"forward and input gradient, {SHOTS} images, {precision}/{layout}, eager"
-    start = time.perf_counter()
-    try:
-        other.step()
-    except Exception as error:  # noqa: BLE001 without a C++ compiler, with another Python, ...
-        seconds = medians(setting, {"eager": eager.step})["eager"]
-        yield Row("compile", what, seconds, note=f"torch.compile fails here: {type(error).__name__}")
-        return
-    spent = time.perf_counter() - start
-    found = medians(setting, {"eager": eager.step, "compiled": other.step})
-    note = f"the first step took {spent:.0f} s"
-    yield Row("compile", what, found["eager"], "torch.compile", found["compiled"], note, "bare passes: torch.compile")
 
 
 def step(setting: Setting) -> Iterator[Row]:
@@ -144,7 +133,7 @@ def prompt(setting: Setting) -> Iterator[Row]:
     few = 64  # test images that are measured
     train = setting.images(SHOTS, setting.image_px), torch.arange(SHOTS) % TARGETS
     test = setting.images(few, setting.image_px), torch.arange(few) % TARGETS
-    prompted = _prompt(setting, frozen, count=SHOTS, epochs=1)
+    learned = prompted(setting, frozen, count=SHOTS, epochs=1)
 
     def naively(epochs: int, tested: naive.Labelled | None = None) -> None:
         naive.visual_prompt(
@@ -154,9 +143,9 @@ def prompt(setting: Setting) -> Iterator[Row]:
     t = medians(
         setting,
         {
-            "1": lambda: _prompt(setting, frozen, count=SHOTS, epochs=1),
-            "3": lambda: _prompt(setting, frozen, count=SHOTS, epochs=3),
-            "test": lambda: transfer.prompted_logits(frozen, prompted, test[0]),
+            "1": lambda: prompted(setting, frozen, count=SHOTS, epochs=1),
+            "3": lambda: prompted(setting, frozen, count=SHOTS, epochs=3),
+            "test": lambda: transfer.prompted_logits(frozen, learned, test[0]),
             "naive 1": lambda: naively(1),
             "naive 2": lambda: naively(2),
             "naive 1, tested": lambda: naively(1, test),
@@ -217,10 +206,10 @@ def cohort(setting: Setting) -> Iterator[Row]:
 
     def alone() -> None:
         for _ in range(COHORT):
-            _prompt(setting, frozen, count=TARGETS, epochs=2)
+            prompted(setting, frozen, count=TARGETS, epochs=2)
 
     t = medians(
-        setting, {"together": lambda: _prompt(setting, frozen, count=TARGETS, cohort=COHORT, epochs=2), "alone": alone}
+        setting, {"together": lambda: prompted(setting, frozen, count=TARGETS, cohort=COHORT, epochs=2), "alone": alone}
     )
     what, label = f"{COHORT} prompts of {TARGETS} images together, {precision}", f"{COHORT} prompts: one at a time"
     yield Row("cohort", what, t["together"], "one at a time", t["alone"], label=label)
