@@ -97,6 +97,18 @@ def test_the_peak_of_memory_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert timing.line(row) == f"runs: 2: {row.megabytes:.0f} MB (visual prompts, one after the other)"
 
 
+def test_the_floor_counts_what_a_network_computes() -> None:
+    """Of ResNet-8 at 32 px, by hand: 3 x 3 convolutions of 16 channels at 16 px, then 32 at 8 and 64 at 4."""
+    stem, shortcuts = 16 * 16 * 16 * 27, 8 * 8 * 32 * 16 + 4 * 4 * 64 * 32
+    first, second, third = 2 * 256 * 16 * 144, 64 * 32 * (144 + 288), 16 * 64 * (288 + 576)
+    products = stem + shortcuts + first + second + third + 64 * 1000
+    rows = {row.what: row for row in bench.PIECES["floor"](SMALL)}
+    forward, step = (next(r for what, r in rows.items() if what.startswith(name)) for name in ("forward, ", "forward and"))
+    assert forward.flops == 2 * 100 * products
+    assert step.flops == 2 * forward.flops
+    assert timing.line(forward).endswith(f"GFLOP/s ({100 / forward.seconds:.0f} images/s)")
+
+
 def test_functions_take_turns_and_the_median_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     called = []
     spent = {"a": iter([9, 1, 5, 2]), "b": iter([9, 7, 7, 7])}

@@ -6,10 +6,11 @@ import dataclasses
 import itertools
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from vpcore import naive, probing, transfer
 from vpcore.floor import Bare, best_precision
@@ -78,15 +79,25 @@ class _Steps:
 
 def floor(setting: Setting) -> Iterator[Row]:
     """The bare pass, and the product of large matrices: what the machine can do."""
-    count = SHOTS
+    count, size = SHOTS, 4096
     precision, layout, rows = best_precision(setting, count)
-    yield from rows
     bare = Bare(setting, precision, layout, count)
-    size = 4096
+    forward, both = _flops(bare.forward), _flops(bare.step)
+    for row in rows:
+        yield dataclasses.replace(row, flops=both, note=f"{count / row.seconds:.0f} images/s")
     a = torch.randn(size, size, generator=torch.Generator().manual_seed(0)).to(setting.device, PRECISIONS[precision])
     found = medians(setting, {"forward": bare.forward, "product": lambda: a @ a})
-    yield Row("floor", f"forward, {count} images, {precision}/{layout}", found["forward"])
-    yield Row("floor", f"product of {size} x {size} matrices, {precision}", found["product"])
+    what, note = f"forward, {count} images, {precision}/{layout}", f"{count / found['forward']:.0f} images/s"
+    yield Row("floor", what, found["forward"], note=note, flops=forward)
+    what = f"product of {size} x {size} matrices, {precision}"
+    yield Row("floor", what, found["product"], note="what the machine can do", flops=2 * size**3)
+
+
+def _flops(function: Callable[[], None]) -> int:
+    """Floating-point operations of all convolutions and products in a call."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops()
 
 
 def step(setting: Setting) -> Iterator[Row]:

@@ -31,7 +31,7 @@ from vpcore.prompting import PROMPTS, build
 from vpcore.pruning import SCOPES
 from vpcore.quantization import BATCH_NORMS, CALIBRATORS
 from vpcore.runs import FIELDS, Run, Scalar, canonical, run_id, source_run
-from vpcore.sparsifiers import WAYS
+from vpcore.sparsifiers import WAYS, rewinds
 from vpcore.training import AUGMENTATIONS
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -59,7 +59,6 @@ CHOICES: dict[str, Iterable[str]] = {
 AT_LEAST_ONE = (
     "canvas", "source_per_class", "source_epochs", "source_batch", "budget", "image_px", "epochs", "batch", "test_per_class",
 )  # fmt: skip
-REWINDS = ("imp", "reinit", "imp-unmasked")  # ways that need the weights of an early epoch
 _TYPES = typing.get_type_hints(Run)
 
 
@@ -249,7 +248,7 @@ def check(run: Run, *, where: str) -> None:
             raise InputError(f"`{name}` in {where} must be 2 to 8, or 32 for none, got {getattr(run, name)}")
     if run.sparsifier == "2:4" and run.round and run.density != 0.5:
         raise InputError(f"`sparsifier` 2:4 in {where} has a density of 0.5, got {run.density:g}; use rate = 0.5, round = 1")
-    if run.sparsifier in REWINDS and run.round and run.weights != "trained":
+    if run.sparsifier in WAYS and rewinds(run.sparsifier) and run.round and run.weights != "trained":
         raise InputError(
             f"`sparsifier` {run.sparsifier} in {where} goes back to an early epoch, which published weights have not "
             f"(`weights` {run.weights}); use imp-lr or oneshot, or magnitude-bn or reconstruction, which do not train"

@@ -251,6 +251,16 @@ def parent(way: str, number: int) -> tuple[str, int] | None:
     return way_named(way, number).parent(number)
 
 
+def rewinds(way: str) -> bool:
+    """Whether a way, or one whose tickets it starts from, goes back to the weights of an early epoch.
+
+    >>> [way for way in WAYS if rewinds(way)]
+    ['imp', 'reinit', 'imp-unmasked']
+    """
+    origin = parent(way, 1)
+    return WAYS[way].weights is _rewound or (origin is not None and origin[1] > 0 and rewinds(origin[0]))
+
+
 def epochs_seen(way: str, number: int, *, epochs: int) -> int:
     """How many epochs the weights of a round have been trained for in the end, those in the networks before included.
 

@@ -63,6 +63,7 @@ class Row:
         other: seconds that takes; None when it is compared with nothing.
         note: how it was measured, if not plainly.
         label: a short name of the comparison, for a figure.
+        flops: floating-point operations it takes, two for a multiplication and an addition; None when they are not counted.
         megabytes: that a process held at its peak, in units of 10^6 bytes; None when time is measured.
     """
 
@@ -73,6 +74,7 @@ class Row:
     other: float | None = None
     note: str = ""
     label: str = ""
+    flops: float | None = None
     megabytes: float | None = None
 
     @property
@@ -104,6 +106,8 @@ def line(row: Row) -> str:
     text = f"{row.what}: {f'{row.megabytes:.0f} MB' if row.seconds is None else clock(row.seconds)}"
     if row.other is not None:
         text += f" | {row.against}: {clock(row.other)} | ratio {row.ratio:.3g}"
+    if row.flops is not None:
+        text += f" | {row.flops / row.seconds / 1e9:.0f} GFLOP/s"
     return text + (f" ({row.note})" if row.note else "")
 
 
