@@ -15,10 +15,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from vpcore import pruning
 from vpcore.bench_transfer import BATCH, SHOTS, prompted
-from vpcore.floor import Bare, best_precision
+from vpcore.floor import FORMATS, Bare, best_precision
 from vpcore.frozen import Float32Gradient, Frozen
 from vpcore.models import PRECISIONS, build, load_weights_, prunable
 from vpcore.tickets import load_ticket, save_ticket
@@ -97,18 +98,24 @@ def network_kept(setting: Setting) -> Iterator[Row]:
 
 
 def sparse_product(setting: Setting) -> Iterator[Row]:
-    """A layer that keeps few of its weights as a product with zeros in it, and as a sparse one."""
-    precision, _, _ = best_precision(setting, SHOTS)
+    """A convolution that keeps few of its weights as it is, and as a sparse product with the patches of the images."""
+    precision, layout, _ = best_precision(setting, SHOTS)
     generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(512, 9 * 512, generator=generator)
+    weight = torch.randn(512, 512, 3, 3, generator=generator)
     weight *= torch.rand(weight.shape, generator=generator) < DENSITY
-    columns = torch.randn(9 * 512, 49 * IMAGES, generator=generator)
-    dense = weight.to(setting.device, PRECISIONS[precision]), columns.to(setting.device, PRECISIONS[precision])
+    x = torch.randn(IMAGES, 512, 7, 7, generator=generator).to(setting.device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch says that this format is new
-        sparse = weight.to(setting.device).to_sparse_csr(), columns.to(setting.device)
-    t = medians(setting, {"dense": lambda: dense[0] @ dense[1], "sparse": lambda: sparse[0] @ sparse[1]})
-    what = f"a layer of 512 x 4,608 weights, {DENSITY:.0%} kept, as a dense product, {precision}"
+        rows = weight.flatten(1).to(setting.device).to_sparse_csr()
+    like = {"device": setting.device, "dtype": PRECISIONS[precision], "memory_format": FORMATS[layout]}
+    dense, shown = weight.to(**like), x.to(**like)
+
+    def sparse() -> Tensor:
+        patches = F.unfold(x, 3, padding=1)  # (n, 9 * 512, 49)
+        return rows @ patches.transpose(0, 1).flatten(1)
+
+    t = medians(setting, {"dense": lambda: F.conv2d(shown, dense, padding=1), "sparse": sparse})
+    what = f"a 3 x 3 convolution, 512 channels, 7 x 7 px, {IMAGES} images, {DENSITY:.0%} kept, {precision}"
     yield Row("ideas", what, t["dense"], "sparse product, float32", t["sparse"], label="sparse products")
 
 
