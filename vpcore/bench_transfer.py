@@ -22,6 +22,7 @@ from vpcore.training import predict
 TARGETS = 10  # classes of the task: CIFAR-10
 SHOTS, TRAIN, TEST = 100, 50_000, 10_000  # images of a 10-shot budget, of the whole training set, of the test set
 EPOCHS, BATCH = 100, 128  # of the paper's recipe
+MEASURED = 256  # images of a pass that is extrapolated to more
 COHORT = 15
 GROWTH = {"images": (10, 30, 90), "prompts": (1, 3, 9), "classes": (10, 30, 90)}
 
@@ -141,7 +142,7 @@ def prompt(setting: Setting) -> Iterator[Row]:
     precision, _, _ = best_precision(setting, SHOTS)
     frozen, model = Frozen(setting.network(), precision=precision, device=setting.device), setting.network()
     model.to(setting.device)
-    few = 64  # test images that are measured
+    few = MEASURED
     train = setting.images(SHOTS, setting.image_px), torch.arange(SHOTS) % TARGETS
     test = setting.images(few, setting.image_px), torch.arange(few) % TARGETS
     learned = prompted(setting, frozen, count=SHOTS, epochs=1)
@@ -176,7 +177,7 @@ def probe(setting: Setting) -> Iterator[Row]:
     frozen, plain = Frozen(setting.network(), precision=precision, device=setting.device), setting.network()
     plain.set_submodule(head_name(plain), nn.Identity())
     plain.to(setting.device)
-    shown, few = setting.images(64, setting.canvas), 64
+    shown, few = setting.images(MEASURED, setting.canvas), MEASURED
     width = frozen.features(shown[:1].to(setting.device).float() / 255).shape[1]
     for count, name in ((SHOTS, "10-shot"), (TRAIN, "all images")):
         features = torch.randn(count, width, generator=torch.Generator().manual_seed(0)).to(setting.device)

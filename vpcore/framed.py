@@ -64,16 +64,14 @@ class Framed:
         if (top, bottom, left, right) == self.place:
             return self.inside
         count = len(self.inside) // len(self.around)
-
-        def ring(rows: slice, columns: slice) -> Tensor:
-            part = self.around[:, None, :, rows, columns]
-            return part.expand(-1, count, -1, -1, -1).flatten(0, 1)
-
+        around, inside = (part.permute(0, 2, 3, 1) for part in (self.around, self.inside))  # as channels-last maps lie
         first, last, start, end = self.place
-        rows, across = slice(max(top, first), min(bottom, last)), slice(left, right)
-        inside = self.inside[:, :, rows.start - first : rows.stop - first, max(left - start, 0) : right - start]
-        middle = torch.cat([ring(rows, slice(left, start)), inside, ring(rows, slice(end, right))], 3)
-        return torch.cat([ring(slice(top, first), across), middle, ring(slice(last, bottom), across)], 2)
+        rows, columns = slice(max(top, first), min(bottom, last)), slice(max(left, start), min(right, end))
+        found = around[:, top:bottom, left:right].repeat_interleave(count, 0)
+        found[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = inside[
+            :, rows.start - first : rows.stop - first, columns.start - start : columns.stop - start
+        ]
+        return found.permute(0, 3, 1, 2)
 
     def whole(self) -> Tensor:
         """(K n, C, H, W) the maps in one part."""
