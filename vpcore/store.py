@@ -136,7 +136,8 @@ class Store:
                 f"there are no records of {self.profile} in {self.results} to publish; "
                 f"use: vpcore run --profile {self.profile}"
             )
-        write_atomically(self.published, lambda file: table.to_parquet(file, index=False))
+        how = {"index": False, "compression": "zstd", "compression_level": 9}
+        write_atomically(self.published, lambda file: table.to_parquet(file, **how))
         return self.published
 
     def _published(self) -> pd.DataFrame:
