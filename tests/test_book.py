@@ -108,6 +108,9 @@ def test_one_notebook_through_papermill(clone: Path, built: subprocess.Completed
     )
     assert good.returncode == 0, good.stderr[-2000:]
     assert json.loads((tmp_path / "o" / "numbers.json").read_text())["numbers"]["budget"] == "1 images per class"
+    bad = run(clone, "papermill", "notebooks/accuracy.ipynb", out, *toy, "-p", "profil", "small")
+    assert bad.returncode != 0
+    assert "unknown parameter 'profil'; did you mean 'profile'" in bad.stderr
 
 
 def build_with(clone: Path, name: str, old: str, new: str) -> subprocess.CompletedProcess:
