@@ -107,3 +107,11 @@ def test_budgets_are_chosen_by_name(tmp_path) -> None:
     assert study.at_budget("all")["id"].tolist() == [2]
     with pytest.raises(ValueError, match="`budget` must be one of largest, 1, all, got '5'"):
         study.at_budget("5")
+
+
+def test_the_largest_budget_is_one_that_all_methods_of_a_task_have(tmp_path) -> None:
+    rows = [("vp", "a", 1), ("vp", "a", 10), ("lp", "a", 10), ("lp", "a", None), ("vp", "b", 10), ("vp", "b", 100)]
+    table = pd.DataFrame(rows, columns=["method", "task", "budget"]).astype({"budget": "Int64"})
+    study = Study(PROFILE, Store(tmp_path, "p"), {"main": table}, tmp_path)
+    chosen = study.at_budget("largest")[["method", "task", "shots"]].to_records(index=False).tolist()
+    assert chosen == [("vp", "a", 10), ("lp", "a", 10), ("vp", "b", 100)]

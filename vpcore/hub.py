@@ -48,7 +48,10 @@ SOURCES: dict[str, Source] = {
         "uoft-cs/cifar100", "cifar100/train-*.parquet", "cifar100/test-*.parquet", image="img", label="fine_label"
     ),
     "eurosat": Source("timm/eurosat-rgb"),
+    "flowers102": Source("dpdl-benchmark/oxford_flowers102"),
     "food101": Source("ethz/food101", test="data/validation-*.parquet"),
+    "gtsrb": Source("tanganke/gtsrb"),
+    "mnist": Source("ylecun/mnist", "mnist/train-*.parquet", "mnist/test-*.parquet"),
     "oxford_pets": Source("timm/oxford-iiit-pet"),
     "stanford_cars": Source("tanganke/stanford_cars"),
     "sun397": Source("tanganke/sun397"),

@@ -114,13 +114,17 @@ class Study:
         return table.assign(shots=table["budget"].astype("Float64").fillna(float("inf")).astype(float))
 
     def at_budget(self, budget: str) -> pd.DataFrame:
-        """The transfers at one budget: "largest" of each task, "all" images, or a number of images per class, as text.
+        """The transfers at one budget: a number of images per class, as text, "all" images, or the "largest" of each task.
+
+        The largest is one that all methods of the task have, so that they can be compared.
 
         Raises:
             InputError: when no transfer has this budget.
         """
         transfers = self.transfers
-        wanted = transfers.groupby("task")["shots"].transform("max")
+        methods = transfers.groupby("task")["method"].transform("nunique")
+        shared = transfers.groupby(["task", "shots"])["method"].transform("nunique") == methods
+        wanted = transfers["shots"].where(shared).groupby(transfers["task"]).transform("max")
         known = sorted(transfers["shots"].unique())
         if budget != "largest":
             wanted = {"all": float("inf"), **{f"{size:g}": size for size in known}}.get(budget)

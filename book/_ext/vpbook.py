@@ -8,6 +8,8 @@ fails the build.
     {num}`accuracy:vp_loss|points`   the same as percentage points: "4.2 points", or with |pt just "4.2"
     ```{provenance} accuracy         what the results of a page come from
     ```
+
+What a notebook says of another profile lies in a folder of that name: its numbers are {num}`PROFILE/accuracy:vp_dense|.1%`.
 """
 
 from __future__ import annotations
@@ -37,9 +39,11 @@ GENERATED = Path(__file__).resolve().parent.parent / "generated"
 def run_notebooks(app: Sphinx, config: Config) -> None:
     """Bring the folder `generated` up to date.
 
-    Every notebook is run with the first of the profiles of the book that has the grids it shows. VPCORE_PROFILE takes the
-    place of the first profile, and VPCORE_TOY=1 makes a toy of it.
+    Every notebook is run with the first of `vpcore_profiles` that has the grids it shows, into generated/NOTEBOOK.
+    VPCORE_PROFILE takes the place of the first profile, and VPCORE_TOY=1 makes a toy of it. Those that `vpcore_again` names
+    for a profile are run with that profile, too, into generated/PROFILE/NOTEBOOK.
     """
+    log = functools.partial(LOGGER.info, "notebook %s")
     profiles = [os.environ.get("VPCORE_PROFILE", config.vpcore_profiles[0]), *config.vpcore_profiles[1:]]
     taken: set[str] = set()
     try:
@@ -48,8 +52,9 @@ def run_notebooks(app: Sphinx, config: Config) -> None:
             mine = tuple(name for name in batch.fitting(load_profile(profile, toy=toy)) if name not in taken)
             taken |= set(mine)
             if mine:
-                log = functools.partial(LOGGER.info, "notebook %s")
                 batch.regenerate(GENERATED, profile=profile, toy=toy, only=mine, log=log)
+        for profile, notebooks in config.vpcore_again.items():
+            batch.regenerate(GENERATED / profile, profile=profile, only=tuple(notebooks), log=log)
     except InputError as error:
         raise ExtensionError(f"the notebooks of the book could not be brought up to date: {error}") from error
 
@@ -109,6 +114,7 @@ def _list(values: list) -> str:
 
 def setup(app: Sphinx) -> dict[str, object]:
     app.add_config_value("vpcore_profiles", ["mini"], "env")
+    app.add_config_value("vpcore_again", {}, "env")
     app.connect("config-inited", run_notebooks, priority=100)
     app.add_role("num", Number())
     app.add_directive("provenance", Provenance)
