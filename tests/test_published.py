@@ -11,7 +11,8 @@ from vpcore.runs import run_id
 
 ROOT = Path(__file__).parent.parent
 TABLES = sorted((ROOT / "results").glob("*.parquet"))
-SHOWN = yaml.safe_load((ROOT / "_config.yml").read_text())["sphinx"]["config"]["vpcore_profiles"]
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())["sphinx"]["config"]
+SHOWN = [*CONFIG["vpcore_profiles"], *CONFIG["vpcore_again"]]
 
 
 @pytest.fixture(params=TABLES, ids=lambda path: path.stem)
