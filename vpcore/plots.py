@@ -125,7 +125,7 @@ def heatmap(ax: Axes, grid: pd.DataFrame, *, label: str, limit: float) -> Axes:
     shown = grid.set_axis([f"{100 * d:.3g}" for d in grid.columns], axis=1)
     colours = sns.diverging_palette(40, 245, s=85, l=55, as_cmap=True)
     sns.heatmap(
-        100 * shown,
+        (100 * shown).round(1) + 0.0,  # no minus before a zero
         ax=ax,
         cmap=colours,
         vmin=-100 * limit,

@@ -99,9 +99,10 @@ class Provenance(SphinxDirective, Directive):
             nodes.field("", nodes.field_name(text=name), nodes.field_body("", nodes.paragraph(text=text)))
             for name, text in facts.items()
         ]
+        whence = "the notebook itself" if origin["profile"] == "none" else f"the profile {origin['profile']}"
         note = nodes.admonition(
             "",
-            nodes.title(text="Where these results come from"),
+            nodes.title(text=f"Where these results come from: {whence}"),
             nodes.field_list("", *rows),
             classes=["dropdown", "provenance"],
         )
