@@ -50,7 +50,11 @@ def test_records_describe_themselves_and_follow_from_the_predictions(tiny: Profi
         if run.method == "vp":
             assert arrays["program"].shape == (3, 32, 32)
             assert len(set(record["mapped"])) == 10
-        if run.method != "source":
+        if run.method == "source":
+            _, _, header = load_ticket(store.ticket_path(run))
+            assert header["commit"] == record["commit"]
+            assert header["started"] <= record["finished"]
+        else:
             assert record["train_images"] == len(arrays["index"]) == 10
 
 

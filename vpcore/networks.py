@@ -194,7 +194,9 @@ def make_ticket(run: Run, bench: Bench) -> None:
     path = bench.store.ticket_path(run)
     if path.exists():
         return
-    header = {**{name: value for name, value in identity(run).items() if name in CHAIN}, **provenance(bench.device)}
+    stamp = provenance(bench.device)
+    stamp["started"] = stamp.pop("finished")  # the training has yet to begin
+    header = {**{name: value for name, value in identity(run).items() if name in CHAIN}, **stamp}
     if weights := _from_elsewhere(run):
         classes = len(bench.source_classes(run))
         state, masks = checkpoints.pretrained(run.model, weights, folder=bench.folder, round=run.round, classes=classes)
