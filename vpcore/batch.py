@@ -25,6 +25,8 @@ from vpcore.study import cores
 
 SOURCES = ROOT / "notebooks"
 BENCH = ROOT / "results" / "bench.json"  # what `vpcore bench --output` wrote
+# one thread for each, and glibc keeps the memory that is freed, as in `workers.keep_freed_memory`
+KERNEL = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 STAMP = ".made-from.json"  # what a folder of output was made from, and the files that were left in it
 
 
@@ -109,15 +111,15 @@ def regenerate(
 
 @contextlib.contextmanager
 def _surroundings() -> Iterator[None]:
-    """What kernels inherit: the folder of the notebooks (papermill's `cwd` fits no threads), and one thread for each."""
-    ours = "OMP_NUM_THREADS" not in os.environ
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    """What kernels inherit: the folder of the notebooks (papermill's `cwd` fits no threads), and `KERNEL`."""
+    ours = {name: value for name, value in KERNEL.items() if name not in os.environ}
+    os.environ.update(ours)
     try:
         with contextlib.chdir(SOURCES):
             yield
     finally:
-        if ours:
-            del os.environ["OMP_NUM_THREADS"]
+        for name in ours:
+            del os.environ[name]
 
 
 def grids_of(name: str) -> list[str]:

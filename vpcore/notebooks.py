@@ -8,6 +8,7 @@ what is missing) and writes what the book shows: figures (SVG and PDF), tables (
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import json
 import os
@@ -136,7 +137,11 @@ class Study:
 
     def run_of(self, record: pd.Series) -> Run:
         """The run that a row of the table is the record of."""
-        return next(run for run in self.profile.runs if run_id(run) == record["id"])
+        return self._runs[record["id"]]
+
+    @functools.cached_property
+    def _runs(self) -> dict[str, Run]:
+        return {run_id(run): run for run in self.profile.runs}
 
     def save_figure(self, figure: Figure, name: str) -> None:
         """Write a figure as NAME.svg and NAME.pdf, the same bytes for the same data."""
