@@ -115,3 +115,6 @@ def test_the_largest_budget_is_one_that_all_methods_of_a_task_have(tmp_path) -> 
     study = Study(PROFILE, Store(tmp_path, "p"), {"main": table}, tmp_path)
     chosen = study.at_budget("largest")[["method", "task", "shots"]].to_records(index=False).tolist()
     assert chosen == [("vp", "a", 10), ("lp", "a", 10), ("vp", "b", 100)]
+    apart = Study(PROFILE, Store(tmp_path, "p"), {"main": table.iloc[[0, 3]]}, tmp_path)
+    with pytest.raises(ValueError, match="`budget` must be one of 1, all, got 'largest'"):
+        apart.at_budget("largest")

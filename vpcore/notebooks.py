@@ -117,7 +117,7 @@ class Study:
     def at_budget(self, budget: str) -> pd.DataFrame:
         """The transfers at one budget: a number of images per class, as text, "all" images, or the "largest" of each task.
 
-        The largest is one that all methods of the task have, so that they can be compared.
+        The largest is one that all methods of the task have, so that they can be compared; a task without one is left out.
 
         Raises:
             InputError: when no transfer has this budget.
@@ -131,7 +131,7 @@ class Study:
             wanted = {"all": float("inf"), **{f"{size:g}": size for size in known}}.get(budget)
         chosen = transfers[transfers["shots"] == wanted]
         if chosen.empty:
-            names = ["largest", *("all" if size == float("inf") else f"{size:g}" for size in known)]
+            names = ["largest"] * bool(shared.any()) + ["all" if size == float("inf") else f"{size:g}" for size in known]
             raise InputError(f"parameter `budget` must be one of {', '.join(names)}, got {budget!r}")
         return chosen
 
