@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vpcore.profiles import Profile
-from vpcore.runs import Run, source_run
-from vpcore.store import Store
+from vpcore.study.profile import Profile
+from vpcore.study.run import Run, source_run
+from vpcore.study.store import Store
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from vpcore import study
 from vpcore.cli import main
+from vpcore.study.execution import torch
 
 CARD = """
 title = "Own"
@@ -83,7 +83,7 @@ def test_bad_input_has_exit_code_2_and_no_traceback(arguments: tuple[str, ...], 
 
 
 def test_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     result = call("run", "--device", "cuda")
     assert result.exit_code == 2
     assert "`device` cuda needs a GPU" in result.output
@@ -98,10 +98,10 @@ def test_a_loss_that_is_no_number_is_bad_input_and_a_bug_is_ours(own: str, tmp_p
     assert "6 failed" in result.output
     assert "source-glyphs-round0" in call("status", "--profile", own, "--results", tmp_path / "a").output
 
-    from vpcore import measurements
+    from vpcore.study import measurement
 
     Path(own).write_text(CARD)
-    monkeypatch.setattr(measurements.transfer, "visual_prompt", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr(measurement, "visual_prompt", lambda *a, **k: 1 / 0)
     result = call("run", "--profile", own, "--results", tmp_path / "b")
     assert result.exit_code == 1
     assert "ZeroDivisionError: division by zero (traceback in the folder failed)" in result.output

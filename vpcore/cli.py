@@ -13,18 +13,18 @@ from pathlib import Path
 import click
 
 from vpcore import __version__
+from vpcore.calibration.all_metrics import METRICS
+from vpcore.calibration.predictions import Predictions
+from vpcore.calibration.scores import interval
+from vpcore.commands import bench, data_option, fetch
 from vpcore.errors import InputError, unknown
-from vpcore.jobs import jobs
-from vpcore.metrics import METRICS
-from vpcore.predictions import Predictions
-from vpcore.profiles import Profile, load_profile, profile_names, run_with
-from vpcore.runs import FIELDS, source_run
-from vpcore.scores import interval
-from vpcore.store import Store
-from vpcore.study import Done, device_named, execute
-from vpcore.tools import bench, data_option, fetch
-from vpcore.toy import image_folder
-from vpcore.workers import keep_freed_memory
+from vpcore.study.execution import Done, device_named, execute
+from vpcore.study.jobs import jobs
+from vpcore.study.profile import Profile, load_profile, profile_names, run_with
+from vpcore.study.run import FIELDS, source_run
+from vpcore.study.store import Store
+from vpcore.study.toy import data_or_fakes
+from vpcore.study.workers import keep_freed_memory
 
 
 class _Commands(click.Group):
@@ -131,12 +131,12 @@ def run(
     runs = tuple(r for r in chosen if (not only or r.method in only) and (not tasks or r.task in tasks))
     where, total = device_named(device), len(jobs(runs, store))
     say = (lambda text: None) if quiet else lambda text: click.echo(text)
-    folder = image_folder(card, runs, store, data)
+    folder = data_or_fakes(card, runs, store, data)
     steps = execute(runs, store, device=where, folder=folder, workers=workers, log=lambda text: say(f"    {text}"))
     say(f"{card.title}: {len(runs)} runs, {total} jobs to do, on {where}")
     mirror = None
     if track:
-        from vpcore.tracking import Tracker
+        from vpcore.study.tracking import Tracker
 
         mirror = Tracker(card.name, results)
     start, failed = time.perf_counter(), []
@@ -184,7 +184,7 @@ def _clock(seconds: float) -> str:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.argument("settings", nargs=-1, metavar="FIELD=VALUE...")
 def measure(profile: str, toy: bool, results: Path, data: Path | None, device: str, settings: tuple[str, ...]) -> None:
-    """Measure one run of one's own: the values of a profile, with fields of `vpcore.runs.Run` replaced.
+    """Measure one run of one's own: the values of a profile, with fields of `vpcore.study.run.Run` replaced.
 
     \b
     vpcore measure method=vp task=digits budget=4 mapping=blm
@@ -194,7 +194,7 @@ def measure(profile: str, toy: bool, results: Path, data: Path | None, device: s
     card, store = _open(profile, toy, results)
     run = run_with(card, settings)
     runs = source_run(run), run
-    folder = image_folder(card, runs, store, data)
+    folder = data_or_fakes(card, runs, store, data)
     for done in execute(runs, store, device=device_named(device), folder=folder, log=click.echo):
         if done.error is not None:
             raise done.error
@@ -256,7 +256,7 @@ def book(
     results have not changed are skipped. `jupyter-book build book/` does the same for the profile that the book shows.
     """
     try:
-        from vpcore import batch
+        from vpcore.report import batch
     except ImportError as error:
         raise InputError(
             f"the notebooks need packages that are not installed ({error.name}); use: pip install 'vpcore[book]'"

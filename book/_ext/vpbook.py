@@ -27,9 +27,9 @@ from sphinx.errors import ExtensionError
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from vpcore import batch
 from vpcore.errors import InputError
-from vpcore.profiles import load_profile
+from vpcore.report import batch
+from vpcore.study.profile import load_profile
 
 LOGGER = logging.getLogger(__name__)
 POINTS = {"points": " points", "pt": ""}  # 0.042 is 4.2 percentage points

@@ -1,0 +1,169 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from vpcore import InputError
+from vpcore.networks.backbones import (
+    MODELS,
+    build,
+    check_canvas,
+    head_name,
+    normalise,
+)
+from vpcore.networks.frozen import Float32Gradient, Frozen, fold_batch_norm_
+
+WITH_BATCH_NORM = [name for name in MODELS if name.startswith(("resnet", "efficientnet"))]
+
+
+def warmed(name: str = "resnet8", classes: int = 7) -> torch.nn.Module:
+    """A network whose batch norms have seen something, as after training."""
+    model = build(name, classes=classes, seed=0).train()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for _ in range(3):
+            model(torch.randn(16, 3, 32, 32, generator=generator))
+    return model.eval()
+
+
+def unsettle(model: nn.Module) -> None:
+    """Give every batch norm statistics and parameters of its own, and the classifier weights that are not zero."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.5, 0.5, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+            module.weight.data.uniform_(0.5, 1.5, generator=generator)
+            module.bias.data.uniform_(-1, 1, generator=generator)
+    model.get_submodule(head_name(model)).weight.data.normal_(0, 0.05, generator=generator)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet18-half", "resnet18", "resnet50"])
+def test_frozen_is_the_network_in_evaluation_mode(name: str, cpu: torch.device) -> None:
+    """Folding the batch norms and splitting off the classifier change nothing but the order of operations."""
+    model = warmed(name)
+    x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    frozen = Frozen(model, precision="float32", device=cpu).train()
+    with torch.no_grad():
+        torch.testing.assert_close(frozen(x), model(normalise(x)), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model.fc(frozen.features(x)), frozen(x), rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in frozen.modules())
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())  # the caller's is as it was
+
+
+def test_gradients_reach_the_image_and_no_weight(cpu: torch.device) -> None:
+    frozen = Frozen(warmed(), precision="float32", device=cpu)
+    x = torch.rand(2, 3, 32, 32, requires_grad=True)
+    frozen(x).sum().backward()
+    assert float(x.grad.abs().sum()) > 0
+    assert all(p.grad is None and not p.requires_grad for p in frozen.parameters())
+
+
+def test_bf16_is_close_to_float32(cpu: torch.device) -> None:
+    """bf16 has 8 bits of mantissa: logits agree to about 2^-7 of their scale through eight layers."""
+    model = warmed()
+    x = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        full, half = (Frozen(model, precision=p, device=cpu)(x) for p in ("float32", "bf16"))
+    assert half.dtype == torch.float32
+    assert float((full - half).abs().max()) < 0.05 * float(full.abs().max())
+
+
+@pytest.mark.parametrize("stride", [2, (1, 2)])
+def test_the_detour_of_strided_depthwise_convolutions_changes_rounding_alone(
+    stride: int | tuple[int, int], cpu: torch.device
+) -> None:
+    """Output and gradient are those of float64, as close as bf16 numbers can be; other layers stay."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 3, stride, 1, groups=6), nn.Conv2d(6, 6, 3, 1, 1, groups=6)
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2))
+    frozen = Frozen(model, precision="bf16", device=cpu)
+    assert [type(layer) is Float32Gradient for layer in frozen.body[:3]] == [False, True, False]
+    layer, exact = frozen.body[1], copy.deepcopy(layers[1]).double()
+    with torch.no_grad():  # the numbers that bf16 has
+        for ours, theirs in zip(layer.layer.parameters(), exact.parameters(), strict=True):
+            theirs.copy_(ours.double())
+    x = torch.randn(4, 6, 9, 9).bfloat16()
+    ours, theirs = x.clone().requires_grad_(), x.double().requires_grad_()
+    y, expected = layer(ours), exact(theirs)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.double(), expected, rtol=2**-8, atol=1e-6)
+    torch.testing.assert_close(layer(x).double(), expected.detach(), rtol=2**-8, atol=1e-6)  # without a gradient
+    upstream = torch.randn(y.shape).bfloat16()
+    y.backward(upstream)
+    expected.backward(upstream.double())
+    torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=2**-8, atol=1e-6)
+    assert not any(isinstance(m, Float32Gradient) for m in Frozen(model, precision="float32", device=cpu).modules())
+
+
+@pytest.mark.parametrize("name", WITH_BATCH_NORM)
+def test_folding_batch_norm_changes_nothing(name: str) -> None:
+    model = build(name, classes=5, seed=0).double().eval()
+    unsettle(model)
+    folded = copy.deepcopy(model)
+    fold_batch_norm_(folded)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model(x)
+        assert float(expected.std()) > 0
+        torch.testing.assert_close(folded(x), expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
+
+
+def test_a_batch_norm_that_does_not_follow_a_convolution_stays() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)).eval()
+    unfolded = copy.deepcopy(model)
+    fold_batch_norm_(model)
+    assert [type(module) for module in model] == [type(module) for module in unfolded]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_runs_frozen_and_passes_gradients_to_the_image(name: str, cpu: torch.device) -> None:
+    kind = MODELS[name]
+    model = build(name, classes=3, seed=0).eval()
+    unsettle(model)
+    px = kind.canvas or 32
+    check_canvas(name, px)
+    frozen = Frozen(model, precision="float32", device=cpu, statistics=kind.statistics).train()
+    x = torch.rand(2, 3, px, px, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    with torch.no_grad():
+        expected = model(normalise(x, kind.statistics))
+        features = frozen.features(x)
+    logits = frozen(x)
+    torch.testing.assert_close(logits.detach(), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    head = model.get_submodule(head_name(model))
+    assert (frozen.classes, features.shape) == (3, (2, head.in_features))
+    torch.testing.assert_close(head(features), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    logits[:, 0].sum().backward()
+    assert float(x.grad.abs().amax((1, 2, 3)).min()) > 0
+    assert not any(p.requires_grad for p in frozen.parameters())
+
+
+class Rounded(nn.Module):
+    """A layer as quantization makes it: not a linear one, but with one inside."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.layer, self.out_features = layer, layer.out_features
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x).round(decimals=1)
+
+
+def test_the_classifier_is_found_when_it_is_no_linear_layer(cpu: torch.device) -> None:
+    model = warmed()
+    plain = Frozen(model, precision="float32", device=cpu)
+    model.fc = Rounded(model.fc)
+    frozen = Frozen(model, precision="float32", device=cpu)
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    assert (head_name(model), frozen.classes) == ("fc", 7)
+    assert torch.equal(frozen.features(x), plain.features(x))
+    assert torch.equal(frozen(x), plain(x).round(decimals=1))
+    with pytest.raises(InputError, match="`model` must end in a linear layer; Sequential has none"):
+        Frozen(nn.Sequential(nn.Conv2d(3, 4, 1)), precision="float32", device=cpu)
+
+
+def test_unknown_precision(cpu: torch.device) -> None:
+    with pytest.raises(InputError, match="unknown precision 'fp16'"):
+        Frozen(warmed(), precision="fp16", device=cpu)

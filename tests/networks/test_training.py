@@ -1,0 +1,136 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from vpcore import InputError
+from vpcore.networks.backbones import build
+from vpcore.networks.training import AUGMENTATIONS, Recipe, fit, predict
+
+RECIPE = Recipe(epochs=4, batch=16, lr=0.1, weight_decay=1e-3, augment="none", precision="float32", seed=3)
+
+
+def blobs(n: int = 64, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images whose class is their grey level."""
+    labels = torch.arange(n) % classes
+    noise = torch.randint(40, (n, 3, 16, 16), generator=torch.Generator().manual_seed(0))
+    return (noise + 80 * labels[:, None, None, None]).to(torch.uint8), labels
+
+
+def test_it_learns(cpu: torch.device) -> None:
+    images, labels = blobs()
+    model = build("resnet8", classes=3, seed=0)
+    losses = []
+    fit(model, images, labels, replace(RECIPE, epochs=5), after_epoch=lambda e, loss, s: losses.append(loss))
+    assert losses[-1] < 0.2 < losses[0]
+    assert not model.training
+    logits = predict(lambda x: model((x - 0.45) / 0.225), images, device=cpu)
+    assert float((logits.argmax(1) == labels).float().mean()) > 0.9
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been() -> None:
+    images, labels = blobs()
+    whole, cut = (build("resnet8", classes=3, seed=0) for _ in range(2))
+    recipe = replace(RECIPE, augment="shift+flip")
+    fit(whole, images, labels, recipe)
+    saved = {}
+
+    class Kill(Exception):
+        pass
+
+    def stop(epoch: int, loss: float, state: dict) -> None:
+        if epoch == 2:
+            saved.update(model={k: v.clone() for k, v in cut.state_dict().items()}, optimizer=state)
+            raise Kill
+
+    with pytest.raises(Kill):
+        fit(cut, images, labels, recipe, after_epoch=stop)
+    resumed = build("resnet8", classes=3, seed=9)
+    resumed.load_state_dict(saved["model"])
+    fit(resumed, images, labels, recipe, first_epoch=2, optimizer_state=saved["optimizer"])
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_a_step_is_taken_as_one_says() -> None:
+    """It gets the optimizer with the gradients, and counts the steps of the schedule, also when training begins later."""
+    images, labels = blobs()
+    model, seen = build("resnet8", classes=3, seed=0), []
+    before = {name: value.clone() for name, value in model.named_parameters()}
+
+    def stay(optimizer: torch.optim.Optimizer, step: int) -> None:
+        assert all(p.grad is not None and bool(p.grad.any()) for group in optimizer.param_groups for p in group["params"])
+        seen.append(step)
+
+    fit(model, images, labels, RECIPE, first_epoch=2, take_step=stay)
+    assert seen == list(range(2 * 4, 4 * 4))
+    assert RECIPE.steps(len(images)) == 4 * 4
+    assert RECIPE.steps(79) == 4 * 4  # the last, smaller batch of an epoch is left out
+    assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())  # nobody took a step
+
+
+def test_images_are_normalised_with_the_statistics_given() -> None:
+    seen = []
+
+    class Spy(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            return super().forward(x.flatten(1)[:, :4])
+
+    images = torch.full((16, 3, 4, 4), 51, dtype=torch.uint8)  # 0.2
+    statistics = (0.2, 0.1, 0.6), (1.0, 0.5, 0.2)
+    fit(Spy(4, 2), images, torch.zeros(16).long(), replace(RECIPE, epochs=1), statistics=statistics)
+    assert seen[0].mean((0, 2, 3)).tolist() == pytest.approx([0.0, 0.2, -2.0], abs=1e-6)
+
+
+def test_weight_decay_spares_biases_and_norms() -> None:
+    """With a loss that ignores the weights only decay moves them."""
+
+    class Constant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1)[:, :2] + 0 * self.weight.sum() + 0 * self.bias.sum()
+
+    model = Constant()
+    fit(model, *blobs(classes=2), replace(RECIPE, epochs=1, weight_decay=0.1))
+    assert bool((model.weight < 1).all())
+    assert model.bias.tolist() == [1, 1]
+
+
+def test_augmentation_moves_and_flips_but_does_not_invent() -> None:
+    images = torch.arange(8, dtype=torch.uint8).repeat(50, 3, 8, 1)  # columns 0..7
+    moved = AUGMENTATIONS["shift"](images, torch.Generator().manual_seed(0))
+    starts = moved[:, 0, 0, 0].long()
+    assert set(starts.tolist()) == {0, 1}  # a shift of at most one column, an eighth of the side; edges repeat
+    flipped = AUGMENTATIONS["shift+flip"](images, torch.Generator().manual_seed(0))
+    falling = flipped[:, 0, 0, 2] > flipped[:, 0, 0, 5]
+    assert 10 < int(falling.sum()) < 40
+    assert torch.equal(AUGMENTATIONS["none"](images, torch.Generator()), images)
+
+
+def test_a_loss_that_is_no_number_is_an_error() -> None:
+    with pytest.raises(
+        InputError, match=r"loss must be a finite number, got (nan|inf) in epoch \d .* rate 1e\+20; use a lower"
+    ):
+        fit(build("resnet8", classes=3, seed=0), *blobs(), replace(RECIPE, lr=1e20))
+
+
+def test_bad_arguments() -> None:
+    model = build("resnet8", classes=3, seed=0)
+    with pytest.raises(InputError, match="unknown augment 'flip'"):
+        fit(model, *blobs(), replace(RECIPE, augment="flip"))
+    with pytest.raises(InputError, match="`batch` must be at most the number of images, 64; got 65"):
+        fit(model, *blobs(), replace(RECIPE, batch=65))
+
+
+def test_prediction_does_not_depend_on_the_batch(cpu: torch.device) -> None:
+    images, _ = blobs(10)
+    outs = [predict(lambda x: x.mean((2, 3)), images, batch=b, device=cpu) for b in (1, 3, 500)]
+    assert torch.equal(outs[0], outs[1])
+    assert torch.equal(outs[1], outs[2])
+    assert math.isclose(float(outs[0][0, 0]), float(images[0, 0].float().mean() / 255), rel_tol=1e-5)

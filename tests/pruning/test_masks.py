@@ -1,0 +1,172 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from vpcore import InputError
+from vpcore.networks.backbones import build, prunable
+from vpcore.pruning import masks as pruning
+
+SHAPES = {"a": (4, 3, 3, 3), "b": (7,), "c": (5, 11)}
+
+
+def random_scores(seed: int, *, ties: bool) -> pruning.Scores:
+    generator = torch.Generator().manual_seed(seed)
+    if ties:
+        return {name: torch.randint(3, shape, generator=generator).float() for name, shape in SHAPES.items()}
+    return {name: torch.rand(shape, generator=generator) for name, shape in SHAPES.items()}
+
+
+def everything(scores: pruning.Scores) -> pruning.Masks:
+    return {name: torch.ones_like(value, dtype=torch.bool) for name, value in scores.items()}
+
+
+def kept(masks: pruning.Masks) -> int:
+    return sum(int(mask.sum()) for mask in masks.values())
+
+
+@pytest.mark.parametrize("scope", pruning.SCOPES)
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_exactly_the_number_asked_for_is_kept_nested_and_best(seed: int, ties: bool, scope: str) -> None:
+    scores = random_scores(seed, ties=ties)
+    masks, total = everything(scores), sum(s.numel() for s in scores.values())
+    for density in (1.0, 0.8, 0.51, 0.5, 0.2, 0.013):
+        before = {name: mask.clone() for name, mask in masks.items()}
+        chosen = pruning.select(scores, masks, density=density, scope=scope)
+        assert kept(chosen) == round(density * total)
+        assert all(bool((~chosen[name] | masks[name]).all()) for name in chosen)
+        for rivals in [[name] for name in chosen] if scope == "layer" else [list(chosen)]:
+            worst = min((float(scores[n][chosen[n]].min()) for n in rivals if chosen[n].any()), default=9)
+            gone = [scores[n][masks[n] & ~chosen[n]] for n in rivals]
+            assert worst >= max((float(g.max()) for g in gone if len(g)), default=-1)
+        if scope == "layer":
+            assert all(abs(int(mask.sum()) - density * mask.numel()) < 1 for mask in chosen.values())
+        assert all(torch.equal(masks[name], before[name]) for name in masks)  # the caller's masks are as they were
+        masks = chosen
+
+
+def test_among_ties_the_first_are_kept() -> None:
+    scores = {"a": torch.ones(2, 3), "b": torch.ones(6)}
+    assert pruning.select(scores, everything(scores), density=0.5)["a"].all()
+    layers = pruning.select(scores, everything(scores), density=0.5, scope="layer")
+    assert layers["a"].flatten().tolist() == layers["b"].tolist() == [True] * 3 + [False] * 3
+
+
+@pytest.mark.parametrize("density", [0.9, 0.5, 0.07])
+def test_selection_agrees_with_torch(density: float) -> None:
+    """torch.nn.utils.prune counts what it removes and rounds it in each layer, so densities are chosen that divide."""
+    generator = torch.Generator().manual_seed(0)
+    layers = [nn.Linear(20, 10, bias=False), nn.Conv2d(10, 20, 1, bias=False)]
+    for layer in layers:
+        layer.weight.data = torch.randn(layer.weight.shape, generator=generator)
+    model = nn.Sequential(*layers)
+    masks = pruning.full(model, ["0.weight", "1.weight"])
+    ours = {
+        scope: pruning.select(pruning.magnitude(model, masks), masks, density=density, scope=scope)
+        for scope in pruning.SCOPES
+    }
+    for layer, name in zip(layers, masks, strict=True):
+        prune.l1_unstructured(layer, "weight", amount=1 - density)
+        assert torch.equal(layer.weight_mask.bool(), ours["layer"][name])
+        prune.remove(layer, "weight")
+    generator.manual_seed(0)
+    for layer in layers:
+        layer.weight.data = torch.randn(layer.weight.shape, generator=generator)
+    prune.global_unstructured([(layer, "weight") for layer in layers], prune.L1Unstructured, amount=1 - density)
+    assert all(torch.equal(layers[i].weight_mask.bool(), ours["global"][name]) for i, name in enumerate(masks))
+
+
+def test_what_is_gone_stays_gone_even_with_the_best_score() -> None:
+    masks = {"w": torch.tensor([False, True, True])}
+    chosen = pruning.select({"w": torch.tensor([9.0, 1.0, 2.0])}, masks, density=1 / 3)
+    assert chosen["w"].tolist() == [False, False, True]
+
+
+def test_a_layer_gives_no_more_than_it_has() -> None:
+    """After a global round a layer may have less left than its share; the others make up for it, and the count is exact."""
+    masks = {"a": torch.tensor([True, False, False, False]), "b": torch.ones(4, dtype=torch.bool)}
+    chosen = pruning.select({"a": torch.ones(4), "b": torch.ones(4)}, masks, density=0.5, scope="layer")
+    assert (int(chosen["a"].sum()), int(chosen["b"].sum())) == (1, 3)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_apportionment_against_bisection(seed: int) -> None:
+    """The one e with sum min(most, e share) = total is found by bisection; each count is its quota rounded up or down."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = int(torch.randint(1, 9, (), generator=generator))
+    shares = torch.randint(1, 50, (layers,), generator=generator).tolist()
+    most = torch.randint(0, 400, (layers,), generator=generator).tolist()
+    total = int(torch.randint(0, sum(most) + 1, (), generator=generator))
+    low, high = 0.0, 400.0
+    for _ in range(100):
+        e = (low + high) / 2
+        low, high = (e, high) if sum(min(m, e * s) for m, s in zip(most, shares, strict=True)) < total else (low, e)
+    quota = [min(m, high * s) for m, s in zip(most, shares, strict=True)]
+    counts = pruning.apportion(total, shares=shares, most=most)
+    assert sum(counts) == total
+    assert all(abs(count - q) < 1 + 1e-9 and count <= m for count, q, m in zip(counts, quota, most, strict=True))
+    up = [q % 1 for count, q in zip(counts, quota, strict=True) if count > q + 1e-9]
+    down = [q % 1 for count, q in zip(counts, quota, strict=True) if count < q - 1e-9]
+    assert min(up, default=1) >= max(down, default=0) - 1e-9  # the largest remainders are rounded up
+
+
+def test_apply_and_measure_agree_with_the_masks() -> None:
+    model = build("resnet8", classes=3, seed=0)
+    masks = pruning.full(model, prunable(model))
+    masks = pruning.select(pruning.magnitude(model, masks), masks, density=0.1)
+    pruning.apply_(model, masks)
+    shares = pruning.measure(model, masks)
+    assert shares == pytest.approx({name: float(mask.float().mean()) for name, mask in masks.items()})
+    assert pruning.density(masks) == pytest.approx(0.1, abs=1e-4)
+
+
+@pytest.mark.parametrize("scope", pruning.SCOPES)
+@pytest.mark.parametrize(
+    ("density", "message"), [(20, "got 20; percent\\? use 0.2"), (0, "got 0"), (-0.1, "got -0.1"), (1e-9, "keeps 0 of 170")]
+)
+def test_bad_density(density: float, message: str, scope: str) -> None:
+    scores = random_scores(0, ties=False)
+    with pytest.raises(InputError, match=message):
+        pruning.select(scores, everything(scores), density=density, scope=scope)
+
+
+def test_density_cannot_grow() -> None:
+    scores = random_scores(0, ties=False)
+    half = pruning.select(scores, everything(scores), density=0.5)
+    with pytest.raises(InputError, match="between 1 and 85 can be kept"):
+        pruning.select(scores, half, density=0.6)
+
+
+def test_no_layer_gets_back_what_is_pruned() -> None:
+    scores = {"a": torch.ones(3), "b": torch.ones(4)}
+    masks = {"a": torch.tensor([True, False, True]), "b": torch.ones(4, dtype=torch.bool)}
+    assert kept(pruning.select_counts(scores, masks, {"a": 2, "b": 0})) == 2
+    for count in (3, -1):
+        with pytest.raises(InputError, match=rf"`count` must be in 0\.\.2, which is what a has left, got {count}"):
+            pruning.select_counts(scores, masks, {"a": count, "b": 0})
+
+
+@pytest.mark.parametrize("scope", pruning.SCOPES)
+def test_scores_that_are_no_numbers_are_refused(scope: str) -> None:
+    scores, masks = {"w": torch.tensor([1.0, torch.nan, 2.0])}, {"w": torch.ones(3, dtype=torch.bool)}
+    where = "w" if scope == "layer" else "the network"
+    with pytest.raises(
+        InputError, match=f"`scores` of {where} must be numbers, but 1 of 3 are NaN; .* smaller learning rate"
+    ):
+        pruning.select(scores, masks, density=1 / 3, scope=scope)
+    masks["w"][1] = False  # what is pruned is not ranked, whatever its score
+    assert pruning.select(scores, masks, density=1 / 3, scope=scope)["w"].tolist() == [False, False, True]
+
+
+def test_bad_scope() -> None:
+    scores = random_scores(0, ties=False)
+    with pytest.raises(InputError, match="unknown scope 'layers'; did you mean 'layer'"):
+        pruning.select(scores, everything(scores), density=0.5, scope="layers")
+
+
+def test_bad_schedule() -> None:
+    with pytest.raises(InputError, match="`rate` must be in .*, got 20; percent\\? use 0.2"):
+        pruning.density_of_round(1, rate=20)
+    with pytest.raises(InputError, match="`round` must be 0"):
+        pruning.density_of_round(-1, rate=0.2)

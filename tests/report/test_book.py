@@ -1,0 +1,140 @@
+"""The whole way in a temporary clone: study, notebooks, book, a second build, and a notebook on its own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What git would check out of the working tree: tracked and new files that are not ignored."""
+    folder = tmp_path_factory.mktemp("clone") / "vpcore"
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\n")
+    for name in filter(None, listed):
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def run(clone: Path, *command: str, **variables: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(clone), "VPCORE_TOY": "1", **variables}
+    return subprocess.run(
+        [str(BIN / command[0]), *command[1:]], cwd=clone, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def built(clone: Path) -> subprocess.CompletedProcess:
+    return run(clone, "jupyter-book", "build", "book/", "-W", "-n", "--keep-going")
+
+
+class Requests(HTMLParser):
+    """What a page would load when it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        values = dict(attributes)
+        if tag in ("script", "img", "iframe"):
+            self.found.append(values.get("src") or "")
+        if tag == "link" and values.get("rel") not in ("canonical", "next", "prev", "index", "search", "genindex"):
+            self.found.append(values.get("href") or "")
+
+
+@pytest.mark.slow
+def test_the_literal_command_builds_everything_from_nothing(clone: Path, built: subprocess.CompletedProcess) -> None:
+    assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
+    for page in (clone / "_build" / "html").glob("*.html"):
+        assert "```" not in page.read_text(), f"{page.name} shows a directive that was not understood"
+    pages = clone / "_build" / "html"
+    for name in ("intro", "background", "methods", "tickets", "accuracy", "budget", "calibration", "prompts", "claims"):
+        text = (pages / f"{name}.html").read_text()
+        assert "problematic" not in text
+        assert "<h1" in text
+    assert "mini-toy" in (pages / "intro.html").read_text()
+    numbers = json.loads((clone / "book" / "generated" / "tickets" / "numbers.json").read_text())
+    assert f"{numbers['numbers']['dense_accuracy']:.1%}" in (pages / "tickets.html").read_text()
+    assert numbers["provenance"]["profile"] == "mini-toy"
+
+
+@pytest.mark.slow
+def test_the_pages_ask_nothing_of_the_network(clone: Path, built: subprocess.CompletedProcess) -> None:
+    assert built.returncode == 0
+    pages = clone / "_build" / "html"
+    for page in pages.rglob("*.html"):
+        parser = Requests()
+        parser.feed(page.read_text())
+        outside = [url for url in parser.found if url.startswith(("http:", "https:", "//"))]
+        assert outside == [], page
+    assert (pages / "mathjax" / "tex-svg.js").exists()
+    assert "mathjax/tex-svg.js" in (pages / "background.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_second_build_computes_nothing(clone: Path, built: subprocess.CompletedProcess) -> None:
+    assert built.returncode == 0
+    watched = [p for folder in ("results", "book/generated") for p in (clone / folder).rglob("*") if p.is_file()]
+    before = {path: path.stat().st_mtime_ns for path in watched}
+    again = run(clone, "jupyter-book", "build", "book/", "-W", "-n", "--keep-going")
+    assert again.returncode == 0
+    assert "unchanged" in again.stdout + again.stderr
+    assert {path: path.stat().st_mtime_ns for path in watched} == before
+
+
+@pytest.mark.slow
+def test_one_notebook_through_papermill(clone: Path, built: subprocess.CompletedProcess, tmp_path: Path) -> None:
+    assert built.returncode == 0
+    toy = ("-y", "{toy: true}", "-k", "python3")
+    out = str(tmp_path / "out.ipynb")
+    bad = run(clone, "papermill", "notebooks/accuracy.ipynb", out, *toy, "-p", "budget", "1")
+    assert bad.returncode != 0  # papermill makes a number of 1, the parameter is text
+    assert "parameter `budget` must be str, such as 'largest', got 1" in bad.stderr
+    good = run(
+        clone, "papermill", "notebooks/accuracy.ipynb", out, *toy, "-r", "budget", "1", "-r", "output", str(tmp_path / "o")
+    )
+    assert good.returncode == 0, good.stderr[-2000:]
+    assert json.loads((tmp_path / "o" / "numbers.json").read_text())["numbers"]["budget"] == "1 images per class"
+    bad = run(clone, "papermill", "notebooks/accuracy.ipynb", out, *toy, "-p", "profil", "small")
+    assert bad.returncode != 0
+    assert "unknown parameter 'profil'; did you mean 'profile'" in bad.stderr
+
+
+def build_with(clone: Path, name: str, old: str, new: str) -> subprocess.CompletedProcess:
+    """Build the book with one text in one file replaced, and put the file back."""
+    path = clone / name
+    whole = path.read_text()
+    assert old in whole
+    path.write_text(whole.replace(old, new))
+    done = run(clone, "jupyter-book", "build", "book/", "-W", "-n", "--keep-going")
+    path.write_text(whole)
+    return done
+
+
+@pytest.mark.slow
+def test_a_failing_notebook_fails_the_build(clone: Path, built: subprocess.CompletedProcess) -> None:
+    assert built.returncode == 0
+    broken = build_with(clone, "notebooks/tickets.ipynb", "source = study.source", "source = study.sauce")
+    assert broken.returncode != 0
+    assert "has no attribute 'sauce'" in broken.stdout + broken.stderr
+
+
+@pytest.mark.slow
+def test_a_number_that_is_not_there_fails_the_build(clone: Path, built: subprocess.CompletedProcess) -> None:
+    assert built.returncode == 0
+    broken = build_with(clone, "book/tickets.md", "tickets:dense_accuracy", "tickets:dense_acuracy")
+    assert broken.returncode != 0
+    assert "dense_acuracy" in broken.stdout + broken.stderr

@@ -1,0 +1,113 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from vpcore import InputError
+from vpcore.report import claims
+
+
+def study(loss: dict[tuple[str, object], float], *, seeds: int = 5, noise: float = 0.0, chain: int = 1) -> pd.DataFrame:
+    """Records of a dense network of accuracy 0.6 and a pruned one that loses `loss`, for each task and budget."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for (task, budget), lost in loss.items():
+        for seed in range(seeds):
+            for number in (0, 1):
+                for _ in range(chain):
+                    accuracy = 0.6 - number * (lost + noise * rng.standard_normal())
+                    rows.append(
+                        {
+                            "method": "vp", "task": task, "budget": budget, "seed": seed, "round": number,
+                            "density": 0.5**number, "accuracy": accuracy, "ece": 0.1 + 0.02 * number, "classes": ["x"] * 10,
+                        }
+                    )  # fmt: skip
+    table = pd.DataFrame(rows)
+    return table.assign(budget=table["budget"].astype("Int64"))
+
+
+def test_costs_are_paired_differences() -> None:
+    cost = claims.costs(study({("a", 1): 0.1, ("a", None): 0.2}))
+    assert len(cost) == 10
+    assert cost.groupby("budget")["accuracy_loss"].mean().to_dict() == pytest.approx({1: 0.1, "all": 0.2})
+    assert cost["ece_rise"].tolist() == pytest.approx([0.02] * 10)
+    assert cost["relative_loss"].tolist() == pytest.approx([0.2] * 5 + [0.4] * 5)  # of 0.5 above chance
+
+
+def test_unpaired_runs_are_left_out_and_doubles_refused() -> None:
+    table = study({("a", 1): 0.1})
+    assert len(claims.costs(table[~((table["round"] == 0) & (table["seed"] == 2))])) == 4
+    with pytest.raises(InputError, match="must hold one chain of tickets"):
+        claims.costs(study({("a", 1): 0.1}, chain=2))
+
+
+def test_tasks_weigh_the_same_however_many_seeds_they_have() -> None:
+    d = pd.DataFrame({"task": ["a"] * 2 + ["b"] * 8, "budget": 1, "x": [0.0] * 2 + [1.0] * 8})
+    assert claims.estimate(d, "x").mean == 0.5
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    """For normal noise and many seeds the bootstrap interval is the textbook's, and covers in about 95 % of the studies."""
+    rng = np.random.default_rng(1)
+    covered, widths = [], []
+    for _ in range(200):
+        x = rng.normal(0.3, 1, size=40)
+        e = claims.estimate(pd.DataFrame({"task": "a", "budget": 1, "x": x}), "x")
+        covered.append(e.low <= 0.3 <= e.high)
+        widths.append((e.high - e.low) / (2 * stats.norm.ppf(0.975) * x.std() / np.sqrt(40)))
+    assert 0.89 <= np.mean(covered) <= 0.99
+    assert np.mean(widths) == pytest.approx(1, abs=0.05)
+
+
+def test_scarcity_is_a_difference_of_differences() -> None:
+    cost = claims.costs(study({("a", 1): 0.3, ("a", 10): 0.5, ("a", None): 0.1, ("b", 1): 0.0, ("b", 10): 0.2}))
+    gap = claims.scarcity(cost, "accuracy_loss", round=1)
+    assert gap.groupby("task")["accuracy_loss"].mean().to_dict() == pytest.approx({"a": 0.2, "b": -0.2})
+    assert len(gap) == 10
+
+
+def test_the_matching_round_is_the_sparsest_that_keeps_up() -> None:
+    source = pd.DataFrame({"round": [0, 1, 2, 3], "accuracy": [0.90, 0.91, 0.895, 0.80]})
+    assert claims.matching_round(source) == 2
+    assert claims.matching_round(source, margin=0.2) == 3
+    assert claims.matching_round(source.assign(accuracy=[0.9, 0.5, 0.5, 0.5])) == 0
+
+
+def test_nothing_to_average() -> None:
+    with pytest.raises(InputError, match="there are no values of x to average"):
+        claims.estimate(pd.DataFrame({"task": [], "budget": [], "x": []}), "x")
+
+
+def test_effects_compare_runs_that_differ_in_one_field() -> None:
+    rows = [
+        {"method": "vp", "task": task, "budget": budget, "seed": 0, "round": number, "mapping": mapping, "prompt": prompt}
+        | {"accuracy": level + number / 10, "ece": 0.1, "nll": level * 2}
+        for task in ("a", "b")
+        for budget in (1, None)
+        for number in (0, 1)
+        for prompt in ("pad", "smm")
+        for mapping, level in (("ilm", 0.5), ("blm", 0.7))
+    ]
+    table = pd.DataFrame(rows)
+    table["budget"] = table["budget"].astype("Int64")
+    found = claims.effects(table, "mapping", "ilm")
+    assert len(found) == 16  # every run with blm has one counterpart
+    assert set(found["mapping"]) == {"blm"}
+    assert found["accuracy_gain"].tolist() == pytest.approx([0.2] * 16)
+    assert found["nll_rise"].tolist() == pytest.approx([0.4] * 16)
+    assert (found["ece_rise"] == 0).all()
+    with pytest.raises(InputError, match="`base` must be a value of mapping in the table, got 'random'"):
+        claims.effects(table, "mapping", "random")
+
+
+def test_costs_of_several_dense_networks_are_paired_within_each() -> None:
+    rows = [
+        {"method": "lp", "task": "a", "budget": 1, "seed": 0, "source_seed": chain, "round": number, "density": 0.5**number}
+        | {"accuracy": 0.9 - 0.1 * chain * number, "ece": 0.1, "classes": ["x", "y"]}
+        for chain in (0, 1, 2)
+        for number in (0, 1)
+    ]
+    table = pd.DataFrame(rows)
+    table["budget"] = table["budget"].astype("Int64")
+    cost = claims.costs(table)
+    assert cost.set_index("source_seed")["accuracy_loss"].to_dict() == pytest.approx({0: 0, 1: 0.1, 2: 0.2})

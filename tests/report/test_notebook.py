@@ -1,0 +1,132 @@
+"""The notebooks as they are committed, and how they are run."""
+
+import ast
+import builtins
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from vpcore import InputError
+from vpcore.report import batch
+from vpcore.report.batch import NOTEBOOKS
+from vpcore.report.notebook import _assigned, _plain, check_parameters
+
+PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
+BOOK = NOTEBOOKS.parent / "book"
+
+
+def code(path: Path) -> list[str]:
+    return [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def test_every_notebook_stands_in_the_book_under_the_page_of_its_name() -> None:
+    chapters = [c for part in yaml.safe_load((BOOK / "_toc.yml").read_text())["parts"] for c in part["chapters"]]
+    executed = {c["file"]: [section["file"] for section in c["sections"]] for c in chapters if "sections" in c}
+    again = yaml.safe_load((BOOK.parent / "_config.yml").read_text())["sphinx"]["config"]["vpcore_again"]
+    assert executed.pop("real") == [f"generated/{p}/{name}/{name}" for p, names in again.items() for name in names]
+    assert executed == {name: [f"generated/{name}/{name}"] for name in batch.names()}
+    for name in batch.names():
+        assert (BOOK / f"{name}.md").exists()
+
+
+class Filled(ast.NodeTransformer):
+    """Values in the place of parameters."""
+
+    def __init__(self, values: dict[str, object]) -> None:
+        self.values = values
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Constant(self.values[node.id]) if node.id in self.values else node
+
+
+def test_the_lines_of_the_tutorial_are_those_of_its_notebook_and_whole() -> None:
+    (shown,) = re.findall(r"```python\n(.*?)```", (BOOK / "tutorial.md").read_text(), flags=re.DOTALL)
+    parameters, _, run = code(NOTEBOOKS / "tutorial.ipynb")[:3]
+    assert ast.unparse(ast.parse(shown)) == ast.unparse(Filled(_assigned(parameters)).visit(ast.parse(run)))
+    read, known = set(), set(vars(builtins))
+    for node in ast.walk(ast.parse(shown)):
+        if isinstance(node, ast.alias):
+            known.add(node.asname or node.name)
+        elif isinstance(node, ast.Name):
+            (read if isinstance(node.ctx, ast.Load) else known).add(node.id)
+    assert read <= known
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_notebook_is_clean_defines_nothing_and_reads_its_figures(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.cells[0].source.startswith("# Notebook: ")
+    assert "?" in notebook.cells[0].source  # the question
+    assert notebook.cells[1].metadata.tags == ["parameters"]
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == []
+            assert cell.execution_count is None
+            kinds = (ast.FunctionDef, ast.ClassDef, ast.Lambda)
+            assert not any(isinstance(node, kinds) for node in ast.walk(ast.parse(cell.source)))
+    for cell, following in zip(notebook.cells, notebook.cells[1:], strict=False):
+        if cell.cell_type == "code" and "save_figure" in cell.source:
+            assert following.cell_type == "markdown", "a sentence must say what to see"
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_notebooks_check_their_parameters_first(path: Path) -> None:
+    first, second = code(path)[:2]
+    assert {"profile", "toy", "device", "data", "results", "output"} <= set(_assigned(first))
+    assert second.index("check_parameters(globals())") < second.index("open_study(")
+    assert f'"{path.stem}"' in second
+
+
+DEFAULTS = 'profile = "mini"\ntoy = False\nlevel = 0.5\n'
+
+
+@pytest.mark.parametrize("given", ['profile = "small"', "toy = True", "level = 1", ""])
+def test_good_parameters(given: str) -> None:
+    check_parameters({"In": ["", DEFAULTS, f"# Parameters\n{given}\n", "check_parameters(globals())"]})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ('profil = "small"', "unknown parameter 'profil'; did you mean 'profile'"),
+        ("profile = 3", "parameter `profile` must be str, such as 'mini', got 3"),
+        ('toy = "yes"', "parameter `toy` must be bool, such as False, got 'yes'"),
+        ("toy = 1", "parameter `toy` must be bool"),
+        ("level = True", "parameter `level` must be float"),
+    ],
+)
+def test_bad_parameters(given: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_parameters({"In": ["", DEFAULTS, f"# Parameters\n{given}\n", "check_parameters(globals())"]})
+
+
+def test_unknown_notebook(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown notebook 'acuracy'; did you mean 'accuracy'"):
+        batch.regenerate(tmp_path, profile="mini", only=("acuracy",))
+
+
+def test_a_failing_notebook_leaves_nothing_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = nbformat.read(PATHS[0], as_version=4)
+    source.cells = source.cells[:2] + [nbformat.v4.new_code_cell("raise ValueError('this went wrong')")]
+    (tmp_path / "src").mkdir()
+    nbformat.write(source, tmp_path / "src" / "broken.ipynb")
+    monkeypatch.setattr(batch, "NOTEBOOKS", tmp_path / "src")
+    with pytest.raises(InputError, match="broken.ipynb failed in cell .*: ValueError: this went wrong"):
+        batch._run("broken", tmp_path / "out", {"profile": "mini"})
+    assert list((tmp_path / "out").iterdir()) == []
+    with pytest.raises(InputError, match="unknown parameter of broken: 'profil'"):
+        batch._run("broken", tmp_path / "out", {"profil": "mini"})
+
+
+def test_numbers_are_json(tmp_path: Path) -> None:
+    import numpy as np
+
+    assert json.loads(json.dumps({"x": _plain(np.float64(0.5)), "n": _plain(np.int64(3))})) == {
+        "x": 0.5,
+        "n": 3,
+    }

@@ -1,0 +1,328 @@
+"""The store and the execution of a study."""
+
+import dataclasses
+import errno
+import json
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from vpcore import InputError
+from vpcore.calibration.all_metrics import metrics
+from vpcore.study import measurement as measurements
+from vpcore.study.execution import execute
+from vpcore.study.jobs import jobs
+from vpcore.study.profile import Profile
+from vpcore.study.run import Run, chain_id, run_id, source_run, ticket_run
+from vpcore.study.store import Store
+from vpcore.weights.tickets import load_ticket, save_ticket
+
+
+def finish(runs: tuple[Run, ...], store: Store, cpu: torch.device) -> list:
+    return list(execute(runs, store, device=cpu))
+
+
+def test_a_study_leaves_one_record_a_run_and_is_not_computed_twice(tiny: Profile, store: Store, cpu: torch.device) -> None:
+    done = finish(tiny.runs, store, cpu)
+    assert [d.error for d in done] == [None] * len(done)
+    assert done[-1].left == 0
+    table = store.table(tiny.runs)
+    assert table["id"].tolist() == [run_id(run) for run in tiny.runs]
+    before = {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()}
+    assert jobs(tiny.runs, store) == []
+    assert finish(tiny.runs, store, cpu) == []
+    assert {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()} == before
+
+
+def test_records_describe_themselves_and_follow_from_the_predictions(tiny: Profile, store: Store, cpu: torch.device) -> None:
+    finish(tiny.runs, store, cpu)
+    for run in tiny.runs:
+        record = json.loads(store.record_path(run).read_text())
+        arrays = store.arrays(run)
+        for prefix in ("", "val_"):
+            again = metrics(arrays[f"{prefix}logits"], arrays[f"{prefix}labels"])
+            assert {name: record[prefix + name] for name in again} == again
+        for name in ("commit", "versions", "device", "seconds", "finished", "density", "seed", "task", "method"):
+            assert record[name] is not None
+        if run.method == "vp":
+            assert arrays["program"].shape == (3, 32, 32)
+            assert len(set(record["mapped"])) == 10
+        if run.method == "source":
+            _, _, header = load_ticket(store.ticket_path(run))
+            assert header["commit"] == record["commit"]
+            assert header["started"] <= record["finished"]
+        else:
+            assert record["train_images"] == len(arrays["index"]) == 10
+
+
+def test_dense_and_pruned_are_paired(tiny: Profile, store: Store, cpu: torch.device) -> None:
+    finish(tiny.runs, store, cpu)
+    for run in tiny.runs:
+        if run.method != "source" and run.round:
+            twin = dataclasses.replace(run, round=0)
+            assert torch.equal(store.arrays(run)["index"], store.arrays(twin)["index"])
+            assert torch.equal(store.arrays(run)["labels"], store.arrays(twin)["labels"])
+    assert not torch.equal(*(store.arrays(r)["index"] for r in tiny.runs if r.method == "vp" and r.round == 0))
+
+
+def test_repeating_a_run_gives_the_same_numbers(tiny: Profile, store: Store, cpu: torch.device) -> None:
+    finish(tiny.runs, store, cpu)
+    before = store.table(tiny.runs)
+    for path in [*(store.root / "records").glob("*.json"), *(store.results / "tickets").glob("*/*")]:
+        path.unlink()
+    finish(tiny.runs, store, cpu)
+    after = store.table(tiny.runs)
+    same = [name for name in before.columns if name not in ("seconds", "finished")]
+    pd.testing.assert_frame_equal(before[same], after[same])
+
+
+def test_seeds_may_be_computed_one_at_a_time(tiny: Profile, store: Store, cpu: torch.device, tmp_path: Path) -> None:
+    """A cohort gives its members the results that they have alone, so a study may be extended by a seed."""
+    finish(tiny.runs, store, cpu)
+    other = Store(tmp_path / "other", "tiny")
+    other.cache = store.cache
+    for seed in (0, 1):
+        finish(tuple(run for run in tiny.runs if run.seed == seed), other, cpu)
+    for run in tiny.runs:
+        torch.testing.assert_close(store.arrays(run)["logits"], other.arrays(run)["logits"], rtol=1e-3, atol=1e-3)
+
+
+def test_a_failed_run_is_reported_and_does_not_stop_the_others(
+    tiny: Profile, store: Store, cpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = measurements.linear_probe
+
+    def fail(*args: object, **settings: object) -> object:
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr(measurements, "linear_probe", fail)
+    done = finish(tiny.runs, store, cpu)
+    failed = [d for d in done if d.error is not None]
+    assert {d.job.kind for d in failed} == {"lp"}
+    assert len(store.table(tiny.runs)) == len([r for r in tiny.runs if r.method != "lp"])
+    texts = [path.read_text() for path in (store.root / "failed").glob("*.txt")]
+    assert len(texts) == 4
+    assert all("no luck" in text and "Traceback" in text for text in texts)
+    monkeypatch.setattr(measurements, "linear_probe", real)
+    finish(tiny.runs, store, cpu)
+    assert len(store.table(tiny.runs)) == len(tiny.runs)
+    assert not list((store.root / "failed").glob("*"))
+
+
+def test_a_broken_ticket_fails_what_needs_it_with_a_reason(tiny: Profile, store: Store, cpu: torch.device) -> None:
+    runs = tuple(dataclasses.replace(run, source_lr=1e20) for run in tiny.runs)
+    done = finish(runs, store, cpu)
+    assert all(isinstance(d.error, InputError) for d in done)
+    assert "loss must be a finite number" in str(done[0].error)
+    assert all(
+        re.search(r"needs the ticket of round [01] .* on glyphs, which could not be made", str(d.error)) for d in done[1:]
+    )
+    assert not (store.root / "predictions").exists()
+    assert not list((store.results / "tickets").glob("*/round*.safetensors"))
+
+
+def test_a_damaged_ticket_is_named(tiny: Profile, store: Store, cpu: torch.device) -> None:
+    sources = tuple(run for run in tiny.runs if run.method == "source")
+    finish(sources, store, cpu)
+    path = store.ticket_path(sources[1])
+    path.write_bytes(path.read_bytes()[:-1000])
+    errors = [str(d.error) for d in finish(tiny.runs, store, cpu) if d.error]
+    assert errors
+    assert all("round-01.safetensors must be a ticket file" in error for error in errors)
+
+
+def test_a_lost_ticket_is_trained_again_only_if_it_is_needed(tiny: Profile, store: Store, cpu: torch.device) -> None:
+    finish(tiny.runs, store, cpu)
+    sparse = next(r for r in tiny.runs if r.method == "vp" and r.round == 1)
+    path, dense = store.ticket_path(sparse), store.ticket_path(dataclasses.replace(sparse, round=0))
+    before = load_ticket(path)[0]
+    path.unlink()
+    assert jobs(tiny.runs, store) == []
+    store.record_path(sparse).unlink()
+    assert [(job.kind, job.runs[0].round) for job in jobs(tiny.runs, store)] == [("ticket", 1), ("vp", 1)]
+    aside = dense.rename(dense.with_name("aside"))
+    assert [(job.kind, job.runs[0].round) for job in jobs(tiny.runs, store)] == [("ticket", 0), ("ticket", 1), ("vp", 1)]
+    aside.rename(dense)
+    finish(tiny.runs, store, cpu)
+    after = load_ticket(path)[0]
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_density_of_a_record_is_measured(tiny: Profile, store: Store, cpu: torch.device) -> None:
+    finish(tiny.runs, store, cpu)
+    table = store.table(tiny.runs)
+    assert table.groupby("round")["density"].unique().map(list).to_dict() == {0: [1.0], 1: [pytest.approx(0.5, abs=1e-5)]}
+
+
+def test_the_density_of_a_record_is_that_of_the_weights(tiny: Profile, store: Store, cpu: torch.device) -> None:
+    """Not that of the schedule or the masks: training may leave weights that are kept at zero."""
+    finish(tiny.runs, store, cpu)
+    sparse = tuple(run for run in tiny.runs if run.round == 1)
+    path = store.ticket_path(sparse[0])
+    state, masks, header = load_ticket(path)
+    for name, value in state.items():
+        if name in masks:
+            value[::2] = 0
+    save_ticket(path, state, masks, header=header)
+    for run in sparse:
+        store.record_path(run).unlink()
+    finish(tiny.runs, store, cpu)
+    kept = {name: int(state[name].count_nonzero()) for name in masks}
+    density = sum(kept.values()) / sum(mask.numel() for mask in masks.values())
+    assert 0.2 < density < 0.3
+    table = store.table(sparse)
+    assert table["density"].tolist() == pytest.approx([density] * len(sparse))
+    source = table[table["method"] == "source"].iloc[0]
+    shares = [kept[name] / masks[name].numel() for name in source["layer"]]
+    assert source["layer_density"] == pytest.approx(shares)
+
+
+def test_a_damaged_record_is_named(tiny: Profile, store: Store, cpu: torch.device) -> None:
+    finish(tiny.runs[:1], store, cpu)
+    path = store.record_path(tiny.runs[0])
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(InputError, match=r"the record .*\.json is damaged .* delete it"):
+        store.table()
+
+
+def test_a_published_table_is_read_like_records(tiny: Profile, store: Store, cpu: torch.device) -> None:
+    finish(tiny.runs, store, cpu)
+    before = store.table(tiny.runs)
+    path = store.publish(tiny.runs)
+    assert path.name == "tiny.parquet"
+    clone = Store(store.results, "tiny")
+    for record in (store.root / "records").glob("*.json"):
+        record.unlink()
+    assert jobs(tiny.runs, clone) == []
+    pd.testing.assert_frame_equal(clone.table(tiny.runs), before, check_dtype=False)
+    path.write_bytes(b"rubbish")
+    with pytest.raises(InputError, match="published table .* is damaged"):
+        Store(store.results, "tiny").table()
+
+
+def test_nothing_to_publish(tiny: Profile, store: Store) -> None:
+    with pytest.raises(InputError, match="no records of tiny in .* to publish; use: vpcore run --profile tiny"):
+        store.publish(tiny.runs)
+
+
+def test_a_full_disk_stops_everything_and_leaves_nothing_half_written(
+    tiny: Profile, store: Store, cpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    finish(tiny.runs[:1], store, cpu)
+    before = {path for path in store.root.rglob("*") if path.is_file()}
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        InputError, match=r"cannot write .* \(No space left on device\); .* name another folder with --results"
+    ):
+        finish(tiny.runs, store, cpu)
+    assert {path for path in store.root.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_that_cannot_be_made(tiny: Profile, tmp_path: Path, cpu: torch.device) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="cannot write .*file/results"):
+        finish(tiny.runs, Store(tmp_path / "file" / "results", "tiny"), cpu)
+
+
+def test_unknown_tasks_are_refused_before_anything_is_computed(tiny: Profile, store: Store, cpu: torch.device) -> None:
+    runs = (source_run(tiny.runs[0]), dataclasses.replace(tiny.runs[1], task="cifar10"))
+    with pytest.raises(InputError, match="'cifar10' is not built in"):
+        finish(runs, store, cpu)
+    assert not store.root.exists()
+
+
+WAY = Run(source_per_class=4, source_epochs=2, test_per_class=4, round=2, sparsifier="reinit")
+
+
+def test_tickets_come_before_what_starts_from_them(store: Store) -> None:
+    """`reinit` of round 2 needs the ticket of round 2, which needs those before it; nobody asked for them."""
+    todo = jobs((source_run(WAY),), store)
+    assert [(job.runs[0].sparsifier, job.runs[0].round) for job in todo] == [
+        ("imp", 0),
+        ("imp", 1),
+        ("imp", 2),
+        ("reinit", 2),
+    ]
+
+
+def test_all_ways_share_the_dense_network(store: Store) -> None:
+    dense = {store.ticket_path(dataclasses.replace(WAY, sparsifier=way, round=0)) for way in ("imp", "gmp", "reinit")}
+    assert len(dense) == 1
+    assert len({chain_id(dataclasses.replace(WAY, sparsifier=way)) for way in ("imp", "gmp", "reinit")}) == 3
+
+
+def test_a_quantized_network_is_measured_from_the_ticket_of_the_float_one(store: Store, cpu: torch.device) -> None:
+    run = dataclasses.replace(
+        WAY, sparsifier="imp", round=0, weight_bits=2, activation_bits=4, method="lp", task="shapes", budget=1, epochs=2
+    )
+    done = finish((source_run(run), run), store, cpu)
+    assert [d.error for d in done] == [None] * 3
+    assert [d.job.kind for d in done] == ["ticket", "source", "lp"]
+    assert len(list((store.results / "tickets").glob("*/round*.safetensors"))) == 1
+    float_run, bits_run = (store.table((r,)).iloc[0] for r in (ticket_run(run), source_run(run)))
+    assert (float_run["weight_bits"], bits_run["weight_bits"]) == (32, 2)
+    assert not torch.equal(store.arrays(ticket_run(run))["logits"], store.arrays(source_run(run))["logits"])
+
+
+def test_every_method_and_variant_of_a_transfer_leaves_a_record_of_its_own(store: Store, cpu: torch.device) -> None:
+    base = dataclasses.replace(WAY, sparsifier="imp", round=1, method="vp", task="shapes", budget=2, epochs=2)
+    variants = [
+        {},
+        {"ties": "index"},
+        {"prompt": "scale"},
+        {"prompt": "smm", "mapping": "blm+"},
+        *({"mapping": name} for name in ("random", "assignment", "blm", "full")),
+        {"prompt": "watermark", "ties": "index", "last_mapping": "stale", "selection": "test"},
+        {"method": "lp"},
+        {"method": "lp", "view": "canvas"},
+        {"method": "lp", "probe": "optimum"},
+        {"method": "lp", "probe": "optimum", "view": "canvas"},
+        {"method": "ft", "lr": 0.05},
+    ]
+    runs = tuple(dataclasses.replace(base, **variant) for variant in variants)
+    done = finish(runs, store, cpu)
+    assert [d.error for d in done] == [None] * len(done)
+    table = store.table(runs)
+    assert table["nll"].nunique() == len(variants)  # no variant is computed as another
+    assert table["density"].tolist() == pytest.approx([0.5] * len(variants), abs=1e-4)
+    assert (table["temperature"] > 0).all()
+    full = next(run for run in runs if run.mapping == "full")
+    assert {"mapping", "program"} <= set(store.arrays(full))  # a learned mapping is kept
+
+
+def test_features_of_few_shots_are_those_of_all_images(store: Store, cpu: torch.device) -> None:
+    """A few-shot probe looks at the images it needs, one on all images at the rest; the numbers are the same."""
+    few = dataclasses.replace(WAY, sparsifier="imp", round=0, method="lp", task="shapes", budget=2, epochs=2)
+    every = dataclasses.replace(few, budget=None)
+    finish((every, few), store, cpu)
+    alone = Store(store.results / "alone", "tiny")
+    alone.cache = store.cache
+    finish((few,), alone, cpu)
+    torch.testing.assert_close(store.arrays(few)["logits"], alone.arrays(few)["logits"], rtol=1e-4, atol=1e-4)
+
+
+def test_a_cohort_too_large_for_the_memory_is_cut_up(
+    tiny: Profile, store: Store, cpu: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tuple(run for run in tiny.runs if run.round == 0)
+    finish(runs, store, cpu)
+    other = Store(tmp_path / "cut", "tiny")
+    other.cache, calls = store.cache, []
+    real = measurements.visual_prompt
+    monkeypatch.setattr(measurements, "PIXELS_TRAINED", 1)
+    monkeypatch.setattr(
+        measurements, "visual_prompt", lambda *args, **named: calls.append(named["seeds"]) or real(*args, **named)
+    )
+    finish(runs, other, cpu)
+    assert calls == [[0], [1]]
+    prompts = [run for run in runs if run.method == "vp"]
+    for run in prompts:
+        for name, value in store.arrays(run).items():
+            torch.testing.assert_close(other.arrays(run)[name], value, rtol=1e-3, atol=1e-3)

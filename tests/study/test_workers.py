@@ -1,0 +1,144 @@
+"""Jobs side by side: the same numbers, no job before its ticket, and no hanging when a process is lost."""
+
+import dataclasses
+import itertools
+import os
+import re
+import signal
+
+import pandas as pd
+import pytest
+import torch
+
+from vpcore import InputError
+from vpcore.study import workers
+from vpcore.study.execution import execute, workers_for
+from vpcore.study.jobs import Job, jobs
+from vpcore.study.profile import Profile
+from vpcore.study.run import Run
+from vpcore.study.session import Session
+from vpcore.study.store import Store
+from vpcore.study.workers import Agenda, Outcome, compute
+
+
+def done(job: Job, error: Exception | None = None) -> Outcome:
+    return Outcome(job, (), error, "", 0.0)
+
+
+@pytest.fixture
+def one_thread() -> object:
+    """What a worker has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_two_workers_give_the_numbers_of_one(
+    tiny: Profile, store: Store, cpu: torch.device, one_thread: None, tmp_path: object
+) -> None:
+    alone = list(execute(tiny.runs, store, device=cpu))
+    other = Store(tmp_path / "other", "tiny")
+    other.cache, lines = store.cache, []
+    both = list(execute(tiny.runs, other, device=cpu, workers=2, log=lines.append))
+    assert {str(d.job) for d in both} == {str(d.job) for d in alone}
+    assert [d.error for d in both] == [None] * len(both)
+    assert both[-1].left == 0
+    assert any("epoch 1/2" in line for line in lines)
+    changing = ["seconds", "finished", "commit"]
+    pd.testing.assert_frame_equal(
+        other.table(tiny.runs).drop(columns=changing), store.table(tiny.runs).drop(columns=changing), check_exact=True
+    )
+
+
+def test_failures_in_a_worker_come_back(tiny: Profile, store: Store, cpu: torch.device) -> None:
+    runs = tuple(dataclasses.replace(run, source_lr=1e20) for run in tiny.runs)
+    ended = list(execute(runs, store, device=cpu, workers=2))
+    assert len(ended) == len(jobs(runs, store))
+    assert all(isinstance(d.error, InputError) for d in ended)
+    assert "loss must be a finite number" in str(ended[0].error)
+    assert all(re.search("needs the ticket of .* could not be made", str(d.error)) for d in ended[1:])
+    assert len(list((store.root / "failed").glob("*.txt"))) == len(runs)
+
+
+def test_a_killed_worker_costs_its_job_alone(tiny: Profile, store: Store, cpu: torch.device) -> None:
+    killed = []
+
+    def kill(text: str) -> None:
+        if not killed:  # the one that trains the dense network
+            crew = [p for p in workers.multiprocessing.active_children() if p.pid]
+            killed.append(crew[0].pid)
+            os.kill(crew[0].pid, signal.SIGKILL)
+
+    ended = list(execute(tiny.runs, store, device=cpu, workers=2, log=kill))
+    assert killed
+    first = next(d for d in ended if d.job.is_ticket and d.job.runs[0].round == 0)
+    assert "its process ended with exit code -9; out of memory? use fewer --workers" in str(first.error)
+    again = list(execute(tiny.runs, store, device=cpu))
+    assert [d.error for d in again] == [None] * len(again)
+    assert jobs(tiny.runs, store) == []
+
+
+def test_an_agenda_gives_tickets_first_and_nothing_before_its_ticket(tiny: Profile, store: Store) -> None:
+    todo = jobs(tiny.runs, store)
+    agenda = Agenda(todo)
+    dense = agenda.take()
+    assert (dense.is_ticket, dense.runs[0].round) == (True, 0)
+    assert agenda.take() is None
+    agenda.note(done(dense))
+    sparse = agenda.take()
+    assert (sparse.is_ticket, sparse.runs[0].round) == (True, 1)
+    first = agenda.take()
+    second = agenda.take(first)
+    assert {job.runs[0].round for job in (first, second)} == {0}
+    assert agenda.take() is None
+    agenda.note(done(sparse, error=InputError("no")))
+    assert agenda.take() is None
+    lost = [agenda.take_lost(), agenda.take_lost()]
+    assert all("could not be made" in str(outcome.error) for outcome in lost)
+    assert agenda.take_lost() is None
+    assert agenda.left == []
+
+
+def test_a_worker_stays_on_its_network_and_task(tiny: Profile, store: Store) -> None:
+    runs = [run for run in tiny.runs if run.round == 0]
+    more = [dataclasses.replace(run, task="textures") for run in runs if run.method != "source"]
+    agenda = Agenda([job for job in jobs((*runs, *more), store) if not job.is_ticket])
+    taken = [agenda.take()]
+    while agenda.left:
+        taken.append(agenda.take(taken[-1]))
+    seen = [(job.runs[0].method, job.runs[0].task) for job in taken]
+    assert seen == sorted(seen)
+
+
+def test_needs_are_the_very_jobs_that_make_them(store: Store) -> None:
+    """Also of another chain, on another source task, where the defaults of a run are not its values."""
+    run = Run(method="vp", task="shapes", round=2, source_seed=1, source="numerals")
+    todo = jobs((run,), store)
+    assert [(job.is_ticket, job.runs[0].round) for job in todo] == [(True, 0), (True, 1), (True, 2), (False, 2)]
+    for before, job in itertools.pairwise(todo):
+        assert job.needs == before.runs
+
+
+def test_errors_that_cannot_travel_are_told(store: Store, cpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Strange(Exception):  # noqa: N818 pickle cannot find it, since it is local
+        pass
+
+    told = workers._portable(Strange("it broke"))
+    assert (type(told), str(told)) == (RuntimeError, "Strange: it broke")
+    assert str(workers._portable(InputError("mine"))) == "mine"
+
+    def fail(*arguments: object) -> None:
+        raise Strange("it broke")
+
+    monkeypatch.setattr(workers, "measure_source", fail)
+    outcome = compute(Job((Run(),)), Session(store, cpu))
+    assert "Traceback" in outcome.text
+    assert "Strange: it broke" in outcome.text
+
+
+def test_how_many_workers(cpu: torch.device, monkeypatch: pytest.MonkeyPatch, tiny: Profile, store: Store) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)), raising=False)
+    assert (workers_for(cpu, 19), workers_for(cpu, 20), workers_for(torch.device("cuda"), 500)) == (1, 4, 1)
+    with pytest.raises(InputError, match="`workers` must be at least 1, got 0"):
+        execute(tiny.runs, store, device=cpu, workers=0)

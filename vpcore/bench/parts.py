@@ -1,0 +1,144 @@
+"""Bench of the parts around the transfer: metrics, source training, pruning and the loader, against other libraries."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.utils import prune as torch_prune
+
+from vpcore.bench.plain_protocol import decode
+from vpcore.bench.timing import CLASSES, Row, Setting, medians
+from vpcore.calibration.all_metrics import METRICS
+from vpcore.calibration.predictions import Predictions
+from vpcore.data import tasks
+from vpcore.networks.backbones import PRECISIONS, build, prunable
+from vpcore.networks.training import Recipe, fit
+from vpcore.pruning.masks import apply_, full, magnitude, select
+
+
+def metrics(setting: Setting) -> Iterator[Row]:
+    """Metrics of 100,000 predictions of 1,000 classes, against torchmetrics."""
+    size = 100_000
+    logits = torch.randn(size, CLASSES, generator=torch.Generator().manual_seed(0)) * 3
+    probs, labels = logits.softmax(1), torch.arange(size) % CLASSES
+    del logits
+    names = ("accuracy", "ece", "mce")
+
+    def ours() -> list[float]:
+        predictions = Predictions.from_probs(probs, labels)
+        return [METRICS[name](predictions) for name in names]
+
+    functions: dict[str, Callable[[], object]] = {"ours": ours}
+    try:
+        from torchmetrics.functional import classification as other
+    except ImportError:
+        other = None
+    if other is not None:
+        functions["torchmetrics"] = lambda: (
+            other.multiclass_accuracy(probs, labels, CLASSES, average="micro"),
+            *(other.multiclass_calibration_error(probs, labels, CLASSES, n_bins=15, norm=norm) for norm in ("l1", "max")),
+        )
+    t = medians(setting, functions)
+    what = f"{', '.join(names)} of {size:,} x {CLASSES:,} probabilities"
+    note = "" if other else "torchmetrics is not installed"
+    yield Row("metrics", what, t["ours"], "torchmetrics", t.get("torchmetrics"), note, "metrics: torchmetrics")
+
+
+def train(setting: Setting) -> Iterator[Row]:
+    """Source training against the bare passes."""
+    count = 2 * 32
+    images, labels = setting.images(count, setting.canvas), torch.arange(count) % CLASSES
+    model = build(setting.model, classes=CLASSES, seed=0).to(setting.device, memory_format=torch.channels_last).train()
+    for precision in PRECISIONS:
+        recipe = Recipe(epochs=1, batch=32, lr=1e-4, weight_decay=1e-4, augment="none", precision=precision, seed=0)
+        x = torch.randn(32, 3, setting.canvas, setting.canvas).to(setting.device, memory_format=torch.channels_last)
+
+        def bare(x: Tensor = x, precision: str = precision) -> None:
+            for _ in range(2):
+                model.zero_grad()
+                with torch.autocast(setting.device.type, PRECISIONS[precision], enabled=precision != "float32"):
+                    loss = model(x).float().sum()
+                loss.backward()
+
+        t = medians(
+            setting, {"ours": lambda recipe=recipe: fit(model, images.to(setting.device), labels, recipe), "bare": bare}
+        )
+        what, label = f"source training, {count} images, {precision}", f"training, {precision}: bare passes"
+        yield Row("train", what, t["ours"], "forward and all gradients", t["bare"], label=label)
+
+
+def prune(setting: Setting) -> Iterator[Row]:
+    """Ranking and masking all weights once, against torch.nn.utils.prune."""
+    model = build(setting.model, classes=CLASSES, seed=0)
+    names = prunable(model)
+
+    def ours() -> None:
+        masks = full(model, names)
+        apply_(model, select(magnitude(model, masks), masks, density=0.2))
+
+    def theirs() -> None:
+        fresh = copy.deepcopy(model)
+        parts = [(fresh.get_submodule(name.removesuffix(".weight")), "weight") for name in names]
+        torch_prune.global_unstructured(parts, pruning_method=torch_prune.L1Unstructured, amount=0.8)
+
+    t = medians(setting, {"ours": ours, "theirs": theirs})
+    yield Row(
+        "prune",
+        "rank and mask all weights",
+        t["ours"],
+        "torch.nn.utils.prune",
+        t["theirs"],
+        label="pruning: torch.nn.utils.prune",
+    )
+
+
+def load(setting: Setting) -> Iterator[Row]:
+    """Images of a Parquet set, decoded and then memory-mapped, against decoding them one by one."""
+    count = 1000
+    with tempfile.TemporaryDirectory() as folder:
+        files = photos(Path(folder) / "photos", count)
+        shared = {"px": 64, "folder": Path(folder)}
+        tasks.load("photos", "train", cache=Path(folder) / "cache", **shared)
+        t = medians(
+            setting,
+            {
+                "decode": lambda: tasks.load("photos", "train", cache=None, **shared),
+                "map": lambda: tasks.load("photos", "train", cache=Path(folder) / "cache", **shared).images.float().mean(),
+                "naive": lambda: decode(files, px=64),
+            },
+        )
+    yield Row("load", f"decode {count:,} photos to 64 px", t["decode"], "one by one", t["naive"], label="photos: one by one")
+    yield Row(
+        "load",
+        f"{count:,} photos that were decoded before",
+        t["map"],
+        "one by one",
+        t["naive"],
+        label="photos, again: one by one",
+    )
+
+
+def photos(folder: Path, count: int) -> list[bytes]:
+    """JPEG files of 160 x 120 px in the Hugging Face Parquet layout."""
+    generator, files = torch.Generator().manual_seed(0), []
+    for _ in range(count):
+        small = torch.randint(256, (12, 16, 3), generator=generator).to(torch.uint8)
+        Image.fromarray(small.numpy()).resize((160, 120)).save(content := io.BytesIO(), "jpeg")
+        files.append(content.getvalue())
+    folder.mkdir()
+    table = pa.table({"image": [{"bytes": content, "path": None} for content in files], "label": [0, 1] * (count // 2)})
+    for split in ("train", "test"):
+        pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")
+    card = {"name": folder.name, "classes": ["a", "b"], "splits": {"train": count, "test": count}}
+    (folder / "dataset.json").write_text(json.dumps(card))
+    return files

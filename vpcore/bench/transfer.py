@@ -1,0 +1,229 @@
+"""Bench of the transfer: steps and jobs of visual prompting and linear probing, against the floor and the naive way."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vpcore.bench import plain_protocol
+from vpcore.bench.floor import Bare, best_precision
+from vpcore.bench.timing import Row, Setting, medians
+from vpcore.networks.backbones import PRECISIONS, head_name
+from vpcore.networks.frozen import Frozen
+from vpcore.networks.training import predict
+from vpcore.probing.linear_probing import linear_probe
+from vpcore.prompting.visual_prompting import Prompted, prompted_logits, visual_prompt
+
+TARGETS = 10  # classes of the task: CIFAR-10
+SHOTS, TRAIN, TEST = 100, 50_000, 10_000  # images of a 10-shot budget, of the whole training set, of the test set
+EPOCHS, BATCH = 100, 128  # of the paper's recipe
+MEASURED = 256  # images of a pass that is extrapolated to more
+COHORT = 15
+GROWTH = {"images": (10, 30, 90), "prompts": (1, 3, 9), "classes": (10, 30, 90)}
+
+
+class _Stamped:
+    """A frozen network that notes when it is called: from one call to the next is a whole step of training."""
+
+    def __init__(self, frozen: Frozen, setting: Setting) -> None:
+        self.frozen, self.setting, self.times = frozen, setting, []
+        self.device, self.classes = frozen.device, frozen.classes
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.setting.sync()
+        self.times.append(time.perf_counter())
+        return self.frozen(images)
+
+
+def prompted(
+    setting: Setting,
+    network: object,
+    *,
+    count: int,
+    cohort: int = 1,
+    epochs: int,
+    targets: int = TARGETS,
+    px: int = 0,
+    mapping: str = "ilm",
+) -> Prompted:
+    """A cohort of visual prompts that learns from noise."""
+    px = px or setting.image_px
+    index = torch.arange(count).expand(cohort, count)
+    images, labels = setting.images(count, px), torch.arange(count) % targets
+    return visual_prompt(
+        network, images, labels, index, targets=targets, canvas=setting.canvas, image_px=px,
+        mapping=mapping, epochs=epochs, batch=BATCH, lr=0.01, seeds=list(range(cohort)),
+    )  # fmt: skip
+
+
+class _Steps:
+    """Times the steps of training a prompt: a call takes three, `seconds` is their median over all calls but the first."""
+
+    def __init__(self, setting: Setting, precision: str, **prompt: int) -> None:
+        frozen = Frozen(setting.network(), precision=precision, device=setting.device)
+        self.stamped, self.setting, self.prompt, self.times = _Stamped(frozen, setting), setting, prompt, []
+
+    def __call__(self) -> None:
+        self.stamped.times = []
+        prompted(self.setting, self.stamped, epochs=3, **self.prompt)
+        self.times.extend(after - before for before, after in itertools.pairwise(self.stamped.times))
+
+    @property
+    def seconds(self) -> float:
+        return statistics.median(self.times[3:])  # without those of the warm-up
+
+
+def floor(setting: Setting) -> Iterator[Row]:
+    """The bare pass, and the product of large matrices: what the machine can do."""
+    count, size = SHOTS, 4096
+    precision, layout, rows = best_precision(setting, count)
+    bare = Bare(setting, precision, layout, count)
+    forward, both = _flops(bare.forward), _flops(bare.step)
+    for row in rows:
+        yield dataclasses.replace(row, flops=both, note=f"{count / row.seconds:.0f} images/s")
+    a = torch.randn(size, size, generator=torch.Generator().manual_seed(0)).to(setting.device, PRECISIONS[precision])
+    found = medians(setting, {"forward": bare.forward, "product": lambda: a @ a})
+    what, note = f"forward, {count} images, {precision}/{layout}", f"{count / found['forward']:.0f} images/s"
+    yield Row("floor", what, found["forward"], note=note, flops=forward)
+    what = f"product of {size} x {size} matrices, {precision}"
+    yield Row("floor", what, found["product"], note="what the machine can do", flops=2 * size**3)
+
+
+def _flops(function: Callable[[], None]) -> int:
+    """Floating-point operations of all convolutions and products in a call."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops()
+
+
+def step(setting: Setting) -> Iterator[Row]:
+    """A step of visual prompting against the floor, at the same batch: images that are computed apart from the border, and
+    images too large for that."""
+    count = SHOTS
+    precision, layout, _ = best_precision(setting, count)
+    bare = Bare(setting, precision, layout, count)
+    sizes = {px: _Steps(setting, precision, count=count, px=px) for px in (setting.image_px, 4 * setting.image_px)}
+
+    def floor_three_times() -> None:
+        for _ in range(3):
+            bare.step()
+
+    found = medians(setting, {"floor": floor_three_times, **{str(px): steps for px, steps in sizes.items()}})
+    for px, steps in sizes.items():
+        what = f"prompt step, {count} images of {px} px, {precision}"
+        yield Row(
+            "step", what, steps.seconds, f"floor ({layout})", found["floor"] / 3, label=f"step, images of {px} px: floor"
+        )
+
+
+def growth(setting: Setting) -> Iterator[Row]:
+    """How the time of a step grows with what there is more of: images, prompts at once, target classes, pixels."""
+    precision, _, _ = best_precision(setting, SHOTS)
+    sizes = tuple(setting.canvas * part // 4 for part in (2, 3, 4))
+    for axis, values in {**GROWTH, "canvas": sizes}.items():
+        cases = {}
+        for value in values:
+            here = dataclasses.replace(setting, canvas=value) if axis == "canvas" else setting
+            prompt = {"count": {"images": value, "classes": 90}.get(axis, 10)}
+            prompt |= {"prompts": {"cohort": value}, "classes": {"targets": value}}.get(axis, {})
+            cases[f"{axis}: {value}"] = _Steps(here, precision, **prompt)
+        medians(setting, cases)
+        for what, steps in cases.items():
+            yield Row("growth", what, steps.seconds, note=f"a step of {precision}")
+
+
+def prompt(setting: Setting) -> Iterator[Row]:
+    """A job of ILM-VP, 10-shot CIFAR-10, against the naive way."""
+    precision, _, _ = best_precision(setting, SHOTS)
+    frozen, model = Frozen(setting.network(), precision=precision, device=setting.device), setting.network()
+    model.to(setting.device)
+    few = MEASURED
+    train = setting.images(SHOTS, setting.image_px), torch.arange(SHOTS) % TARGETS
+    test = setting.images(few, setting.image_px), torch.arange(few) % TARGETS
+    learned = prompted(setting, frozen, count=SHOTS, epochs=1)
+
+    def naively(epochs: int, tested: plain_protocol.Labelled | None = None) -> None:
+        plain_protocol.visual_prompt(
+            model, train, tested, targets=TARGETS, canvas=setting.canvas, epochs=epochs, batch=BATCH, lr=0.01, seed=0
+        )
+
+    t = medians(
+        setting,
+        {
+            "1": lambda: prompted(setting, frozen, count=SHOTS, epochs=1),
+            "3": lambda: prompted(setting, frozen, count=SHOTS, epochs=3),
+            "test": lambda: prompted_logits(frozen, learned, test[0]),
+            "naive 1": lambda: naively(1),
+            "naive 2": lambda: naively(2),
+            "naive 1, tested": lambda: naively(1, test),
+        },
+    )
+    ours = t["1"] + (EPOCHS - 1) * (t["3"] - t["1"]) / 2 + t["test"] * TEST / few
+    epoch, test_pass = t["naive 2"] - t["naive 1"], (t["naive 1, tested"] - t["naive 1"]) * TEST / few
+    job = f"job: {SHOTS} images, {EPOCHS} epochs, {TEST:,} test images, {precision}"
+    note = f"extrapolated from 1 to 3 epochs and {few} test images"
+    yield Row("prompt", job, ours, "naive, tested once", EPOCHS * epoch + test_pass, note, "prompt: naive, tested once")
+    yield Row("prompt", job, ours, "naive, tested in every epoch", EPOCHS * (epoch + test_pass), note, "prompt: naive")
+
+
+def probe(setting: Setting) -> Iterator[Row]:
+    """A job of linear probing, with 10 shots and with all images, against the naive way."""
+    precision, _, _ = best_precision(setting, SHOTS)
+    frozen, plain = Frozen(setting.network(), precision=precision, device=setting.device), setting.network()
+    plain.set_submodule(head_name(plain), nn.Identity())
+    plain.to(setting.device)
+    shown, few = setting.images(MEASURED, setting.canvas), MEASURED
+    width = frozen.features(shown[:1].to(setting.device).float() / 255).shape[1]
+    for count, name in ((SHOTS, "10-shot"), (TRAIN, "all images")):
+        features = torch.randn(count, width, generator=torch.Generator().manual_seed(0)).to(setting.device)
+        labels, epochs = torch.arange(count) % TARGETS, EPOCHS if count == SHOTS else 2
+
+        def ours(features: Tensor = features, labels: Tensor = labels, epochs: int = epochs) -> None:
+            linear_probe(
+                features, labels, torch.arange(len(labels))[None],
+                targets=TARGETS, epochs=epochs, batch=BATCH, lr=0.01, seeds=[0],
+            )  # fmt: skip
+
+        def naively(features: Tensor = features, labels: Tensor = labels, epochs: int = epochs) -> None:
+            plain_protocol.linear_head(features, labels, targets=TARGETS, epochs=epochs, batch=BATCH, lr=0.01, seed=0)
+
+        t = medians(
+            setting,
+            {
+                "features": lambda: predict(frozen.features, shown, device=setting.device),
+                "naive features": lambda: plain_protocol.features(plain, shown),
+                "head": ours,
+                "naive head": naively,
+            },
+        )
+        each, naive_each = t["features"] / few, t["naive features"] / few
+        head, naive_head = (t[name] * EPOCHS / epochs for name in ("head", "naive head"))
+        job = f"job: {count:,} images ({name}), {EPOCHS} epochs, {TEST:,} test images, {precision}"
+        seconds, images = each * (count + TEST) + head, count + TEST
+        note = f"extrapolated from {few} images" + ("" if epochs == EPOCHS else f" and {epochs} epochs")
+        once, always = naive_each * images + naive_head, EPOCHS * naive_each * images + naive_head
+        yield Row("probe", job, seconds, "naive, features computed once", once, note, f"probe, {name}: naive, features once")
+        yield Row("probe", job, seconds, "naive, features and test in every epoch", always, note, f"probe, {name}: naive")
+
+
+def cohort(setting: Setting) -> Iterator[Row]:
+    """Few-shot prompts learned in one pass, against one at a time."""
+    precision, _, _ = best_precision(setting, SHOTS)
+    frozen = Frozen(setting.network(), precision=precision, device=setting.device)
+
+    def alone() -> None:
+        for _ in range(COHORT):
+            prompted(setting, frozen, count=TARGETS, epochs=2)
+
+    t = medians(
+        setting, {"together": lambda: prompted(setting, frozen, count=TARGETS, cohort=COHORT, epochs=2), "alone": alone}
+    )
+    what, label = f"{COHORT} prompts of {TARGETS} images together, {precision}", f"{COHORT} prompts: one at a time"
+    yield Row("cohort", what, t["together"], "one at a time", t["alone"], label=label)

@@ -1,0 +1,11 @@
+"""Data: images as uint8 tensors with labels, wherever they come from, their splits and few-shot budgets."""
+
+from vpcore.faces import face
+
+__all__, __getattr__, __dir__ = face(
+    __name__,
+    {
+        "splits": "hold_out shots",
+        "tasks": "Images classes fetch load",
+    },
+)

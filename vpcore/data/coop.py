@@ -1,0 +1,114 @@
+"""The fixed splits of CoOp (Zhou et al. 2022, arXiv 2109.01134), which many prompt-learning papers share.
+
+DIR/coop/ is laid out as DATASETS.md of github.com/KaiyangZhou/CoOp says: each set in a folder of its own, with the images
+and a file split_zhou_NAME.json = {"train": [[path, label, class], ...], "val": ..., "test": ...}, the paths below the folder
+of images:
+
+    coop/ucf101/UCF-101-midframes/Apply_Eye_Makeup/v_ApplyEyeMakeup_g08_c01.jpg ...    the middle frame of each video
+    coop/ucf101/split_zhou_UCF101.json
+
+All three splits are CoOp's own, val included; its train and val together are usually the official training images.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from vpcore.data.image_set import ImageSet
+from vpcore.data.splits import SPLITS
+from vpcore.errors import InputError, unknown
+
+# task -> the folder of the set, the folder of images within it, the split file
+SETS: dict[str, tuple[str, str, str]] = {
+    "coop-caltech101": ("caltech-101", "101_ObjectCategories", "split_zhou_Caltech101.json"),
+    "coop-dtd": ("dtd", "images", "split_zhou_DescribableTextures.json"),
+    "coop-eurosat": ("eurosat", "2750", "split_zhou_EuroSAT.json"),
+    "coop-flowers102": ("oxford_flowers", "jpg", "split_zhou_OxfordFlowers.json"),
+    "coop-food101": ("food-101", "images", "split_zhou_Food101.json"),
+    "coop-oxford_pets": ("oxford_pets", "images", "split_zhou_OxfordPets.json"),
+    "coop-stanford_cars": ("stanford_cars", "", "split_zhou_StanfordCars.json"),
+    "coop-sun397": ("sun397", "SUN397", "split_zhou_SUN397.json"),
+    "coop-ucf101": ("ucf101", "UCF-101-midframes", "split_zhou_UCF101.json"),
+}
+
+
+def open_set(name: str, root: Path) -> ImageSet:
+    """Open a set with CoOp's splits.
+
+    Args:
+        name: a key of `SETS`.
+        root: the folder that holds the folders of CoOp.
+
+    Raises:
+        InputError: when the split file or an image is missing, or the file is not consistent.
+    """
+    if name not in SETS:
+        raise unknown("CoOp set", name, SETS)
+    folder, images, file = SETS[name]
+    path = root / folder / file
+    try:
+        text = path.read_bytes()
+        lists = json.loads(text)
+        rows = {split: [(str(image), int(label), str(word)) for image, label, word in lists[split]] for split in SPLITS}
+    except FileNotFoundError as error:
+        raise InputError(f"there is no {path}; {instructions(name, root)}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} must hold the lists train, val and test of [path, label, class]; got {error!r}; get it again"
+        ) from error
+    files = {split: [root / folder / images / image for image, _, _ in part] for split, part in rows.items()}
+    sizes = _sizes(name, root, [image for part in files.values() for image in part])
+
+    def open_images(split: str) -> Callable[[int], Image.Image]:
+        def read(number: int) -> Image.Image:
+            with Image.open(files[split][number]) as image:
+                return image.convert("RGB")
+
+        return read
+
+    return ImageSet(
+        name,
+        _classes(path, rows),
+        {split: torch.tensor([label for _, label, _ in part], dtype=torch.int64) for split, part in rows.items()},
+        open_images,
+        f"{zlib.crc32(text + repr(sizes).encode()):08x}",
+    )
+
+
+def instructions(name: str, root: Path) -> str:
+    """How to get a set, which nothing downloads by itself: its files lie on several hosts."""
+    folder, images, file = SETS[name]
+    return (
+        f"{name} must be put together by hand: follow DATASETS.md of github.com/KaiyangZhou/CoOp, so that the images lie in "
+        f"{root / folder / images} and the split is {root / folder / file}"
+    )
+
+
+def _sizes(name: str, root: Path, files: list[Path]) -> list[int]:
+    for file, times in Counter(files).most_common(1):
+        if times > 1:
+            raise InputError(
+                f"the split file of {name} must list an image once; {file} is in it {times} times; get it again"
+            )
+    try:
+        return [file.stat().st_size for file in files]
+    except OSError as error:
+        raise InputError(f"an image of the split file of {name} is missing ({error}); {instructions(name, root)}") from error
+
+
+def _classes(path: Path, rows: dict[str, list[tuple[str, int, str]]]) -> tuple[str, ...]:
+    pairs = {(label, word) for part in rows.values() for _, label, word in part}
+    names = dict(pairs)
+    if len(pairs) != len(names) or sorted(names) != list(range(len(names))):
+        raise InputError(
+            f"{path} must give each label 0, 1, 2, ... one class name; got {len(names)} labels, the largest is "
+            f"{max(names, default=None)}, and {len(pairs)} pairs of label and name; get it again"
+        )
+    return tuple(names[label] for label in range(len(names)))

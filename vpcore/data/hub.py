@@ -1,0 +1,189 @@
+"""Image sets from the Hugging Face hub, pinned to a commit, in the layout that `parquet` reads.
+
+A data set on the hub is a git repository, often with Parquet files: columns with the encoded image, {bytes, path}, and an
+integer label, whose class names are in the metadata of the schema. `fetch` downloads the files of two splits at one commit,
+renames the columns and the shards, and writes `dataset.json`. A branch is refused, since it moves. `HUB_SETS` knows where
+some sets lie and what they call their splits and columns; the commit is yours to choose, and to publish with the results:
+
+    vpcore fetch cifar10 --revision 40-DIGIT-HASH --data DIR
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vpcore.data.parquet import ParquetFolder
+from vpcore.errors import InputError
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a set lies on the hub.
+
+    Attributes:
+        repo: OWNER/NAME of the data set.
+        train, test: patterns of the Parquet files of the two splits; a validation split may stand for test.
+        image, label: names of the two columns.
+    """
+
+    repo: str
+    train: str = "data/train-*.parquet"
+    test: str = "data/test-*.parquet"
+    image: str = "image"
+    label: str = "label"
+
+
+HUB_SETS: dict[str, Source] = {
+    "cifar10": Source("uoft-cs/cifar10", "plain_text/train-*.parquet", "plain_text/test-*.parquet", image="img"),
+    "cifar100": Source(
+        "uoft-cs/cifar100", "cifar100/train-*.parquet", "cifar100/test-*.parquet", image="img", label="fine_label"
+    ),
+    "eurosat": Source("timm/eurosat-rgb"),
+    "flowers102": Source("dpdl-benchmark/oxford_flowers102"),
+    "food101": Source("ethz/food101", test="data/validation-*.parquet"),
+    "gtsrb": Source("tanganke/gtsrb"),
+    "mnist": Source("ylecun/mnist", "mnist/train-*.parquet", "mnist/test-*.parquet"),
+    "oxford_pets": Source("timm/oxford-iiit-pet"),
+    "stanford_cars": Source("tanganke/stanford_cars"),
+    "sun397": Source("tanganke/sun397"),
+    "svhn": Source("ufldl-stanford/svhn", "cropped_digits/train-*.parquet", "cropped_digits/test-*.parquet"),
+    "tiny_imagenet": Source("zh-plus/tiny-imagenet", test="data/valid-*.parquet"),
+}
+
+
+def fetch(source: Source, *, name: str, revision: str | None, folder: Path) -> Path:
+    """Download an image set and write it as `folder`/`name`, whole or not at all.
+
+    Args:
+        source: an entry of `HUB_SETS`, or one of your own.
+        name: what the set is called here; the task. Letters, digits, - and _.
+        revision: the commit, 40 hexadecimal digits.
+        folder: the data folder; it is made.
+
+    Returns:
+        The folder of the set, which `parquet.ParquetFolder.open` has checked.
+
+    Raises:
+        InputError: for a name or a revision that is none, a set that exists, a failed download, or files that are something
+            else.
+    """
+    if not re.fullmatch(r"[\w-]+", name):
+        raise InputError(f"`name` must consist of letters, digits, - and _, since it names a folder; got {name!r}")
+    path = Path(folder) / name
+    if not re.fullmatch("[0-9a-f]{40}", revision or ""):
+        raise InputError(
+            f"`revision` must be a commit of 40 hexadecimal digits, got {revision!r}, since a branch moves; choose one of "
+            f"https://huggingface.co/datasets/{source.repo}/commits and use --revision HASH"
+        )
+    if path.exists():
+        raise InputError(f"{path} exists already; delete it to fetch it anew, or give another name")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".fetch-{name}.*"):  # of a fetch that was killed
+        shutil.rmtree(stale, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f".fetch-{name}.", dir=path.parent) as temporary:
+        download, made = Path(temporary) / ".download", Path(temporary) / name
+        _download(source, revision, download)
+        made.mkdir()
+        classes, counts = {}, {}
+        for split, pattern in (("train", source.train), ("test", source.test)):
+            files = sorted(p for p in download.rglob("*") if fnmatch.fnmatch(p.relative_to(download).as_posix(), pattern))
+            if not files:
+                raise InputError(f"{source.repo} at {revision} has no file {pattern}; give the pattern of its {split} files")
+            classes[split] = _class_names(files[0], source.label)
+            targets = [made / f"{split}-{number:05d}-of-{len(files):05d}.parquet" for number in range(len(files))]
+            counts[split] = sum(_rewrite(*pair, source, classes[split]) for pair in zip(files, targets, strict=True))
+        if classes["train"] != classes["test"]:
+            raise InputError(f"{source.test} of {source.repo} has other classes than {source.train}; choose another split")
+        card = {
+            "name": name,
+            "classes": classes["train"],
+            "splits": counts,
+            "source_repo": f"huggingface:{source.repo}@{revision}",
+            "source": asdict(source),
+        }
+        (made / "dataset.json").write_text(json.dumps(card, indent=1))
+        ParquetFolder.open(made)
+        made.replace(path)
+    return path
+
+
+def _download(source: Source, revision: str, folder: Path) -> None:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise InputError(
+            f"fetching from the Hugging Face hub needs a package ({error.name}); use: pip install 'vpcore[fetch]'"
+        ) from error
+    try:
+        snapshot_download(
+            source.repo,
+            repo_type="dataset",
+            revision=revision,
+            local_dir=folder,
+            allow_patterns=[source.train, source.test],
+        )
+    except Exception as error:  # noqa: BLE001 the client also passes on what its HTTP library raises
+        raise InputError(
+            f"{source.repo} at {revision} cannot be fetched ({error}); check its name, the commit, the network, the disk; "
+            "a set behind a licence wants `hf auth login`"
+        ) from error
+
+
+def _class_names(path: Path, label: str) -> list[str]:
+    """The class names that the metadata of a Hugging Face Parquet file gives for a column."""
+    metadata = _opened(path).schema_arrow.metadata or {}
+    feature = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {}).get(label, {})
+    names = feature.get("names") or []
+    if feature.get("_type") != "ClassLabel" or not names or len(set(names)) < len(names):
+        raise InputError(
+            f"the column {label!r} of {path.name} must be a ClassLabel with names, all different; got "
+            f"{feature or 'no such feature'}; name another column"
+        )
+    return list(names)
+
+
+def _rewrite(path: Path, target: Path, source: Source, classes: list[str]) -> int:
+    """Write the two columns under their usual names, batch by batch; returns the number of images."""
+    file = _opened(path)
+    schema = pa.schema({"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "label": pa.int64()})
+    for column, fits in ((source.image, _holds_images), (source.label, pa.types.is_integer)):
+        names = file.schema_arrow.names
+        if column not in names or not fits(file.schema_arrow.field(column).type):
+            raise InputError(
+                f"{path.name} of {source.repo} must have the image {{bytes, path}} in {source.image!r} and an integer in "
+                f"{source.label!r}; its columns are {', '.join(names)}; name the right ones"
+            )
+    with pq.ParquetWriter(target, schema) as writer:
+        for batch in file.iter_batches(256, columns=[source.image, source.label]):
+            images, labels = batch.column(source.image), batch.column(source.label).cast(pa.int64())
+            wrong = [v for v in labels.to_pylist() if v is None or not 0 <= v < len(classes)]
+            encoded = images.field("bytes").cast(pa.binary())
+            if wrong or encoded.null_count:
+                raise InputError(
+                    f"every row of {path.name} must have an image and a label in 0..{len(classes) - 1}; "
+                    f"{encoded.null_count} have no image, {len(wrong)} have no such label; choose another split"
+                )
+            paths = images.field("path").cast(pa.string())
+            columns = [pa.StructArray.from_arrays([encoded, paths], ["bytes", "path"]), labels]
+            writer.write_table(pa.table(columns, schema=schema))
+    return file.metadata.num_rows
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path.name} is no Parquet file ({error}); name the pattern of the right files") from error

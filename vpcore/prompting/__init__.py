@@ -1,0 +1,12 @@
+"""Visual prompting: what is learned at the input of a frozen network, and how its classes are read as those of a task."""
+
+from vpcore.faces import face
+
+__all__, __getattr__, __dir__ = face(
+    __name__,
+    {
+        "label_mapping": "MAPPINGS",
+        "prompts": "PROMPTS Prompt",
+        "visual_prompting": "Prompted prompted_logits visual_prompt",
+    },
+)

@@ -1,0 +1,13 @@
+"""Pruning: which weights are kept (masks), by which method, and how the sparse network is trained or put right."""
+
+from vpcore.faces import face
+
+__all__, __getattr__, __dir__ = face(
+    __name__,
+    {
+        "masks": "apply_ density density_of_round full magnitude measure select",
+        "methods": "METHODS SparseMethod",
+        "reconstruction": "reconstruct_ reestimate_batch_norm_",
+        "rounds": "make_round",
+    },
+)

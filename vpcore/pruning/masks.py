@@ -1,0 +1,201 @@
+"""Pruning: which weights of a network are kept, as masks.
+
+A mask is a dict, name of a weight -> bool tensor of its shape, True where the weight is kept. Density is kept / prunable, in
+(0, 1]. Magnitude pruning keeps the weights that are largest in absolute value, ranked over all layers at once:
+
+    M = top-k of |W|,   k = round(density * number of prunable weights),   within the mask of the round before,
+
+or, with the scope "layer", within each layer, which then all have the same density. Counts are exact: among equal scores
+those that come first are kept, and shares of k that are no whole numbers are rounded so that they sum to k.
+
+Iterative magnitude pruning (`methods`) takes `1 - rate` of what is left in every round, so that round r has density
+(1 - rate)^r (Frankle & Carbin 2019, arXiv 1803.03635; with rewinding: Frankle et al. 2020, arXiv 1912.05671).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from vpcore.errors import InputError, unknown
+
+Masks = dict[str, Tensor]
+Scores = dict[str, Tensor]
+
+SCOPES = ("global", "layer")
+
+
+def full(model: nn.Module, names: Iterable[str]) -> Masks:
+    """The masks that keep everything: one for each name."""
+    weights = dict(model.named_parameters())
+    return {name: torch.ones_like(weights[name], dtype=torch.bool) for name in names}
+
+
+def magnitude(model: nn.Module, masks: Masks) -> Scores:
+    """Scores |W| of the masked weights, to be ranked by `select`."""
+    weights = dict(model.named_parameters())
+    return {name: weights[name].detach().abs() for name in masks}
+
+
+def select(scores: Scores, masks: Masks, *, density: float, scope: str = "global") -> Masks:
+    """Keep the best-scored weights, an exact number of them, within the masks given.
+
+    Args:
+        scores: name -> score of every weight; higher is kept.
+        masks: what is still there; what they leave out stays out, so masks are nested.
+        density: kept / prunable after the selection, in (0, 1].
+        scope: "global" ranks all weights at once; "layer" gives every layer the same density and ranks within it.
+
+    Returns:
+        New masks with exactly round(density * prunable) weights kept; among equal scores those that come first.
+
+    Raises:
+        InputError: for a density outside (0, 1], or above that of `masks`, an unknown scope, or scores that are NaN.
+
+    >>> kept = select({"w": torch.tensor([1.0, 3.0, 3.0, 2.0])}, {"w": torch.ones(4, dtype=torch.bool)}, density=0.25)
+    >>> kept["w"].tolist()
+    [False, True, False, False]
+    """
+    check_scope(scope)
+    keep, layers = budget(masks, density=density), list(masks.values())
+    if scope == "layer":
+        counts = apportion(keep, shares=[m.numel() for m in layers], most=[int(m.sum()) for m in layers])
+        return select_counts(scores, masks, dict(zip(masks, counts, strict=True)))
+    ranked, alive = torch.cat([scores[name].flatten() for name in masks]), torch.cat([m.flatten() for m in layers])
+    parts = top(ranked, alive, count=keep).split([m.numel() for m in layers])
+    return {name: part.view(masks[name].shape) for name, part in zip(masks, parts, strict=True)}
+
+
+def select_counts(scores: Scores, masks: Masks, counts: dict[str, int]) -> Masks:
+    """Keep the best-scored weights within the masks given, in each layer the number that `counts` says.
+
+    Raises:
+        InputError: as `top`, for each layer.
+    """
+    return {name: top(scores[name], mask, count=counts[name], where=name) for name, mask in masks.items()}
+
+
+def top(scores: Tensor, mask: Tensor, *, count: int, where: str = "the network") -> Tensor:
+    """The mask of the `count` best scores within a mask; among equal scores those that come first.
+
+    Raises:
+        InputError: for more weights than the mask has, or scores that are NaN within it; `where` is what it calls the mask.
+    """
+    alive = int(mask.sum())
+    if not 0 <= count <= alive:
+        raise InputError(
+            f"`count` must be in 0..{alive}, which is what {where} has left, got {count}; what is pruned stays pruned"
+        )
+    if count == 0:
+        return torch.zeros_like(mask)
+    flat = scores.masked_fill(~mask, -torch.inf).flatten()
+    if missing := int(flat.isnan().sum()):
+        raise InputError(
+            f"`scores` of {where} must be numbers, but {missing} of {alive} are NaN; "
+            "if the training has diverged, use a smaller learning rate"
+        )
+    least = flat.kthvalue(len(flat) - count + 1).values
+    kept = flat > least
+    kept[(flat == least).nonzero()[: count - int(kept.sum())]] = True
+    return kept.view(mask.shape)
+
+
+def budget(masks: Masks, *, density: float) -> int:
+    """How many weights a density keeps: round(density * prunable).
+
+    Raises:
+        InputError: for a density outside (0, 1], or one that `masks` cannot have (any more).
+    """
+    if not 0 < density <= 1:
+        raise InputError(
+            f"`density` must be in (0, 1], got {density}"
+            + (f"; percent? use {density / 100:g}" if 1 < density <= 100 else "")
+        )
+    total = sum(mask.numel() for mask in masks.values())
+    keep, alive = round(density * total), sum(int(mask.sum()) for mask in masks.values())
+    if keep < 1 or keep > alive:
+        raise InputError(
+            f"`density` {density} keeps {keep} of {total} weights, but between 1 and {alive} can be kept; "
+            "use another density"
+        )
+    return keep
+
+
+def apportion(total: int, *, shares: list[int], most: list[int]) -> list[int]:
+    """Divide a number of weights among layers.
+
+    Layer i gets min(most_i, e share_i), with the one e for which these sum to `total`; what rounding down leaves over goes
+    to the largest remainders.
+
+    Args:
+        total: to be divided; no more than the sum of `most`.
+        shares: positive, one for each layer.
+        most: upper bound of each layer.
+
+    >>> apportion(10, shares=[1, 1, 1], most=[2, 100, 100])
+    [2, 4, 4]
+    """
+    quota, rest, free = [float(bound) for bound in most], total, list(range(len(shares)))
+    while free:
+        e = rest / sum(shares[i] for i in free)
+        bound = {i for i in free if e * shares[i] >= most[i]}
+        if not bound:
+            break
+        rest -= sum(most[i] for i in bound)
+        free = [i for i in free if i not in bound]
+    for i in free:
+        quota[i] = e * shares[i]
+    counts = [int(q) for q in quota]
+    by_remainder = sorted(range(len(quota)), key=lambda i: counts[i] - quota[i])
+    for i in by_remainder[: total - sum(counts)]:
+        counts[i] += 1
+    return counts
+
+
+def check_scope(scope: str) -> None:
+    """Refuse a scope.
+
+    Raises:
+        InputError: when it is none of `SCOPES`.
+    """
+    if scope not in SCOPES:
+        raise unknown("scope", scope, SCOPES)
+
+
+def density_of_round(number: int, *, rate: float) -> float:
+    """Density after `number` rounds that each remove the share `rate` of what is left: (1 - rate)^number.
+
+    Raises:
+        InputError: for a rate outside (0, 1), or a negative number.
+
+    >>> [round(density_of_round(r, rate=0.2), 3) for r in (0, 1, 2, 3)]
+    [1.0, 0.8, 0.64, 0.512]
+    """
+    if not 0 < rate < 1:
+        raise InputError(
+            f"`rate` must be in (0, 1), got {rate}" + (f"; percent? use {rate / 100:g}" if 1 <= rate < 100 else "")
+        )
+    if number < 0:
+        raise InputError(f"`round` must be 0 (dense) or more, got {number}")
+    return (1 - rate) ** number
+
+
+def apply_(model: nn.Module, masks: Masks) -> None:
+    """Set the weights that the masks leave out to zero, in place."""
+    weights = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, mask in masks.items():
+            weights[name].mul_(mask.to(weights[name].device))
+
+
+def density(masks: Masks) -> float:
+    """Kept / prunable, over all layers."""
+    return sum(int(mask.sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
+
+
+def measure(model: nn.Module, names: Iterable[str]) -> dict[str, float]:
+    """Name -> share of the weights that are not zero, as the network really is, not as a mask says."""
+    weights = dict(model.named_parameters())
+    return {name: float((weights[name] != 0).float().mean()) for name in names}

@@ -1,0 +1,275 @@
+"""Sparsifiers: the ways to a sparse network, at matched density.
+
+A lottery ticket is one way to be sparse. Round r of every way has the density (1 - rate)^r, so that rounds of different ways
+compare; round 0 is the dense network, which all share. Iterative magnitude pruning with weight rewinding, the paper's way:
+
+    round 0     train the dense network for the whole schedule; keep its weights of epoch `rewind`
+    round r     masks of density (1 - rate)^r from the magnitudes at the end of round r - 1;
+                go back to the weights of epoch `rewind` under these masks; train from there to the end of the schedule
+
+A method answers four questions, each a field of `SparseMethod`: which network it starts from, which weights it keeps, which
+values they have at the start, and how they are trained (`schedules`). `rounds` puts the answers to work.
+
+    imp              Frankle et al. 2020, arXiv 1912.05671
+    imp-lr           the same, but trains on from the trained weights, the learning rate rewound (Renda et al. 2020, arXiv
+                     2003.02389)
+    oneshot          the dense network is pruned at once and fine-tuned (Han et al. 2015, arXiv 1506.02626)
+    gmp              pruned ever more while it trains from fresh weights (Zhu & Gupta 2017, arXiv 1710.01878)
+    acdc             dense and sparse phases take turns, from fresh weights (Peste et al. 2021, arXiv 2106.12379)
+    rigl             sparse from the start, but the masks move (Evci et al. 2020, arXiv 1911.11134)
+    random-uniform   random masks, the same density in every layer, trained from fresh weights
+    random-erk       random masks, denser in small layers (`structures`), trained from fresh weights
+    reinit           the ticket's masks with other fresh weights (Frankle & Carbin 2019, arXiv 1803.03635, section 2)
+    2:4              two of every four input channels of the dense network, fine-tuned (Mishra et al. 2021, arXiv 2104.08378)
+    channels         whole filters of the dense network, fine-tuned (Li et al. 2017, arXiv 1608.08710)
+    magnitude        as oneshot, but untrained
+    magnitude-bn     the same, and the batch norms are re-estimated (`reconstruction`)
+    reconstruction   as oneshot, but untrained: layer by layer, what is left makes up for what is gone (`reconstruction`)
+    imp-unmasked     not sparse, but a mistake to be shown: the masks of the ticket are lost, and what was pruned has the
+                     values again that the training was rewound to
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vpcore.errors import InputError, unknown
+from vpcore.networks.backbones import head_name
+from vpcore.networks.training import Step
+from vpcore.pruning.masks import Masks, apply_, full, magnitude, select, select_counts
+from vpcore.pruning.reconstruction import reconstruct_, reestimate_batch_norm_
+from vpcore.pruning.schedules import SparsityTarget, alternating, fixed, gradual, rewired
+from vpcore.pruning.structures import channels, erk, random_scores, two_of_four
+from vpcore.weights.tickets import State, load_ticket
+
+REDRAWN = 100_003  # offset of the seed from which `reinit` draws its weights
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a way starts from.
+
+    Attributes:
+        model: the parent's network, or one with fresh weights.
+        masks: the parent's; all True where it is dense.
+        rewound: file with the weights of the dense network at epoch `rewind`.
+        rewind: that epoch.
+        seed: of random masks.
+        build: offset of the seed -> a network with fresh weights.
+    """
+
+    model: nn.Module
+    masks: Masks
+    rewound: Path
+    rewind: int
+    seed: int
+    build: Callable[[int], nn.Module]
+
+
+# Which network a way starts from --------------------------------------------------------------------------------------
+
+
+def _nothing(number: int) -> None:
+    return None
+
+
+def _dense(number: int) -> tuple[str, int]:
+    return "imp", 0
+
+
+def _ticket(number: int) -> tuple[str, int]:
+    return "imp", number
+
+
+def _round_before(number: int) -> tuple[str, int]:
+    return "imp", number - 1
+
+
+def _own_round_before(number: int) -> tuple[str, int]:
+    return "imp-lr" if number > 1 else "imp", number - 1
+
+
+# Which weights it keeps, at first -------------------------------------------------------------------------------------
+
+
+def _everything(start: Start, target: SparsityTarget) -> Masks:
+    return full(start.model, start.masks)
+
+
+def _the_same(start: Start, target: SparsityTarget) -> Masks:
+    return start.masks
+
+
+def _largest(start: Start, target: SparsityTarget) -> Masks:
+    scores = magnitude(start.model, start.masks)
+    return select(scores, start.masks, density=target.density, scope=target.scope)
+
+
+def _two_of_four(start: Start, target: SparsityTarget) -> Masks:
+    if abs(target.density - 0.5) > 1e-9:
+        raise InputError(
+            f"`density` must be 0.5 for the way 2:4, got {target.density:g}; use the round where (1 - rate)^round = 0.5"
+        )
+    return two_of_four(magnitude(start.model, start.masks), start.masks)
+
+
+def _channels(start: Start, target: SparsityTarget) -> Masks:
+    if f"{head_name(start.model)}.weight" in start.masks:
+        raise InputError(
+            "`part` must leave out the classifier for the way channels, since its channels are the classes; "
+            "use body or body+stem"
+        )
+    scores = magnitude(start.model, start.masks)
+    return channels(scores, start.masks, density=target.density, scope=target.scope)
+
+
+def _random_uniform(start: Start, target: SparsityTarget) -> Masks:
+    scores = random_scores(start.masks, seed=start.seed)
+    return select(scores, start.masks, density=target.density, scope="layer")
+
+
+def _random_erk(start: Start, target: SparsityTarget) -> Masks:
+    scores = random_scores(start.masks, seed=start.seed)
+    return select_counts(scores, start.masks, erk(start.masks, density=target.density))
+
+
+# Which values they have, and how many epochs of the schedule these have behind them -----------------------------------
+
+
+def _as_they_are(start: Start) -> tuple[State, int]:
+    return start.model.state_dict(), 0
+
+
+def _redrawn(start: Start) -> tuple[State, int]:
+    return start.build(REDRAWN).state_dict(), 0
+
+
+def _rewound(start: Start) -> tuple[State, int]:
+    if not start.rewound.exists():
+        raise InputError(
+            f"the training goes back to {start.rewound}, which is missing; delete {start.rewound.parent}, "
+            "the chain is trained anew"
+        )
+    return load_ticket(start.rewound)[0], start.rewind
+
+
+def _unmasked(start: Start) -> tuple[State, int]:
+    ticket, (rewound, _) = start.model.state_dict(), _rewound(start)
+    return ticket | {name: torch.where(mask, ticket[name], rewound[name]) for name, mask in start.masks.items()}, 0
+
+
+# How they are put right and trained -----------------------------------------------------------------------------------
+
+
+def _mask_(model: nn.Module, masks: Masks, batches: Iterable[Tensor]) -> None:
+    apply_(model, masks)
+
+
+def _mask_and_renew_batch_norm_(model: nn.Module, masks: Masks, batches: Iterable[Tensor]) -> None:
+    apply_(model, masks)
+    reestimate_batch_norm_(model, batches)
+
+
+def _densely(model: nn.Module, masks: Masks, target: SparsityTarget) -> Step:
+    return lambda optimizer, step: optimizer.step()
+
+
+def _under_the_masks(model: nn.Module, masks: Masks, target: SparsityTarget) -> Step:
+    return fixed(model, masks)
+
+
+# The ways -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SparseMethod:
+    """A way to a sparse network.
+
+    Attributes:
+        parent: round -> way and round of the ticket that it starts from; None for fresh weights.
+        masks: which weights are kept, at first.
+        weights: their values at the start, and how many epochs of the schedule these have behind them.
+        adjust_: what it does to the model with the masks before it trains, or instead; may look at some hundred images of
+            the source task, batches of (n, 3, H, W), normalised. Leaves 0 where the masks are False.
+        train: how it trains, or None.
+        ranked: weights are ranked by their size, over the whole network or layer by layer (`SparsityTarget.scope`).
+        schedules: round -> how many whole schedules the weights have been trained for in the end.
+    """
+
+    parent: Callable[[int], tuple[str, int] | None]
+    masks: Callable[[Start, SparsityTarget], Masks]
+    weights: Callable[[Start], tuple[State, int]] = _as_they_are
+    adjust_: Callable[[nn.Module, Masks, Iterable[Tensor]], None] = _mask_
+    train: Callable[[nn.Module, Masks, SparsityTarget], Step] | None = _under_the_masks
+    ranked: bool = True
+    schedules: Callable[[int], int] = lambda number: 1
+
+
+DENSE = SparseMethod(_nothing, _everything, train=_densely)  # round 0 of all ways
+
+METHODS: dict[str, SparseMethod] = {
+    "imp": SparseMethod(_round_before, _largest, _rewound),
+    "imp-lr": SparseMethod(_own_round_before, _largest, schedules=lambda number: number + 1),
+    "oneshot": SparseMethod(_dense, _largest, schedules=lambda number: 2),
+    "gmp": SparseMethod(_nothing, _everything, train=gradual),
+    "acdc": SparseMethod(_nothing, _everything, train=alternating),
+    "rigl": SparseMethod(_nothing, _random_erk, train=rewired, ranked=False),
+    "random-uniform": SparseMethod(_nothing, _random_uniform, ranked=False),
+    "random-erk": SparseMethod(_nothing, _random_erk, ranked=False),
+    "reinit": SparseMethod(_ticket, _the_same, _redrawn),
+    "2:4": SparseMethod(_dense, _two_of_four, ranked=False, schedules=lambda number: 2),
+    "channels": SparseMethod(_dense, _channels, schedules=lambda number: 2),
+    "magnitude": SparseMethod(_dense, _largest, train=None),
+    "magnitude-bn": SparseMethod(_dense, _largest, adjust_=_mask_and_renew_batch_norm_, train=None),
+    "reconstruction": SparseMethod(_dense, _largest, adjust_=reconstruct_, train=None),
+    "imp-unmasked": SparseMethod(_ticket, _everything, _unmasked, train=None),
+}
+
+
+def method_named(name: str, number: int) -> SparseMethod:
+    """The way with a name, or `DENSE` for round 0.
+
+    Raises:
+        InputError: for an unknown name.
+    """
+    if name not in METHODS:
+        raise unknown("way", name, METHODS)
+    return METHODS[name] if number else DENSE
+
+
+def parent(way: str, number: int) -> tuple[str, int] | None:
+    """SparseMethod and round of the ticket that a round starts from; None for fresh weights, as in round 0.
+
+    >>> parent("imp", 3), parent("imp-lr", 1), parent("oneshot", 3), parent("gmp", 3), parent("reinit", 3)
+    (('imp', 2), ('imp', 0), ('imp', 0), None, ('imp', 3))
+    """
+    return method_named(way, number).parent(number)
+
+
+def rewinds(way: str) -> bool:
+    """Whether a way, or one whose tickets it starts from, goes back to the weights of an early epoch.
+
+    >>> [way for way in METHODS if rewinds(way)]
+    ['imp', 'reinit', 'imp-unmasked']
+    """
+    origin = parent(way, 1)
+    return METHODS[way].weights is _rewound or (origin is not None and origin[1] > 0 and rewinds(origin[0]))
+
+
+def epochs_seen(way: str, number: int, *, epochs: int) -> int:
+    """How many epochs the weights of a round have been trained for in the end, those in the networks before included.
+
+    Args:
+        way: a key of `METHODS`.
+        number: of the round.
+        epochs: length of the schedule.
+
+    >>> epochs_seen("imp", 3, epochs=12), epochs_seen("imp-lr", 3, epochs=12), epochs_seen("oneshot", 3, epochs=12)
+    (12, 48, 24)
+    """
+    return epochs * method_named(way, number).schedules(number)

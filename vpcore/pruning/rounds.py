@@ -1,0 +1,133 @@
+"""Rounds: a way to a sparse network, carried out for one density, from its parent's ticket to its own.
+
+Each round is a file, and each is resumable: what was trained lies beside the ticket to come, epoch by epoch, and is gone at
+the end (`tickets`). What happens in between is up to the way (`methods`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vpcore.errors import InputError, difference
+from vpcore.networks.backbones import IMAGENET, Statistics, load_weights_, normalise, prunable
+from vpcore.networks.training import Recipe, fit
+from vpcore.pruning import masks as pruning
+from vpcore.pruning.methods import Start, epochs_seen, method_named
+from vpcore.pruning.schedules import SparsityTarget
+from vpcore.weights.tickets import Progress, load_ticket, resume_, save_ticket, save_unfinished, unfinished_path
+
+UNLABELLED_IMAGES = 512  # images that a way may look at which does not train
+
+
+def make_round(
+    way: str,
+    number: int,
+    build: Callable[[int], nn.Module],
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    *,
+    path: Path,
+    parent: Path | None,
+    rewound: Path,
+    rate: float,
+    rewind: int,
+    scope: str,
+    part: str,
+    device: torch.device,
+    header: dict[str, object],
+    log: Callable[[str], None] = lambda text: None,
+    statistics: Statistics = IMAGENET,
+) -> None:
+    """Make the network of a round and write its ticket.
+
+    A round that was killed goes on from its last finished epoch.
+
+    Args:
+        way: a key of `methods.METHODS`.
+        number: of the round; 0 is dense, whatever the way.
+        build: offset -> the network with fresh weights, drawn from the seed of the chain plus this offset.
+        images: (N, 3, H, W) uint8 images of the source task; `labels`: (N,).
+        recipe: of every round.
+        path: of the ticket.
+        parent: path of the ticket that it starts from, see `methods.parent`; None for fresh weights.
+        rewound: path of the weights of epoch `rewind`, which round 0 writes and others go back to.
+        rate: share of the weights that each round removes.
+        rewind: epoch of round 0 whose weights these are.
+        scope: among which weights they are ranked, one of `masks.SCOPES`.
+        part: of the network that is pruned, a key of `backbones.PARTS`.
+        device: where it trains.
+        header: provenance, kept in the ticket beside `epochs_seen` and the `history` of the losses.
+        log: is told the progress, a line an epoch.
+        statistics: mean and standard deviation that the images are normalised with.
+
+    Raises:
+        InputError: when an argument is wrong, or a file is missing, damaged or of another network.
+        WriteError: when a file cannot be written.
+    """
+    chosen, density = method_named(way, number), pruning.density_of_round(number, rate=rate)
+    pruning.check_scope(scope)
+    if chosen.train is not None and not 0 <= rewind < recipe.epochs:
+        raise InputError(f"`rewind` must be an epoch in 0..{recipe.epochs - 1}, got {rewind}")
+    origin = chosen.parent(number)
+    if origin is None and parent is not None:
+        raise InputError(f"`parent` must be None for {way} {number}, which starts from fresh weights, got {parent}")
+    if origin is not None and parent is None:
+        raise InputError(f"`parent` must be the path of {origin[0]} {origin[1]} for {way} {number}, got None")
+    model = build(0)
+    masks = pruning.full(model, prunable(model, part))
+    if parent is not None:
+        state, kept, _ = load_ticket(parent)
+        load_weights_(model, state, where=str(parent))
+        if extra := set(kept) - set(masks):
+            lines = difference([], extra)
+            raise InputError(f"{parent} must be pruned in `part` {part} alone, but is elsewhere; use a larger one:\n{lines}")
+        masks |= kept
+
+    start = Start(model, masks, rewound, rewind, recipe.seed, build)
+    target = SparsityTarget(density, recipe.steps(len(images)), scope)
+    masks = {name: mask.to(device) for name, mask in chosen.masks(start, target).items()}
+    state, first = chosen.weights(start)
+    where = f"what {way} {number} starts from (if it is {rewound}, delete its folder: the chain is trained anew)"
+    load_weights_(model, state, where=where)
+    model.to(device)
+    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(recipe.seed))[:UNLABELLED_IMAGES]
+    chosen.adjust_(model, masks, (normalise(images[part].to(device).float() / 255, statistics) for part in rows.split(64)))
+
+    def at_epoch(epoch: int) -> None:
+        if number == 0 and epoch == rewind:
+            save_ticket(rewound, model.state_dict(), {}, header=header)
+
+    at_epoch(first)
+    history: list[float] = []
+    if chosen.train is not None:
+        progress = resume_(path, model, masks, first=first)
+        history, begun = list(progress.history), time.perf_counter()
+
+        def after_epoch(epoch: int, loss: float, optimizer: dict) -> None:
+            history.append(loss)
+            at_epoch(epoch)
+            save_unfinished(path, model, masks, Progress(epoch, optimizer, history))
+            left = (time.perf_counter() - begun) / (epoch - progress.epoch) * (recipe.epochs - epoch)
+            log(f"{way} round {number}, epoch {epoch}/{recipe.epochs}, loss {loss:.3f}, {left:.0f} s left in this round")
+
+        fit(
+            model,
+            images,
+            labels,
+            recipe,
+            first_epoch=progress.epoch,
+            optimizer_state=progress.optimizer,
+            statistics=statistics,
+            take_step=chosen.train(model, masks, target),
+            after_epoch=after_epoch,
+        )
+    seen = epochs_seen(way, number, epochs=recipe.epochs)
+    pruned = masks if pruning.density(masks) < 1 else {}
+    save_ticket(path, model.state_dict(), pruned, header={**header, "epochs_seen": seen, "history": history})
+    unfinished_path(path).unlink(missing_ok=True)

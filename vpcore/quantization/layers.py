@@ -1,0 +1,269 @@
+"""Quantization: a trained network computes with integers of 2 to 8 bits, and gradients still pass to the images.
+
+A number x is held as an integer q on a grid of n equal steps (Jacob et al. 2018, arXiv 1712.05877, eq. 1):
+
+    x ~ s (q - z),      q = clamp(round(x / s) + z, 0, n),      round half to even
+
+with scale s and zero point z. Weights have a scale for each output channel and a symmetric grid, q - z in -m..m with
+m = 2^(bits-1) - 1, so that a pruned weight stays exactly 0 (at 2 bits: -1, 0, 1). The inputs of a layer have one scale and
+n = 2^bits - 1; their range always holds 0, so that padding with zeros is exact. A layer computes as integer hardware does,
+
+    y = s_x s_w layer(q_x - z_x) + b,      layer: the convolution or matrix product with the integer weights, without bias.
+
+Integers up to 2^8 are exact in bf16; scales and biases stay in float32 whatever the network is cast to. For the gradient,
+rounding counts as the identity, the straight-through estimator (Bengio et al. 2013, arXiv 1308.3432), and clamping as it is.
+
+Nothing is trained: ranges come from the weights and from unlabelled images (Nagel et al. 2021, arXiv 2106.08295, section 3).
+Not quantized are the two products inside attention, softmax, norms, activation functions, sums, biases and embeddings.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpcore.errors import InputError, unknown
+from vpcore.networks.frozen import fold_batch_norm_
+from vpcore.networks.integer_grid import straight_through, to_integers
+
+FLOAT = 32  # bits: not quantized
+EDGE_BITS = 8  # least bits of the first and the last layer, as LSQ (arXiv 1902.08153) and OFQ (arXiv 2302.02210) have them
+PERCENTILE = 99.9  # of the magnitudes of weights; of inputs above zero, and 100 - PERCENTILE below
+RATIOS = tuple(k / 50 for k in range(50, 0, -1))  # shares of the whole range that `mse` tries
+BINS = 2048  # points at which the inputs of a layer are counted
+PART = 256  # channels whose weights are calibrated at a time
+
+Range = tuple[Tensor, Tensor]  # (C,) lower and (C,) upper ends, low <= 0 <= high
+RangeRule = Callable[[Tensor, Tensor, int], Range]
+
+
+def grid(ends: Range, steps: int) -> tuple[Tensor, Tensor]:
+    """(C,) scales and (C,) zero points, 0..steps, of ranges; an empty range has scale 1."""
+    low, high = ends
+    scale = (high - low) / steps
+    scale = torch.where(scale > torch.finfo(scale.dtype).tiny, scale, 1.0)
+    return scale, (-low / scale).round().clamp(0, steps)
+
+
+def minmax(values: Tensor, counts: Tensor, steps: int) -> Range:
+    """The whole range of (C, V) values that occur (C, V) or (1, 1) times, to be divided into `steps`.
+
+    >>> minmax(torch.tensor([[1.0, 3.0], [-2.0, -1.0]]), torch.ones(1, 1), 255)
+    (tensor([ 0., -2.]), tensor([3., 0.]))
+    """
+    return values.amin(1).clamp(max=0), values.amax(1).clamp(min=0)
+
+
+def percentile(values: Tensor, counts: Tensor, steps: int) -> Range:
+    """From the percentile 100 - `PERCENTILE` to `PERCENTILE` (nearest rank); arguments as in `minmax`."""
+    values, order = values.sort(1)
+    rank = counts.double().expand_as(values).gather(1, order).cumsum(1)
+
+    def at(percent: float) -> Tensor:
+        return values.gather(1, torch.searchsorted(rank, percent / 100 * rank[:, -1:])).squeeze(1)
+
+    return at(100 - PERCENTILE).clamp(max=0), at(PERCENTILE).clamp(min=0)
+
+
+def mse(values: Tensor, counts: Tensor, steps: int) -> Range:
+    """The range of least squared error among those with both ends shrunk by `RATIOS`; arguments as in `minmax`."""
+    low, high = best_low, best_high = minmax(values, counts, steps)
+    lows = low * values.new_tensor(RATIOS if bool((low < 0).any()) else (1.0,))[:, None]  # tried at once
+    least = torch.full_like(high, torch.inf, dtype=torch.float64)
+    for ratio in RATIOS:
+        scale, zero = (column[..., None] for column in grid((lows, (high * ratio).expand_as(lows)), steps))
+        rounded = to_integers(values, scale, -zero, steps - zero) * scale
+        error, row = ((rounded - values).square() * counts).sum(-1, dtype=torch.float64).min(0)
+        best_low = torch.where(error < least, lows.gather(0, row[None])[0], best_low)
+        best_high = torch.where(error < least, high * ratio, best_high)
+        least = torch.minimum(error, least)
+    return best_low, best_high
+
+
+# name -> how a range is chosen
+QUANT_RANGES: dict[str, RangeRule] = {"minmax": minmax, "percentile": percentile, "mse": mse}
+
+# name -> what is done to batch norms first; a kept one acts in float after the quantized convolution. As a norm multiplies a
+# channel by one number, and a channel has its own scale, the integers are the same; sums in lower precision are not
+BATCH_NORMS: dict[str, Callable[[nn.Module], None]] = {"folded": fold_batch_norm_, "kept": lambda network: None}
+
+
+class Float32(nn.Module):
+    """Numbers that stay in float32 when the network is cast; a move to a device takes them along."""
+
+    def __init__(self, **numbers: Tensor) -> None:
+        super().__init__()
+        for name, value in numbers.items():
+            self.register_buffer(name, value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Float32:
+        kept = dict(self._buffers)
+        super()._apply(fn, recurse)
+        self._buffers.update({name: value.to(self._buffers[name].device) for name, value in kept.items()})
+        return self
+
+
+class Quantized(nn.Module):
+    """A convolution or linear layer, taken over, that computes with integers once it is told to; its bias moves out."""
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
+        super().__init__()
+        one = torch.ones(1, device=layer.weight.device)
+        bias = one.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias.detach().float()
+        self.bias = layer.bias = None
+        self.layer, self.convolves = layer, isinstance(layer, nn.Conv2d)
+        # after the layer: what folds a kept batch norm into a convolution right before it must not find one
+        self.float32 = Float32(input_scale=one, scale=torch.ones_like(bias), bias=bias)
+        self.weight_bits, self.input_bits = FLOAT, FLOAT
+        if isinstance(layer, nn.Linear):
+            self.out_features = layer.out_features
+
+    def quantize_weight_(self, bits: int, choose: RangeRule) -> None:
+        """Make the weights integers. Their magnitudes in each channel are calibrated like the outputs of a ReLU."""
+        weight, most = self.layer.weight.detach(), 2 ** (bits - 1) - 1
+        parts = weight.float().abs().flatten(1).split(PART)
+        scale = torch.cat([grid(choose(part, part.new_ones(1, 1), most), most)[0] for part in parts])
+        column = scale.view(-1, *[1] * (weight.ndim - 1))
+        integers = to_integers(weight.float(), column, -most, most)
+        self.layer.weight = nn.Parameter(integers.to(weight.dtype), requires_grad=False)
+        self.float32.scale = self.float32.scale * scale
+        self.weight_bits = bits
+
+    def quantize_input_(self, bits: int, choose: RangeRule, points: Tensor, counts: Tensor) -> None:
+        """Make the inputs integers, on a grid for what `observe` has counted."""
+        steps = 2**bits - 1
+        scale, zero = grid(choose(points, counts, steps), steps)
+        self.float32.input_scale, self.float32.scale = scale, self.float32.scale * scale
+        self.input_grid, self.input_bits = (float(scale), -int(zero), steps - int(zero)), bits
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Inputs of the layer -> its outputs, in the precision of the inputs."""
+        if self.input_bits < FLOAT:
+            x = straight_through(x, *self.input_grid)
+        y = self.layer(x)
+        wide = torch.promote_types(y.dtype, torch.float32)
+        scale, bias = (numbers.to(wide) for numbers in (self.float32.scale, self.float32.bias))
+        rows = y if self.convolves else y.flatten(0, -2)
+        # scale * y + bias in float32 and in one pass: a batch norm of mean 0 and variance 1
+        rows = F.batch_norm(rows, torch.zeros_like(scale), torch.ones_like(scale), scale, bias, eps=0)
+        return rows if rows.shape == y.shape else rows.view_as(y)  # of a view, what is done in place later is slow
+
+    @property
+    def weight(self) -> Quantized:
+        """The layer itself, for code that calls F.linear(x, layer.weight, layer.bias), as torchvision's Swin does."""
+        return self
+
+    @classmethod
+    def __torch_function__(cls, function: Callable, types: tuple, args: tuple, kwargs: dict | None = None) -> Tensor:
+        """F.linear(x, layer, ...) is layer(x); no other function takes a layer for a weight."""
+        return args[1](args[0]) if function is F.linear else NotImplemented
+
+
+class SelfAttention(nn.Module):
+    """`nn.MultiheadAttention` of x with itself, its projections called as layers; (N, L, D) -> (N, L, D) and None."""
+
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
+        super().__init__()
+        extra = attention.in_proj_weight is None or attention.bias_k is not None or attention.add_zero_attn
+        if extra or not attention.batch_first:
+            raise InputError("attention in `model` must be batch_first, without kdim, add_bias_kv and add_zero_attn")
+        self.heads, self.out_proj = attention.num_heads, attention.out_proj
+        self.in_proj = nn.utils.skip_init(nn.Linear, attention.embed_dim, 3 * attention.embed_dim)
+        self.in_proj.weight, self.in_proj.bias = attention.in_proj_weight, attention.in_proj_bias
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False) -> tuple[Tensor, None]:
+        if key is not query or value is not query or need_weights:
+            raise InputError("attention in `model` must be self-attention with need_weights=False")
+        parts = self.in_proj(query).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.out_proj(F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)), None
+
+
+def observe(network: nn.Module, layers: dict[str, nn.Module], batches: list[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Inputs of layers: name -> (1, BINS) points over their range, and (1, BINS) how often an input lies nearest to each."""
+    ends, counts = dict.fromkeys(layers, (0.0, 0.0)), {}
+
+    def widen(name: str, layer: nn.Module, inputs: tuple[Tensor]) -> None:
+        low, high = (float(end) for end in inputs[0].aminmax())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise InputError(f"`batches` must give finite inputs of layers, but those of layer {name} are NaN or infinite")
+        ends[name] = min(low, ends[name][0]), max(high, ends[name][1])
+
+    def count(name: str, layer: nn.Module, inputs: tuple[Tensor]) -> None:
+        low, high = ends[name]
+        half = (high - low) / (BINS - 1) / 2
+        counts[name] = counts.get(name, 0) + torch.histc(inputs[0].float(), BINS, low - half, high + half).double()
+
+    for look in (widen, count):
+        hooks = [layer.register_forward_pre_hook(partial(look, name)) for name, layer in layers.items()]
+        with torch.no_grad():
+            for batch in batches:
+                network(batch)
+        for hook in hooks:
+            hook.remove()
+    if missing := ", ".join(name for name in layers if name not in counts):
+        raise InputError(f"`batches` must give inputs to every layer, but they give none to {missing}")
+    return {name: (torch.linspace(*ends[name], BINS, device=n.device)[None], n[None]) for name, n in counts.items()}
+
+
+def quantize(
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    *,
+    weight_bits: int,
+    activation_bits: int,
+    calibrate: str = "mse",
+    batch_norm: str = "folded",
+) -> nn.Module:
+    """A network whose convolutions and linear layers compute with integers, in evaluation mode, its weights frozen.
+
+    Args:
+        model: left as it is; a copy is quantized. Its first and its last layer get at least `EDGE_BITS`.
+        batches: (n, 3, H, W) normalised inputs of the network, without labels; not needed when only weights are quantized.
+        weight_bits: 2 to 8, or 32 for float weights.
+        activation_bits: of the inputs of every layer, 2 to 8, or 32 for float; where both are 32 the copy is as it was.
+        calibrate: a key of `QUANT_RANGES`, for weights and activations.
+        batch_norm: a key of `BATCH_NORMS`.
+
+    Raises:
+        InputError: also for weights or inputs of a layer that are not finite, with its name.
+
+    >>> network = quantize(nn.Sequential(nn.Linear(2, 1)), [torch.eye(2)], weight_bits=8, activation_bits=8)
+    >>> network[0].layer.weight.abs().max()
+    tensor(127.)
+    """
+    for name, bits in {"weight_bits": weight_bits, "activation_bits": activation_bits}.items():
+        if bits not in (*range(2, 9), FLOAT):
+            raise InputError(f"`{name}` must be 2 to 8, or {FLOAT} for float, got {bits}")
+    if calibrate not in QUANT_RANGES:
+        raise unknown("calibration of ranges", calibrate, QUANT_RANGES)
+    if batch_norm not in BATCH_NORMS:
+        raise unknown("treatment of batch norm", batch_norm, BATCH_NORMS)
+    network, choose = copy.deepcopy(model).eval().requires_grad_(False), QUANT_RANGES[calibrate]
+    if weight_bits == activation_bits == FLOAT:
+        return network
+    BATCH_NORMS[batch_norm](network)
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.MultiheadAttention):
+            network.set_submodule(name, SelfAttention(module))
+    layers = {
+        name: Quantized(module) for name, module in network.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))
+    }
+    for name, layer in layers.items():
+        if not all(bool(torch.isfinite(numbers).all()) for numbers in (layer.layer.weight, layer.float32.bias)):
+            raise InputError(f"`model` must have finite weights, but those of layer {name} are NaN or infinite")
+        network.set_submodule(name, layer)
+    observed = observe(network, layers, list(batches)) if activation_bits < FLOAT else {}
+    edges = list(layers)[:1] + list(layers)[-1:]
+    for name, layer in layers.items():
+        least = EDGE_BITS if name in edges else 0
+        if weight_bits < FLOAT:
+            layer.quantize_weight_(max(weight_bits, least), choose)
+        if activation_bits < FLOAT:
+            layer.quantize_input_(max(activation_bits, least), choose, *observed[name])
+    return network

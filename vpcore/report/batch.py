@@ -1,0 +1,193 @@
+"""The notebooks as a batch: run through papermill, skipped when nothing that they depend on has changed."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import matplotlib
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from vpcore.errors import InputError, unknown
+from vpcore.files import write_atomically
+from vpcore.report.notebook import ROOT, complete
+from vpcore.study.execution import cores
+from vpcore.study.profile import Profile, load_profile
+from vpcore.study.run import run_id
+from vpcore.study.store import Store, versions
+
+NOTEBOOKS = ROOT / "notebooks"
+BENCH = ROOT / "results" / "bench.json"  # what `vpcore bench --output` wrote
+# one thread for each, and glibc keeps the memory that is freed, as in `workers.keep_freed_memory`
+KERNEL = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+STAMP = ".made-from.json"  # what a folder of output was made from, and the files that were left in it
+
+
+def names() -> list[str]:
+    """The notebooks there are."""
+    if not NOTEBOOKS.is_dir():
+        raise InputError(
+            f"the notebooks are part of the repository, not of an installed package; there is no folder {NOTEBOOKS}; "
+            "clone the repository"
+        )
+    return sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+
+
+def regenerate(
+    output: Path,
+    *,
+    profile: str,
+    toy: bool = False,
+    device: str = "auto",
+    data: str = "",
+    results: str = "results",
+    only: tuple[str, ...] = (),
+    log: Callable[[str], None] = lambda text: None,
+) -> list[str]:
+    """Run the notebooks that a profile has the grids for, as a batch; those whose inputs have not changed are skipped.
+
+    What is missing of the profile is computed first.
+
+    Args:
+        output: folder; each notebook gets one of its own in it, and lies there, executed, as NAME/NAME.ipynb.
+        profile, toy, device, data, results: parameters of every notebook, see `open_study`.
+        only: names of notebooks; () for all that show grids of this profile.
+        log: is told what is run and what is skipped.
+
+    Returns:
+        The names of the notebooks that ran.
+
+    Raises:
+        InputError: for bad input, or when a notebook fails, with its own error.
+    """
+    for name in only:
+        if name not in names():
+            raise unknown("notebook", name, names())
+    if profile.endswith(".toml"):
+        profile = str(Path(profile).resolve())  # notebooks run in a folder of their own
+    card = load_profile(profile, toy=toy)
+    chosen = only or fitting(card)
+    if not chosen:
+        raise InputError(f"the profile {card.name} must have a grid that a notebook shows; it has {', '.join(card.grids)}")
+    store = Store(ROOT / results, card.name)
+    runs_of = {name: {run_id(run): run for grid in grids_of(name) for run in card.grid(grid)} for name in chosen}
+    needed = {identity: run for runs in runs_of.values() for identity, run in runs.items()}
+    complete(card, tuple(needed.values()), store, device=device, data=data)
+    records = {record["id"]: record for record in store.table().to_dict("records")}
+    stale, code = {}, _code()
+    shared = {"profile": profile, "toy": toy, "device": device, "data": data, "results": results}
+    for name in chosen:
+        folder = output / name
+        inside = folder.is_relative_to(ROOT)  # a published notebook should not show a path of this machine
+        parameters = {**shared, "output": str(folder.relative_to(ROOT) if inside else folder)}
+        measured = [(i, records[i]["accuracy"], records[i]["finished"]) for i in runs_of[name]]
+        key = _key(name, parameters, code, measured)
+        if _is_current(folder, key):
+            log(f"{name}: unchanged")
+        else:
+            stale[name] = folder, parameters, key
+
+    def make(name: str) -> None:
+        folder, parameters, key = stale[name]
+        log(f"{name}: running")
+        _run(name, folder, parameters)
+        content = json.dumps({"key": key, "files": sorted(path.name for path in folder.iterdir() if path.name != STAMP)})
+        write_atomically(folder / STAMP, lambda file: file.write(content.encode()))
+
+    with _surroundings(), ThreadPoolExecutor(cores()) as pool:
+        try:
+            list(pool.map(make, stale))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return list(stale)
+
+
+@contextlib.contextmanager
+def _surroundings() -> Iterator[None]:
+    """What kernels inherit: the folder of the notebooks (papermill's `cwd` fits no threads), and `KERNEL`."""
+    ours = {name: value for name, value in KERNEL.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        with contextlib.chdir(NOTEBOOKS):
+            yield
+    finally:
+        for name in ours:
+            del os.environ[name]
+
+
+def grids_of(name: str) -> list[str]:
+    """The grids of a profile whose runs a notebook shows, as its parameters say."""
+    return ast.literal_eval(papermill.inspect_notebook(str(NOTEBOOKS / f"{name}.ipynb"))["grids"]["default"])
+
+
+def fitting(card: Profile) -> tuple[str, ...]:
+    """The notebooks that show grids which a profile has."""
+    return tuple(name for name in names() if set(grids_of(name)) <= set(card.grids))
+
+
+def _is_current(folder: Path, key: str) -> bool:
+    """Whether the folder holds what a run with this key left there."""
+    stamp = folder / STAMP
+    if not stamp.exists():
+        return False
+    left = json.loads(stamp.read_text())
+    return left["key"] == key and all((folder / name).exists() for name in left["files"])
+
+
+def _code() -> str:
+    """What the output of every notebook depends on: our code, the versions, and the measurements of speed."""
+    content = hashlib.sha256()
+    for path in (BENCH, ROOT / "constraints.txt"):
+        content.update(path.read_bytes() if path.exists() else b"")
+    for path in sorted(Path(__file__).parents[1].rglob("*")):
+        if path.suffix in (".py", ".toml"):
+            content.update(path.read_bytes())
+    content.update(repr([versions(), matplotlib.__version__]).encode())
+    return content.hexdigest()
+
+
+def _key(name: str, parameters: dict[str, object], code: str, measured: list[tuple]) -> str:
+    """What the output of one notebook depends on: its source, its parameters, the code, and the records that it shows."""
+    content = hashlib.sha256((NOTEBOOKS / f"{name}.ipynb").read_bytes())
+    content.update(json.dumps(parameters, sort_keys=True).encode() + code.encode() + repr(measured).encode())
+    return content.hexdigest()
+
+
+def _run(name: str, folder: Path, parameters: dict[str, object]) -> None:
+    source = NOTEBOOKS / f"{name}.ipynb"
+    known = papermill.inspect_notebook(str(source))
+    for parameter in parameters:
+        if parameter not in known:
+            raise unknown(f"parameter of {name}:", parameter, known)
+    executed = folder / f"{name}.ipynb"
+    unfinished = folder / f".{name}.running.ipynb"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(unfinished),
+            parameters=parameters,
+            progress_bar=False,
+            log_output=False,
+            kernel_name="python3",
+        )
+        notebook = json.loads(unfinished.read_text())
+        notebook["metadata"].pop("papermill", None)  # times, which would change the file at every run
+        for cell in notebook["cells"]:
+            for noise in ("papermill", "execution"):
+                cell["metadata"].pop(noise, None)
+        write_atomically(executed, lambda file: file.write(json.dumps(notebook, indent=1, ensure_ascii=False).encode()))
+    except PapermillExecutionError as error:
+        raise InputError(
+            f"the notebook {source} failed in cell {error.exec_count}: {error.ename}: {error.evalue}"
+        ) from error
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,144 @@
+"""The study: what is missing of the runs of a profile gets computed, what failed is reported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vpcore.data.tasks import classes
+from vpcore.errors import InputError, WriteError, unknown
+from vpcore.files import write_atomically
+from vpcore.networks.backbones import check_canvas
+from vpcore.study.jobs import Job, jobs
+from vpcore.study.run import Run
+from vpcore.study.session import Session, check_ticket_file
+from vpcore.study.store import Store
+from vpcore.study.workers import Log, Outcome, in_turn, side_by_side
+
+DEVICES = ("auto", "cpu", "cuda")
+FEW_JOBS = 20  # fewer are done before other processes have started
+MOST_WORKERS = 8  # unless more are asked for: each needs memory of its own
+
+
+def device_named(name: str) -> torch.device:
+    """The device for "auto" (a GPU when there is one), "cpu" or "cuda".
+
+    Raises:
+        InputError: for another name, or "cuda" where there is none.
+    """
+    if name not in DEVICES:
+        raise unknown("device", name, DEVICES)
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("`device` cuda needs a GPU that torch can use; there is none here; use --device cpu")
+    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name)
+
+
+def workers_for(device: torch.device, count: int) -> int:
+    """How many workers so many jobs get by default: one on a GPU or when there are few jobs, else one a core."""
+    return 1 if device.type != "cpu" or count < FEW_JOBS else cores()
+
+
+def cores() -> int:
+    """How many processes are best side by side: the cores that we may use, `MOST_WORKERS` at most."""
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(mine, MOST_WORKERS)
+
+
+@dataclass(frozen=True)
+class Done(Outcome):
+    """A job that ended: what `execute` yields.
+
+    Attributes:
+        number, total: of the job, and how many there are.
+        left: estimated seconds until the end, or None while a kind of job has not been timed yet.
+    """
+
+    number: int
+    total: int
+    left: float | None
+
+
+def execute(
+    runs: tuple[Run, ...],
+    store: Store,
+    *,
+    device: torch.device,
+    folder: Path | None = None,
+    workers: int | None = 1,
+    log: Log = lambda text: None,
+) -> Iterator[Done]:
+    """Compute what is missing, job by job, in their order or side by side.
+
+    A job that fails is reported, noted in the folder `failed`, and does not stop the others; what needs its ticket is
+    reported as failed too. A disk that cannot be written stops everything.
+
+    Args:
+        runs: of a profile.
+        store: where records lie.
+        device: where it runs.
+        folder: the data folder, for tasks that are not built in.
+        workers: processes that do jobs side by side, with one thread each on a CPU; 1: this one, with all its threads;
+            None: as `workers_for` says.
+        log: is told what happens within a long job.
+
+    Returns:
+        An iterator; each step is a job that ended.
+
+    Raises:
+        InputError: at once, when a data set or a ticket file is missing or damaged, or the results cannot be written.
+    """
+    todo = jobs(runs, store)
+    if workers is None:
+        workers = workers_for(device, len(todo))
+    if workers < 1:
+        raise InputError(f"`workers` must be at least 1, got {workers}")
+    for job in todo:
+        check_canvas(job.runs[0].model, job.runs[0].canvas)
+        if job.is_ticket and not store.ticket_path(job.runs[0]).exists():
+            check_ticket_file(job.runs[0], folder)
+    for task in sorted({name for job in todo for run in job.runs for name in (run.source, run.task)}):
+        classes(task, folder=folder)  # a missing or damaged data set is an error before anything is computed
+    write_atomically(store.root / "records" / ".writable", lambda file: None)
+    if workers == 1:
+        outcomes = in_turn(todo, Session(store, device, folder, log))
+    else:
+        outcomes = side_by_side(todo, store, device=device, folder=folder, workers=workers, log=log)
+    return _reported(outcomes, todo, store, workers)
+
+
+def _reported(outcomes: Iterator[Outcome], todo: list[Job], store: Store, workers: int) -> Iterator[Done]:
+    spent: dict[str, list[tuple[float, float]]] = {}
+    left = dict.fromkeys(todo)
+    for number, outcome in enumerate(outcomes, start=1):
+        if isinstance(outcome.error, WriteError):
+            raise outcome.error
+        job = outcome.job
+        del left[job]
+        if outcome.error is None:
+            spent.setdefault(job.kind, []).append((_size(job), outcome.seconds))
+        else:
+            for run in job.runs:
+                store.write_failure(run, outcome.text)
+        seconds = _seconds(left, spent)
+        left_seconds = None if seconds is None else seconds / min(workers, max(1, len(left)))
+        yield Done(**vars(outcome), number=number, total=len(todo), left=left_seconds)
+
+
+def _size(job: Job) -> float:
+    """How the seconds of jobs of one kind compare: passes over images, up to a factor."""
+    run = job.runs[0]
+    return run.source_epochs if run.method == "source" else len(job.runs) * run.epochs * (run.budget or 50) + 1000
+
+
+def _seconds(todo: Iterable[Job], spent: dict[str, list[tuple[float, float]]]) -> float | None:
+    total = 0.0
+    for job in todo:
+        if job.kind not in spent:
+            return None
+        sizes, seconds = map(sum, zip(*spent[job.kind], strict=True))
+        total += _size(job) * seconds / sizes
+    return total

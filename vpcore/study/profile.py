@@ -1,0 +1,269 @@
+"""Profiles: the runs of a study, as a TOML file with an experiment card on top.
+
+    title = "..."             about = "..."
+    [run]                     values that all runs share
+    [[grid]]                  lists; every combination is a run; several grids add up
+    "lr, epochs" = [[1, 2]]   in a grid: fields that vary together, a list of values for each combination
+    name = "..."              of a grid, so that a table or figure can ask for its runs; "main" when there is none
+    [toy.run] [toy.grid]      what --toy puts in their place, to walk the same path in about two minutes
+    toy = false               in a [[grid]]: --toy leaves it out
+    fakes = true              in [toy]: image sets and ticket files are small fakes, written for it
+
+TOML has no null, so "all" stands for None (all images). Every value is checked before anything is computed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vpcore.errors import InputError, unknown
+from vpcore.networks.backbones import MODELS, PARTS, PRECISIONS, check_canvas
+from vpcore.networks.training import AUGMENTATIONS
+from vpcore.prompting.label_mapping import MAPPINGS, TIES
+from vpcore.prompting.prompts import PROMPTS, build
+from vpcore.pruning.masks import SCOPES, density_of_round
+from vpcore.pruning.methods import METHODS, rewinds
+from vpcore.quantization.layers import BATCH_NORMS, QUANT_RANGES
+from vpcore.study.run import FIELDS, Run, Scalar, canonical, run_id, source_run
+from vpcore.weights.published import FILES, check_source
+
+PROFILES = Path(__file__).parent / "profiles"
+MAIN = "main"
+
+# field -> the values that it may have
+CHOICES: dict[str, Iterable[str]] = {
+    "method": FIELDS,
+    "model": MODELS,
+    "precision": PRECISIONS,
+    "augment": AUGMENTATIONS,
+    "sparsifier": METHODS,
+    "scope": SCOPES,
+    "part": PARTS,
+    "calibrate": QUANT_RANGES,
+    "batch_norm": BATCH_NORMS,
+    "prompt": PROMPTS,
+    "mapping": MAPPINGS,
+    "ties": TIES,
+    "last_mapping": ("fresh", "stale"),
+    "selection": ("last", "val", "test"),
+    "probe": ("adam", "optimum"),
+    "view": ("frame", "canvas"),
+}
+AT_LEAST_ONE = (
+    "canvas", "source_per_class", "source_epochs", "source_batch", "budget", "image_px", "epochs", "batch", "test_per_class",
+)  # fmt: skip
+_TYPES = typing.get_type_hints(Run)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A study.
+
+    Attributes:
+        name: of the file; -toy is added for a toy.
+        title, about: what it says of itself.
+        values: what all its runs share, for `run_with`.
+        fakes: whether its image sets are to be faked, see `fakes`.
+        grids: name -> the runs of the grids of that name, with those on the source task that belong to them.
+    """
+
+    name: str
+    title: str
+    about: str
+    values: dict[str, Scalar]
+    fakes: bool
+    grids: dict[str, tuple[Run, ...]]
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The runs of all grids, each once."""
+        return tuple({run_id(run): run for runs in self.grids.values() for run in runs}.values())
+
+    def grid(self, name: str) -> tuple[Run, ...]:
+        """The runs of the grids of one name.
+
+        Raises:
+            InputError: when there is none of that name.
+        """
+        if name not in self.grids:
+            raise unknown(f"grid of the profile {self.name}:", name, self.grids)
+        return self.grids[name]
+
+
+def profile_names() -> list[str]:
+    """The profiles that come with the package."""
+    return sorted(path.stem for path in PROFILES.glob("*.toml"))
+
+
+def load_profile(name: str, *, toy: bool = False) -> Profile:
+    """Read a profile by name, or from the path of a TOML file.
+
+    Args:
+        name: one of `profile_names()`, or a path that ends in .toml.
+        toy: shrink it; the name gets the ending -toy, so that its results stay apart.
+
+    Raises:
+        InputError: for an unknown profile, a damaged file, an unknown key or an ill-typed value.
+    """
+    path = Path(name) if name.endswith(".toml") else PROFILES / f"{name}.toml"
+    if not path.is_file():
+        raise unknown("profile", name, profile_names())
+    try:
+        card = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"the profile {path} must be TOML; it is damaged: {error}") from error
+    _check_layout(card, path)
+    small = card.get("toy", {}) if toy else {}
+    shared = {**card.get("run", {}), **small.get("run", {})}
+    values = {key: parse(key, value, where=f"[run] of {path.name}") for key, value in shared.items()}
+    grids: dict[str, dict[str, Run]] = {}
+    for table in card["grid"]:
+        axes = {key: value for key, value in table.items() if key not in ("name", "toy")}
+        if toy and not table.get("toy", True):
+            continue
+        axes |= {key: value for key, value in small.get("grid", {}).items() if key in axes}
+        runs = grids.setdefault(table.get("name", MAIN), {})
+        for run in _expand(values, axes, where=f"[[grid]] of {path.name}"):
+            for each in (source_run(run), run):
+                runs[run_id(each)] = each
+    return Profile(
+        name=path.stem + ("-toy" if toy else ""),
+        title=card.get("title", path.stem),
+        about=card.get("about", ""),
+        values=values,
+        fakes=bool(small.get("fakes", False)),
+        grids={name: tuple(runs.values()) for name, runs in grids.items()},
+    )
+
+
+def _check_layout(card: dict[str, object], path: Path) -> None:
+    """Refuse tables of another kind than the head of this file shows, and keys that nothing would read."""
+    toy, grids = card.get("toy", {}), card.get("grid", [])
+    for name, table in (("run", card.get("run", {})), ("toy", toy)):
+        if not isinstance(table, dict):
+            raise InputError(f"`{name}` in the profile {path} must be a table, [{name}]; got {table!r}")
+    if not isinstance(grids, list) or not grids or not all(isinstance(grid, dict) for grid in grids):
+        raise InputError(f"the profile {path} must have at least one [[grid]] of runs, got {grids!r}")
+    axes = {key for grid in grids for key in grid} - {"name", "toy"}
+    for where, keys, known in (
+        ("", card, ("title", "about", "run", "grid", "toy")),
+        ("[toy] of ", toy, ("run", "grid", "fakes")),
+        ("[toy.grid] of ", toy.get("grid", {}), axes),
+    ):
+        if extra := set(keys) - set(known):
+            raise unknown(f"key in {where}the profile {path}:", sorted(extra)[0], known)
+
+
+def _expand(values: dict[str, Scalar], axes: dict[str, list], *, where: str) -> Iterable[Run]:
+    choices = []  # for each axis, what its options set
+    for key, options in axes.items():
+        if not isinstance(options, list) or not options:
+            raise InputError(f"`{key}` in {where} must be a list of values, got {options!r}")
+        names = [name.strip() for name in key.split(",")]
+        rows = [[option] for option in options] if len(names) == 1 else options
+        for row in rows:
+            if not isinstance(row, list) or len(row) != len(names):
+                raise InputError(f"`{key}` in {where} must be a list of lists of {len(names)} values, got {row!r} in it")
+        choices.append([{n: parse(n, value, where=where) for n, value in zip(names, row, strict=True)} for row in rows])
+    for combination in itertools.product(*choices):
+        run = Run(**{**values, **{name: value for chosen in combination for name, value in chosen.items()}})
+        check(run, where=where)
+        yield source_run(run) if run.method == "source" else canonical(run)
+
+
+def run_with(profile: Profile, settings: Iterable[str]) -> Run:
+    """One run of one's own: the values of a profile, some of them replaced.
+
+    Args:
+        profile: gives the values that are not named, its network above all.
+        settings: "FIELD=VALUE" each, such as "task=digits", "budget=4", "mapping=blm".
+
+    Raises:
+        InputError: for a setting without =, an unknown field, or a value that it cannot have.
+    """
+    values = dict(profile.values)
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise InputError(f"a setting must be FIELD=VALUE, such as task=digits; got {setting!r}")
+        values[name] = parse(name, _read(text), where=f"the setting {setting}")
+    run = Run(**values)
+    check(run, where="the settings")
+    return source_run(run) if run.method == "source" else canonical(run)
+
+
+def _read(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def parse(name: str, value: object, *, where: str) -> Scalar:
+    """A value for a field of `Run`, as TOML, a notebook parameter or the command line gives it; refused if ill-typed.
+
+    >>> parse("budget", "all", where="[run]"), parse("lr", 1, where="[run]")
+    (None, 1.0)
+    """
+    if name not in _TYPES:
+        raise unknown(f"field in {where}:", name, _TYPES)
+    kind = _TYPES[name]
+    optional = isinstance(kind, types.UnionType)
+    wanted = kind.__args__[0] if optional else kind
+    if optional and (value is None or value == "all"):
+        return None
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        also = " or 'all'" if optional else ""
+        raise InputError(f"`{name}` in {where} must be {wanted.__name__}{also}, got {value!r}")
+    return value
+
+
+def check(run: Run, *, where: str) -> None:
+    """Refuse values that no run can have, before anything is computed."""
+    for name, known in CHOICES.items():
+        if getattr(run, name) not in known and not (name == "sparsifier" and run.sparsifier.startswith(FILES)):
+            raise unknown(f"{name} in {where}:", getattr(run, name), known)
+    check_source(run.weights, known=("trained",), where=f"weights in {where}:")
+    check_canvas(run.model, run.canvas)
+    density_of_round(run.round, rate=run.rate)
+    for name in AT_LEAST_ONE:
+        if (value := getattr(run, name)) is not None and value < 1:
+            raise InputError(f"`{name}` in {where} must be at least 1, got {value}")
+    for name in ("source_lr", "lr"):
+        if not getattr(run, name) > 0:
+            raise InputError(f"`{name}` in {where} must be above 0, got {getattr(run, name)}")
+    for name in ("weight_bits", "activation_bits"):
+        if getattr(run, name) not in (32, *range(2, 9)):
+            raise InputError(f"`{name}` in {where} must be 2 to 8, or 32 for none, got {getattr(run, name)}")
+    if run.sparsifier == "2:4" and run.round and run.density != 0.5:
+        raise InputError(f"`sparsifier` 2:4 in {where} has a density of 0.5, got {run.density:g}; use rate = 0.5, round = 1")
+    if run.sparsifier in METHODS and rewinds(run.sparsifier) and run.round and run.weights != "trained":
+        raise InputError(
+            f"`sparsifier` {run.sparsifier} in {where} goes back to an early epoch, which published weights have not "
+            f"(`weights` {run.weights}); use imp-lr or oneshot, or magnitude-bn or reconstruction, which do not train"
+        )
+    if run.sparsifier == "channels" and run.part in ("all", "body+head"):
+        raise InputError(
+            f"`part` in {where} must not have the classifier for channels, got {run.part}; use body or body+stem"
+        )
+    if run.method == "vp" or (run.method == "lp" and run.view == "canvas"):
+        try:
+            build(run.prompt if run.method == "vp" else "pad", canvas=run.canvas, image_px=run.image_px, seeds=[0])
+        except InputError as error:
+            raise InputError(f"in {where}: {error}") from error
+    if run.method == "ft" and run.quantized:
+        raise InputError(f"`method` ft in {where} trains the weights, which a quantized network has not; use 32 bits")
+    if run.method == "ft" and run.selection != "last":
+        raise InputError(f"`selection` in {where} must be last for `method` ft, which picks no epoch; got {run.selection}")
+    if not 0 <= run.rewind < run.source_epochs:
+        raise InputError(f"`rewind` in {where} must be an epoch in 0..{run.source_epochs - 1}, got {run.rewind}")

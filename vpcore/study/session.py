@@ -1,0 +1,238 @@
+"""The networks of a study: their tickets are made, loaded, quantized and frozen here.
+
+    weights (trained by the study, or from a file) -> ticket of a round -> quantized or not -> frozen
+
+A ticket is a file, made once and kept; quantization needs seconds and is done whenever the network is loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vpcore.data import imagenet, tasks
+from vpcore.data.splits import shots
+from vpcore.errors import InputError
+from vpcore.networks.backbones import backbone, build, load_weights_, normalise, prunable
+from vpcore.networks.frozen import Frozen
+from vpcore.networks.training import Recipe, predict
+from vpcore.prompting.prompts import PadPrompt
+from vpcore.pruning import methods
+from vpcore.pruning.masks import Masks, measure
+from vpcore.pruning.rounds import make_round
+from vpcore.quantization.layers import quantize
+from vpcore.study.run import CHAIN, QUANTIZATION, Run, identity, ticket_run, trains
+from vpcore.study.store import Store, provenance
+from vpcore.weights.published import FILES, check_there, pretrained
+from vpcore.weights.tickets import load_ticket, save_ticket
+
+RANGE_IMAGES = 512  # about so many source images, unlabelled, set the ranges of activations
+RANGE_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as it is used: frozen, and what is known of it.
+
+    Attributes:
+        model: its float weights on the CPU, for full fine-tuning.
+        masks: of its pruned weights.
+        frozen: the network, quantized if the run says so.
+        layers: name of a prunable weight -> (share of it that is not zero, its size).
+        header: of its ticket: `history`, the training loss of each epoch, and `epochs_seen`.
+        ticket_bytes: size of the ticket file.
+    """
+
+    model: nn.Module
+    masks: Masks
+    frozen: Frozen
+    layers: dict[str, tuple[float, int]]
+    header: dict[str, object]
+    ticket_bytes: int
+
+    @property
+    def density(self) -> float:
+        """Kept / prunable, measured on the weights."""
+        return sum(share * size for share, size in self.layers.values()) / sum(size for _, size in self.layers.values())
+
+
+@dataclass
+class Session:
+    """What jobs share: where things lie, and the last network and its features, so that they are computed once."""
+
+    store: Store
+    device: torch.device
+    folder: Path | None = None
+    log: Callable[[str], None] = lambda text: None
+    _network: tuple[Run, Network] | None = None
+    _features: dict[tuple[str, ...], tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def images(self, task: str, split: str, *, px: int, per_class: int | None = None) -> tasks.Images:
+        """A split of a task, from the data folder and cache of the study."""
+        return tasks.load(task, split, px=px, per_class=per_class, folder=self.folder, cache=self.store.cache)
+
+    def source_images(self, run: Run, split: str) -> tasks.Images:
+        """A split of the source task, its labels those of the network's outputs."""
+        per_class = run.source_per_class if split == "train" else run.test_per_class
+        images = self.images(run.source, split, px=run.canvas, per_class=per_class)
+        if run.weights == "trained":
+            return images
+        try:  # the network has the 1,000 classes of ImageNet, the task perhaps fewer
+            index = imagenet.index_of(images.classes)
+        except InputError as error:
+            raise InputError(
+                f"`source` must be a task with classes of ImageNet for `weights` {run.weights}, got {run.source}; "
+                "use such a task, such as tiny_imagenet, or weights = trained"
+            ) from error
+        return tasks.Images(images.images, index[images.labels], self.source_classes(run))
+
+    def source_classes(self, run: Run) -> tuple[str, ...]:
+        """The names of the network's outputs."""
+        return tasks.classes(run.source, folder=self.folder) if run.weights == "trained" else imagenet.classes()
+
+    def network(self, run: Run) -> Network:
+        """The network of a run, loaded once for jobs that follow each other."""
+        key = dataclasses.replace(ticket_run(run), **{name: getattr(run, name) for name in QUANTIZATION})
+        if self._network is None or self._network[0] != key:
+            self._network = None  # before the next is loaded: two need twice the memory
+            self._features.clear()
+            self._network = key, self._load(run)
+        return self._network[1]
+
+    def _load(self, run: Run) -> Network:
+        path = self.store.ticket_path(run)
+        state, masks, header = load_ticket(path)
+        model = self.fresh(run)
+        load_weights_(model, state, where=str(path))
+        layers = {
+            name: (share, state[name].numel()) for name, share in measure(model, prunable(model, part=run.part)).items()
+        }
+        used = self._quantized(run, model) if run.quantized else model
+        frozen = Frozen(used, precision=run.precision, device=self.device, statistics=backbone(run.model).statistics)
+        return Network(model, masks, frozen, layers, header, path.stat().st_size)
+
+    def fresh(self, run: Run, *, offset: int = 0) -> nn.Module:
+        """The network of a run with fresh weights, drawn from the seed of the chain plus `offset`."""
+        return build(run.model, classes=len(self.source_classes(run)), seed=run.source_seed + offset)
+
+    def _quantized(self, run: Run, model: nn.Module) -> nn.Module:
+        return quantize(
+            model,
+            self.unlabelled(run),
+            weight_bits=run.weight_bits,
+            activation_bits=run.activation_bits,
+            calibrate=run.calibrate,
+            batch_norm=run.batch_norm,
+        )
+
+    def unlabelled(self, run: Run) -> list[Tensor]:
+        """About `RANGE_IMAGES` training images of the source task, as batches of network inputs."""
+        train = self.source_images(run, "train")
+        few = shots(train.labels, max(1, RANGE_IMAGES // len(train.labels.unique())), task=run.source, seed=0)
+        order = few[torch.randperm(len(few), generator=torch.Generator().manual_seed(0))][:RANGE_IMAGES]
+        return [
+            normalise(part.float() / 255, backbone(run.model).statistics) for part in train.images[order].split(RANGE_BATCH)
+        ]
+
+    def features(self, run: Run, images: Tensor, split: str, rows: Tensor | None = None) -> Tensor:
+        """(N, D) features of a split of the task as the probe views it, computed once for all seeds on the same network.
+
+        With `rows`, only these rows are right, and the others perhaps 0: few shots need few of them.
+        """
+        network = self.network(run).frozen  # and the features of another are gone
+        key = (run.task, split, run.view, str(run.image_px))
+        known, done = self._features.get(key, (None, torch.zeros(len(images), dtype=torch.bool)))
+        wanted = torch.zeros_like(done)
+        wanted[slice(None) if rows is None else rows] = True
+        missing = (wanted & ~done).nonzero()[:, 0]
+        if len(missing):
+            shown = images if len(missing) == len(images) else images[missing]
+            fresh = predict(lambda part: network.features(shown_to_probe(run, part)), shown, device=self.device)
+            known = torch.zeros(len(images), fresh.shape[1]) if known is None else known
+            known[missing] = fresh
+            self._features[key] = known, done | wanted
+        return self._features[key][0]
+
+
+def shown_to_probe(run: Run, images: Tensor) -> Tensor:
+    """(N, 3, h, h) images in [0, 1] -> what a linear probe sees: the same, or on the mid-grey canvas of a fresh prompt."""
+    if run.view == "frame":
+        return images
+    prompt = PadPrompt(1, canvas=run.canvas, image_px=run.image_px).to(images.device)
+    with torch.no_grad():
+        return prompt(images[None])[0]
+
+
+def parents(ticket: Run) -> tuple[Run, ...]:
+    """The tickets that must exist before this one can be made."""
+    if _from_elsewhere(ticket):
+        return ()
+    origin = methods.parent(ticket.sparsifier, ticket.round)
+    if origin is None:
+        return ()
+    way, number = origin
+    return (ticket_run(dataclasses.replace(ticket, sparsifier=way, round=number)),)
+
+
+def check_ticket_file(run: Run, folder: Path | None) -> None:
+    """Refuse a run whose network is a ticket file that is missing."""
+    if weights := _from_elsewhere(ticket_run(run)):
+        check_there(weights, folder=folder, round=run.round)
+
+
+def _from_elsewhere(ticket: Run) -> str:
+    """Where the weights of a ticket come from that the study does not make, as `published.pretrained` wants it, or ""."""
+    if ticket.round == 0:
+        return ticket.weights if ticket.weights != "trained" else ""
+    return ticket.sparsifier if ticket.sparsifier.startswith(FILES) else ""
+
+
+def make_ticket(run: Run, session: Session) -> None:
+    """Make the ticket of a run unless it exists: train it, or take weights that come from elsewhere."""
+    path = session.store.ticket_path(run)
+    if path.exists():
+        return
+    stamp = provenance(session.device)
+    stamp["started"] = stamp.pop("finished")  # the training has yet to begin
+    header = {**{name: value for name, value in identity(run).items() if name in CHAIN}, **stamp}
+    if weights := _from_elsewhere(run):
+        classes = len(session.source_classes(run))
+        state, masks = pretrained(run.model, weights, folder=session.folder, round=run.round, classes=classes)
+        save_ticket(path, state, masks, header={**header, "history": [], "epochs_seen": 0})
+        return
+    train = session.source_images(run, "train")
+    recipe = Recipe(
+        epochs=run.source_epochs if run.weights == "trained" or trains(run) else 0,
+        batch=run.source_batch,
+        lr=run.source_lr,
+        weight_decay=run.source_decay,
+        augment=run.augment,
+        precision=run.precision,
+        seed=run.source_seed,
+    )
+    needed = [session.store.ticket_path(parent) for parent in parents(run)]
+    dense = session.store.ticket_path(dataclasses.replace(run, round=0))
+    make_round(
+        run.sparsifier,
+        run.round,
+        lambda offset: session.fresh(run, offset=offset),
+        train.images.to(session.device),
+        train.labels,
+        recipe,
+        path=path,
+        parent=needed[0] if needed else None,
+        rewound=dense.with_name("rewound.safetensors"),
+        rate=run.rate,
+        rewind=run.rewind,
+        scope=run.scope,
+        part=run.part,
+        device=session.device,
+        header=header,
+        log=session.log,
+        statistics=backbone(run.model).statistics,
+    )

@@ -1,0 +1,50 @@
+"""Weights & Biases, when asked for: every record is mirrored as a run of its own. The files lead, the tracker follows.
+
+Offline unless WANDB_MODE says otherwise; `wandb sync` sends offline runs later. The scalars of a record are the config and
+the summary; nothing else is sent.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from vpcore.errors import InputError
+from vpcore.study.store import Record
+
+SUMMARY = ("accuracy", "ece", "nll", "brier", "confidence", "density", "seconds", "train_accuracy")
+
+
+class Tracker:
+    """Mirrors records to a project named after the profile.
+
+    Args:
+        profile: name of the project, with vpcore- in front.
+        folder: where offline runs lie, in a folder wandb.
+    """
+
+    def __init__(self, profile: str, folder: Path) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise InputError("--wandb needs the package wandb; use: pip install 'vpcore[wandb]'") from error
+        self._wandb, self._project, self._folder = wandb, f"vpcore-{profile}", Path(folder)
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def log(self, records: tuple[Record, ...]) -> None:
+        """Mirror records; one that was mirrored before is updated, since its id is that of the run."""
+        for record in records:
+            scalars = {name: value for name, value in record.items() if isinstance(value, int | float | str)}
+            run = self._wandb.init(
+                project=self._project,
+                id=str(record["id"]),
+                name=f"{record['method']} {record['task']} round {record['round']} seed {record['seed']}",
+                group=str(record["method"]),
+                config={name: value for name, value in scalars.items() if name not in SUMMARY},
+                dir=str(self._folder),
+                mode=os.environ.get("WANDB_MODE", "offline"),
+                resume="allow",
+                reinit="finish_previous",
+            )
+            run.log({name: scalars[name] for name in SUMMARY if name in scalars})
+            run.finish()

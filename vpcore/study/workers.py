@@ -1,0 +1,225 @@
+"""Workers: the jobs of a study, one after the other or side by side.
+
+Small networks leave most of a processor idle in every step, so that several processes with one thread each get more done
+than one process with as many threads. A worker is such a process. It keeps the network that it used last, and takes the next
+job when it has finished one: tickets first, since others wait for them, then what is measured on the same network and task.
+
+How a sum is rounded depends on the number of threads. Workers have one, so that a study gives the same numbers with two of
+them as with twenty; a single worker is the calling process itself, with all its threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import multiprocessing
+import pickle
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+
+from vpcore.errors import InputError
+from vpcore.study.jobs import Job
+from vpcore.study.measurement import adapt, measure_source
+from vpcore.study.run import Run
+from vpcore.study.session import Session
+from vpcore.study.store import Record, Store
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names of glibc's mallopt
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        job: the job.
+        records: its records; empty when it failed.
+        error: what went wrong, or None.
+        text: the same with its traceback, if the error is ours.
+        seconds: it took.
+    """
+
+    job: Job
+    records: tuple[Record, ...]
+    error: Exception | None
+    text: str
+    seconds: float
+
+
+def compute(job: Job, session: Session) -> Outcome:
+    """Do a job; an error is part of the outcome."""
+    start, records, error, text = time.perf_counter(), (), None, ""
+    try:
+        first = job.runs[0]
+        records = (measure_source(first, session),) if first.method == "source" else adapt(job.runs, session)
+    except Exception as caught:  # noqa: BLE001 a run that fails must not stop the others
+        error = caught
+        text = str(caught) if isinstance(caught, InputError) else "".join(traceback.format_exception(caught))
+    return Outcome(job, records, error, text, time.perf_counter() - start)
+
+
+class Agenda:
+    """The jobs that are left, and which of them can begin.
+
+    Args:
+        todo: all jobs, those that make a ticket before those that need it.
+    """
+
+    def __init__(self, todo: list[Job]) -> None:
+        self.left = list(todo)
+        self.making = {job.runs[0] for job in todo if job.is_ticket}  # tickets that do not exist yet
+        self.broken: set[Run] = set()  # tickets that could not be made
+
+    def take_lost(self) -> Outcome | None:
+        """A job that can no longer be done, since it needs a ticket that could not be made."""
+        for job in self.left if self.broken else ():
+            for ticket in job.needs:
+                if ticket in self.broken:
+                    self.left.remove(job)
+                    error = InputError(f"it needs the {Job((ticket,))}, which could not be made; see above")
+                    self.note(lost := Outcome(job, (), error, str(error), 0.0))
+                    return lost
+        return None
+
+    def take(self, last: Job | None = None) -> Job | None:
+        """The job that a worker does next after `last`, or None while all that are left wait for tickets."""
+        ready = [job for job in self.left if not self.making.intersection(job.needs)]
+        tickets = (job for job in ready if job.is_ticket)
+        related = (job for job in ready if last is not None and job.affinity == last.affinity)
+        job = next(tickets, None) or next(related, None) or next(iter(ready), None)
+        if job is not None:
+            self.left.remove(job)
+        return job
+
+    def note(self, outcome: Outcome) -> None:
+        """Take in how a job ended."""
+        if outcome.job.is_ticket and outcome.error is None:
+            self.making.discard(outcome.job.runs[0])
+        elif outcome.job.is_ticket:
+            self.broken.add(outcome.job.runs[0])
+
+
+def in_turn(todo: list[Job], session: Session) -> Iterator[Outcome]:
+    """Do jobs one after the other, in their order, in this process."""
+    agenda = Agenda(todo)
+    while agenda.left:
+        outcome = agenda.take_lost()
+        if outcome is None:
+            outcome = compute(agenda.left.pop(0), session)
+            agenda.note(outcome)
+        yield outcome
+
+
+def side_by_side(
+    todo: list[Job], store: Store, *, device: torch.device, folder: Path | None, workers: int, log: Log
+) -> Iterator[Outcome]:
+    """Do jobs in as many processes as `workers` says, as soon as the tickets they need exist.
+
+    A process that is killed, for want of memory perhaps, costs its job alone: another one takes its place.
+    """
+    agenda = Agenda(todo)
+    crew: list[_Worker] = []
+    try:
+        while True:
+            while (lost := agenda.take_lost()) is not None:
+                yield lost
+            for worker in crew:
+                if worker.job is None and (job := agenda.take(worker.last)) is not None:
+                    worker.give(job)
+            while len(crew) < workers and (job := agenda.take()) is not None:
+                crew.append(_Worker(store, device, folder))
+                crew[-1].give(job)
+            busy = [worker.connection for worker in crew if worker.job]
+            if not busy:
+                return
+            for connection in wait(busy):
+                worker = next(worker for worker in crew if worker.connection is connection)
+                answer = worker.answer()
+                if isinstance(answer, str):
+                    log(answer)
+                    continue
+                if not worker.process.is_alive():
+                    crew.remove(worker)
+                agenda.note(answer)
+                yield answer
+    finally:
+        for worker in crew:
+            worker.process.kill()
+            worker.process.join()
+
+
+class _Worker:
+    """A process that waits for jobs, as seen from the one that has them."""
+
+    def __init__(self, store: Store, device: torch.device, folder: Path | None) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would share the threads of torch, which breaks them
+        self.connection, theirs = context.Pipe()
+        self.process: BaseProcess = context.Process(target=_work, args=(theirs, store, device, folder), daemon=True)
+        self.process.start()
+        theirs.close()  # so that its end is noticed
+        self.job: Job | None = None
+        self.last: Job | None = None
+
+    def give(self, job: Job) -> None:
+        self.job = self.last = job
+        with contextlib.suppress(BrokenPipeError):  # then `answer` tells that the process is gone
+            self.connection.send(job)
+
+    def answer(self) -> str | Outcome:
+        """A line of progress, or how the job ended."""
+        try:
+            answer = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            error = RuntimeError(
+                f"its process ended with exit code {self.process.exitcode}; out of memory? use fewer --workers"
+            )
+            answer = Outcome(self.job, (), error, str(error), 0.0)
+        if isinstance(answer, Outcome):
+            self.job = None
+        return answer
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, for the next step; for the beginning of a program of one's own.
+
+    glibc gives large blocks back to the system when they are freed, and each step of a training gets them anew, page by page
+    and zeroed: that took a fifth of the time of a prompt on a small network (book, page What it costs). The peak stays the
+    same. Where there is no glibc, nothing is done.
+    """
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)  # no block of its own for a large tensor
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # the heap does not shrink
+
+
+def _work(connection: Connection, store: Store, device: torch.device, folder: Path | None) -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    session = Session(store, device, folder, log=connection.send)
+    try:
+        while True:
+            outcome = compute(connection.recv(), session)
+            connection.send(dataclasses.replace(outcome, error=_portable(outcome.error)))
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):  # nobody waits for it any more
+        return
+
+
+def _portable(error: Exception | None) -> Exception | None:
+    """The error, or one that says the same where it cannot be sent to another process."""
+    try:
+        return pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001 whatever an exception does when it is made again
+        return RuntimeError(f"{type(error).__name__}: {error}")

@@ -1,0 +1,81 @@
+"""Files of weights: what is in them, under the names it has there, whatever form they are in.
+
+    resnet50_dyn4_8_checkpoint.pth     a lottery ticket in the form of the paper's authors; its masks lie beside it in
+                                       resnet50_dyn4_8_mask.pth, under the names of the weights
+    *.pth                              a state dict, as torchvision publishes them
+    *.pth with NAME_orig, NAME_mask    a network pruned with torch.nn.utils.prune
+    *.safetensors                      a ticket of our own (`tickets`), or in place of *.pth in all lines above
+
+A state dict may lie inside a larger checkpoint. A ticket of the authors' form without masks is refused: it would be taken
+for a dense network. Only tensors are read (`weights_only`), so that a file cannot run code.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vpcore.errors import InputError
+from vpcore.weights.tickets import State, is_ticket, load_ticket
+
+NESTED = ("state_dict", "model")  # where larger checkpoints keep the weights
+TICKET = re.compile(r"(.*)_checkpoint((\.\w+)*)")  # name and ending, .pth or .pth.tar, of a ticket of the authors' form
+
+
+def read_weights(path: Path) -> tuple[State, dict[str, Tensor]]:
+    """The state dict and the masks of a file, as they are named there; the masks are not yet applied.
+
+    Raises:
+        InputError: when a file is missing, damaged or holds more than tensors, or a ticket has no masks.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors" and is_ticket(path):
+        return load_ticket(path)[:2]
+    state = read_tensors(path)
+    pruned = [name.removesuffix("_orig") for name in state if name.endswith("_orig") and f"{name[:-5]}_mask" in state]
+    masks = {name: state.pop(f"{name}_mask") for name in pruned}
+    state |= {name: state.pop(f"{name}_orig") for name in pruned}
+    if not masks and (parts := TICKET.fullmatch(path.name)):
+        beside = path.with_name(f"{parts[1]}_mask{parts[2]}")
+        found = read_tensors(beside) if beside.exists() else {}
+        masks = {name.removesuffix("_mask"): mask for name, mask in found.items()}
+        if not masks:
+            raise InputError(
+                f"the ticket {path} needs its masks in {beside}, which {'is empty' if beside.exists() else 'is missing'}; "
+                "copy it there, or rename the checkpoint if it is a dense network"
+            )
+    return state, masks
+
+
+def read_tensors(path: Path) -> State:
+    """The tensors of a file, by name.
+
+    Raises:
+        InputError: when it is missing, damaged or holds more than tensors.
+    """
+    if not path.exists():
+        raise InputError(f"there is no checkpoint {path}; copy it there, or name another")
+    safe = path.suffix == ".safetensors"
+    try:
+        content = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 torch.load fails on rubbish in many ways
+        raise InputError(
+            f"{path} must be a file of {'safetensors' if safe else 'torch.save'} that holds tensors and nothing that runs "
+            f"code; it is damaged or something else ({str(error).splitlines()[0]}); "
+            "copy it again, or save its state dict alone"
+        ) from error
+    for key in NESTED:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        content = {f"a {type(content).__name__}": None}
+    if strangers := [str(name) for name, value in content.items() if not isinstance(value, Tensor)]:
+        raise InputError(
+            f"{path} must hold a state dict, name -> tensor, at the top or under {' or '.join(NESTED)}; "
+            f"it holds {', '.join(strangers[:5])}; save its state dict alone"
+        )
+    return dict(content)

