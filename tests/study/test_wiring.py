@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vpcore.data.images import Images
 from vpcore.data.splits import shots
-from vpcore.data.tasks import Images, load
+from vpcore.data.tasks import load
 from vpcore.networks.backbones import HALF, IMAGENET, MODELS, Backbone, ResNet, build, prunable
 from vpcore.pruning.masks import Masks, apply_
 from vpcore.pruning.methods import METHODS

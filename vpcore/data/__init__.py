@@ -6,6 +6,7 @@ __all__, __getattr__, __dir__ = face(
     __name__,
     {
         "splits": "hold_out shots",
-        "tasks": "Images classes fetch load",
+        "images": "Images",
+        "tasks": "classes fetch load",
     },
 )

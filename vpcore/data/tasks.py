@@ -17,33 +17,20 @@ import functools
 import json
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from vpcore.data import coop, drawn, hub, torchvision_sets
 from vpcore.data.image_set import ImageSet
+from vpcore.data.images import Images
 from vpcore.data.parquet import ParquetFolder
 from vpcore.data.splits import SPLITS, check_count, first, hold_out
 from vpcore.errors import InputError, WriteError, unknown
 from vpcore.files import write_atomically
-
-
-@dataclass(frozen=True)
-class Images:
-    """A split of an image set: (N, 3, px, px) uint8 `images`, (N,) int64 `labels`, and the names of the classes."""
-
-    images: Tensor
-    labels: Tensor
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 def load(

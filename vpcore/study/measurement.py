@@ -18,8 +18,8 @@ from vpcore.calibration.all_metrics import metrics
 from vpcore.calibration.binned import reliability
 from vpcore.calibration.predictions import Predictions
 from vpcore.calibration.scores import accuracy, nll
+from vpcore.data.images import Images
 from vpcore.data.splits import saturated, shots
-from vpcore.data.tasks import Images
 from vpcore.errors import InputError
 from vpcore.networks.backbones import backbone
 from vpcore.networks.training import predict
