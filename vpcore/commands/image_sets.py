@@ -1,0 +1,42 @@
+"""The commands that bring image sets into the data folder: `vpcore fetch`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from vpcore.commands.options import data_option
+from vpcore.data import hub, tasks
+from vpcore.errors import InputError, unknown
+
+
+@click.command()
+@click.argument("name")
+@data_option
+@click.option("--revision", help="Commit of a set on the Hugging Face hub, 40 hexadecimal digits.")
+@click.option("--repo", help="OWNER/NAME of a set on the hub that is not known here.")
+@click.option("--train", help="Pattern of its training files, such as data/train-*.parquet.")
+@click.option("--test", help="Pattern of the files that serve as test split.")
+@click.option("--image", help="Its column of images.")
+@click.option("--label", help="Its column of labels.")
+def fetch(name: str, data: Path | None, revision: str | None, repo: str | None, **columns: str | None) -> None:
+    """Download an image set into the data folder.
+
+    \b
+    vpcore fetch tv-cifar10 --data DIR                        through torchvision, with its checks
+    vpcore fetch eurosat --data DIR --revision COMMIT         from the Hugging Face hub, as Parquet
+    vpcore fetch mine --data DIR --revision COMMIT --repo OWNER/NAME --train 'data/train-*' --test 'data/test-*'
+
+    Nothing else downloads images: a run whose set is missing says so, and names this command.
+    """
+    if data is None:
+        raise InputError("`data` must name the folder that image sets are kept in; use --data DIR or set VPCORE_DATA")
+    given = {key: value for key, value in columns.items() if value is not None}
+    source = hub.Source(repo, **given) if repo else None
+    if given and not repo:
+        if name not in hub.HUB_SETS:
+            raise unknown("set on the hub", name, hub.HUB_SETS)
+        source = dataclasses.replace(hub.HUB_SETS[name], **given)
+    click.echo(f"wrote {tasks.fetch(name, data, source=source, revision=revision)}")
