@@ -1,12 +1,36 @@
 """vpcore: what compressing a vision network costs when it is adapted by visual prompting or linear probing.
 
-Read the modules in the order in which the data flows: `data` (images), `backbones` and `training` (networks), `pruning`,
-`methods` and `tickets` (sparse networks), `quantization`, `prompting`, `mapping`, `transfer` and `probing` (adaptation),
-`predictions`, `calibration` and `scores` (metrics), `runs`, `profiles`, `study` and `store` (the grid of runs and its
-records), `claims` (statistics), `plots`. The README lists them all.
+The names below are what a researcher needs for a network, images or logits of their own; each is imported when it is first
+used. The rooms of the package follow the data: `data` (images), `networks`, `pruning` and `quantization` (compressed
+networks), `weights` (their files), `prompting` and `probing` (adaptation), `calibration` (metrics), `study` (a grid of runs
+and its records), `report` (statistics and figures), `bench` (speed). The README shows the tree.
 """
 
-from vpcore.errors import InputError
+from vpcore.faces import face
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "__version__"]
+
+__all__, __getattr__, __dir__ = face(
+    __name__,
+    {
+        "errors": "InputError",
+        "calibration.all_metrics": "METRICS metrics",
+        "calibration.binned": "Reliability reliability",
+        "calibration.predictions": "Predictions",
+        "calibration.recalibration": "RECALIBRATIONS",
+        "calibration.scores": "interval",
+        "data.images": "Images",
+        "data.splits": "shots",
+        "networks.backbones": "MODELS prunable",
+        "networks.frozen": "Frozen",
+        "probing.fine_tuning": "fine_tune",
+        "probing.linear_probing": "linear_probe",
+        "prompting.label_mapping": "MAPPINGS",
+        "prompting.prompts": "PROMPTS",
+        "prompting.visual_prompting": "visual_prompt",
+        "pruning.masks": "apply_ density",
+        "pruning.methods": "METHODS",
+        "quantization.layers": "quantize",
+        "weights.tickets": "save_ticket",
+    },
+)
