@@ -108,7 +108,7 @@ def test_frozen_networks_take_them(name: str, bits: int, precision: str, cpu: to
     network = build(name, classes=50, seed=0).eval()
     shown = [normalise(prompt(images)[0].detach())]
     if bits < 32:
-        network = quantize(network, shown, weight_bits=bits, activation_bits=bits, calibrate="minmax")
+        network = quantize(network, shown, weight_bits=bits, activation_bits=bits, quant_range="minmax")
     frozen = Frozen(network, precision=precision, device=cpu)
     found = []
     for views in (prompt.views(images), prompt(images).flatten(0, 1)):

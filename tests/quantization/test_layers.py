@@ -1,34 +1,25 @@
 import copy
 import itertools
 
-import numpy as np
 import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.ao.quantization import HistogramObserver, MinMaxObserver, PerChannelMinMaxObserver
+from torch.ao.quantization import MinMaxObserver, PerChannelMinMaxObserver
 
 from vpcore import InputError
 from vpcore.networks.backbones import build, normalise
 from vpcore.networks.frozen import Frozen, fold_batch_norm_
+from vpcore.networks.integer_grid import straight_through, to_integers
 from vpcore.pruning.masks import measure
 from vpcore.quantization.layers import (
-    BINS,
     EDGE_BITS,
     FLOAT,
-    QUANT_RANGES,
-    RATIOS,
     Quantized,
     SelfAttention,
-    grid,
-    minmax,
-    mse,
-    observe,
-    percentile,
     quantize,
-    straight_through,
-    to_integers,
 )
+from vpcore.quantization.ranges import QUANT_RANGES, grid, minmax
 
 ONE = torch.ones(1, 1)
 
@@ -67,13 +58,13 @@ def some_layer(kind: str) -> tuple[nn.Module, Tensor]:
 KINDS = ("convolution", "depthwise", "dilated", "linear", "tokens")
 
 
-def integers(layer: nn.Module, x: Tensor, *, weights: int, inputs: int, calibrate: str = "minmax") -> Quantized:
-    """One layer with integers, calibrated on exactly these inputs."""
+def integers(layer: nn.Module, x: Tensor, *, weights: int, inputs: int, quant_range: str = "minmax") -> Quantized:
+    """One layer with integers, its ranges from exactly these inputs."""
     result = Quantized(copy.deepcopy(layer).requires_grad_(False))
     if weights < FLOAT:
-        result.quantize_weight_(weights, QUANT_RANGES[calibrate])
+        result.quantize_weight_(weights, QUANT_RANGES[quant_range])
     if inputs < FLOAT:
-        result.quantize_input_(inputs, QUANT_RANGES[calibrate], x.flatten()[None], ONE)
+        result.quantize_input_(inputs, QUANT_RANGES[quant_range], x.flatten()[None], ONE)
     return result
 
 
@@ -173,7 +164,7 @@ def test_integers_compute_what_rounded_floats_compute(kind: str) -> None:
 def test_gradient_is_the_straight_through_gradient(kind: str, bits: int) -> None:
     """Written by hand: the transposed layer with rounded weights, and 0 where an input lies off the grid."""
     layer, x = some_layer(kind)
-    ours = integers(layer, x, weights=bits, inputs=bits, calibrate="mse").double()
+    ours = integers(layer, x, weights=bits, inputs=bits, quant_range="mse").double()
     wide = (2 * x).double().requires_grad_()
     y = ours(wide)
     upstream = draw(*y.shape, seed=1).double()
@@ -190,118 +181,56 @@ def test_gradient_is_the_straight_through_gradient(kind: str, bits: int) -> None
     torch.testing.assert_close(wide.grad, through * on_grid, rtol=1e-6, atol=1e-6)
 
 
-def squared_error(values: np.ndarray, counts: np.ndarray, low: float, high: float, steps: int) -> float:
-    scale = (high - low) / steps or 1.0
-    zero = np.clip(np.rint(-low / scale), 0, steps)
-    rounded = (np.clip(np.rint(values / scale) + zero, 0, steps) - zero) * scale
-    return float((counts * (values - rounded) ** 2).sum())
-
-
-@pytest.mark.parametrize("steps", [1, 3, 7, 15, 127, 255])
-def test_mse_finds_the_best_range_of_its_grid(steps: int) -> None:
-    """Against all ranges, one after the other, in float64: for channels on one and on both sides of zero."""
-    values = draw(3, 60, seed=steps) ** 3
-    values[1] = values[1].abs()
-    counts = torch.randint(1, 9, (3, 60), generator=torch.Generator().manual_seed(steps))
-    low, high = mse(values, counts, steps)
-    for channel in range(3):
-        v, n = values[channel].double().numpy(), counts[channel].double().numpy()
-        a, b = min(v.min(), 0), max(v.max(), 0)
-        least = min(squared_error(v, n, a * down, b * up, steps) for down, up in itertools.product(RATIOS, RATIOS))
-        ours = squared_error(v, n, float(low[channel]), float(high[channel]), steps)
-        assert least <= ours * (1 + 1e-5)
-        assert ours <= least * (1 + 1e-5)
-
-
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
-@pytest.mark.parametrize("kind", ["normal", "relu", "outliers", "shifted"])
-def test_mse_is_no_worse_than_torchs_histogram_observer(kind: str, bits: int) -> None:
-    """torch searches histogram bins greedily; ours tries a grid: its true squared error is at most 2 % larger."""
-    x = draw(5_000, seed=bits)
-    x = {"normal": x, "relu": x.relu(), "outliers": torch.where(x > 3, 10 * x, x), "shifted": x + 2}[kind]
-    steps = 2**bits - 1
-    observer = HistogramObserver(dtype=torch.quint8, quant_min=0, quant_max=steps)
-    observer(x)
-    scale, zero = observer.calculate_qparams()
-    theirs = torch.fake_quantize_per_tensor_affine(x, float(scale), int(zero), 0, steps)
-    errors = []
-    for calibrator in (mse, minmax):
-        scale, zero = grid(calibrator(x[None], ONE, steps), steps)
-        errors.append(float(((to_integers(x, scale, -int(zero), steps - int(zero)) * scale - x) ** 2).sum()))
-    assert errors[0] <= 1.02 * float(((theirs - x) ** 2).sum())
-    assert errors[0] < (1 if bits < 8 else 1.0001) * errors[1]
-
-
-@pytest.mark.parametrize("count", [1, 2, 9, 999, 1000, 1001, 4321])
-def test_percentile_is_numpys_nearest_rank(count: int) -> None:
-    values = draw(2, count, seed=count)
-    low, high = percentile(values, ONE, 255)
-    expected = np.percentile(values.numpy(), [0.1, 99.9], axis=1, method="inverted_cdf")
-    np.testing.assert_array_equal(low, expected[0].clip(max=0))
-    np.testing.assert_array_equal(high, expected[1].clip(min=0))
-    counts = torch.randint(0, 5, (2, count), generator=torch.Generator().manual_seed(count)) + 1
-    low, high = percentile(values, counts, 255)
-    for channel in range(2):
-        repeated = np.repeat(values[channel].numpy(), counts[channel].numpy())
-        assert float(high[channel]) == max(np.percentile(repeated, 99.9, method="inverted_cdf"), 0)
-        assert float(low[channel]) == min(np.percentile(repeated, 0.1, method="inverted_cdf"), 0)
-
-
-@pytest.mark.parametrize(("low", "high"), [(0.0, 6.0), (-1.0, 3.0), (-5.0, 0.0)])
-def test_inputs_are_counted_at_the_nearest_point(low: float, high: float) -> None:
-    """Inputs that lie on the points are found there, one each; a second batch doubles them."""
-    layer, x = nn.Identity(), torch.linspace(low, high, BINS)
-    points, counts = observe(nn.Sequential(layer), {"it": layer}, [x, x])["it"]
-    assert torch.equal(points[0], x)
-    assert torch.equal(counts, torch.full((1, BINS), 2.0, dtype=torch.float64))
-    assert not layer._forward_pre_hooks
-
-
-@pytest.mark.parametrize("calibrate", QUANT_RANGES)
-def test_ranges_come_from_all_batches(calibrate: str) -> None:
+@pytest.mark.parametrize("quant_range", QUANT_RANGES)
+def test_ranges_come_from_all_batches(quant_range: str) -> None:
     """Inputs of a middle layer, counted at 2,048 points: the range is that of the inputs kept whole, to a point or two."""
     model, batches = warmed(), [draw(4, 3, 32, 32, seed=seed) * (1 + seed) for seed in range(3)]
-    network = quantize(model, iter(batches), weight_bits=8, activation_bits=4, calibrate=calibrate)
+    network = quantize(model, iter(batches), weight_bits=8, activation_bits=4, quant_range=quant_range)
     folded, kept = copy.deepcopy(model), []
     fold_batch_norm_(folded)
     folded.layer2[0].conv2.register_forward_pre_hook(lambda _, args: kept.append(args[0].flatten()))
     for batch in batches:
         folded(batch)
     whole = torch.cat(kept)[None].detach()
-    scale, zero = grid(QUANT_RANGES[calibrate](whole, ONE, 15), 15)
+    scale, zero = grid(QUANT_RANGES[quant_range](whole, ONE, 15), 15)
     ours = network.layer2[0].conv2
     assert ours.input_grid[1:] == (-int(zero), 15 - int(zero)) == (0, 15)
-    if calibrate == "mse":  # near its minimum the error is flat: what counts is the error, not where it lies
+    if quant_range == "mse":  # near its minimum the error is flat: what counts is the error, not where it lies
         errors = [((to_integers(whole, s, 0, 15) * s - whole) ** 2).sum() for s in (ours.float32.input_scale, scale)]
         assert float(errors[0]) <= 1.001 * float(errors[1])
     else:
-        points = {"minmax": 1e-3, "percentile": 1}[calibrate]
+        points = {"minmax": 1e-3, "percentile": 1}[quant_range]
         assert abs(float(ours.float32.input_scale - scale)) * 15 <= points * float(whole.max()) / 2047
 
 
 @pytest.mark.parametrize(
-    ("calibrate", "batch_norm"), [("minmax", "folded"), ("minmax", "kept"), ("percentile", "folded"), ("mse", "kept")]
+    ("quant_range", "batch_norm"), [("minmax", "folded"), ("minmax", "kept"), ("percentile", "folded"), ("mse", "kept")]
 )
-def test_error_is_small_at_8_bits_and_grows_as_bits_fall(calibrate: str, batch_norm: str) -> None:
-    model, x = warmed(seed=len(calibrate)), draw(16, 3, 32, 32)
+def test_error_is_small_at_8_bits_and_grows_as_bits_fall(quant_range: str, batch_norm: str) -> None:
+    model, x = warmed(seed=len(quant_range)), draw(16, 3, 32, 32)
     with torch.no_grad():
         logits = model(x)
         for only in ({}, {"weight_bits": FLOAT}, {"activation_bits": FLOAT}):
             errors = []
             for bits in (8, 5, 2):
-                options = {"weight_bits": bits, "activation_bits": bits, "calibrate": calibrate, "batch_norm": batch_norm}
+                options = {
+                    "weight_bits": bits,
+                    "activation_bits": bits,
+                    "quant_range": quant_range,
+                    "batch_norm": batch_norm,
+                }
                 network = quantize(model, [x], **{**options, **only})
                 errors.append(float((network(x) - logits).norm() / logits.norm()))
-            assert 0 < errors[0] < (0.1 if calibrate == "percentile" else 0.03), errors
+            assert 0 < errors[0] < (0.1 if quant_range == "percentile" else 0.03), errors
             assert errors == sorted(errors)
-            if calibrate != "percentile":  # which cuts off the same share at any number of bits
+            if quant_range != "percentile":  # which cuts off the same share at any number of bits
                 assert errors[0] < 0.5 * errors[1] < 0.25 * errors[2], errors
 
 
-@pytest.mark.parametrize("calibrate", QUANT_RANGES)
-def test_integers_are_the_same_with_batch_norm_folded_or_kept(calibrate: str) -> None:
+@pytest.mark.parametrize("quant_range", QUANT_RANGES)
+def test_integers_are_the_same_with_batch_norm_folded_or_kept(quant_range: str) -> None:
     """A norm multiplies a channel by one number, which its scale takes up; but for ties that fall the other way."""
-    options = {"weight_bits": 4, "activation_bits": FLOAT, "calibrate": calibrate}
+    options = {"weight_bits": 4, "activation_bits": FLOAT, "quant_range": quant_range}
     folded, kept = (quantize(warmed(), [], batch_norm=batch_norm, **options) for batch_norm in ("folded", "kept"))
     for one, other in zip(*([m for m in n.modules() if isinstance(m, Quantized)] for n in (folded, kept)), strict=True):
         assert float((one.layer.weight != other.layer.weight).float().mean()) < 0.001
@@ -373,8 +302,8 @@ def test_bf16_is_float32_rounded_twice(kind: str, bits: int) -> None:
     assert bool(((half.float() - full).abs() <= allowed).all())
 
 
-@pytest.mark.parametrize("calibrate", QUANT_RANGES)
-def test_zeros_stay_zeros(calibrate: str) -> None:
+@pytest.mark.parametrize("quant_range", QUANT_RANGES)
+def test_zeros_stay_zeros(quant_range: str) -> None:
     model = warmed()
     names = [f"{name}.weight" for name, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     with torch.no_grad():
@@ -383,16 +312,16 @@ def test_zeros_stay_zeros(calibrate: str) -> None:
             weight.mul_(draw(*weight.shape).abs() > 1)
     before = measure(model, names)
     for bits in (8, 4, 2):
-        network = quantize(model, [], weight_bits=bits, activation_bits=FLOAT, calibrate=calibrate)
+        network = quantize(model, [], weight_bits=bits, activation_bits=FLOAT, quant_range=quant_range)
         for name in names:
             weight = network.get_parameter(name.replace(".weight", ".layer.weight"))
             assert bool((weight[model.get_parameter(name) == 0] == 0).all())
             assert 0 < float((weight != 0).float().mean()) <= before[name] < 0.4
 
 
-@pytest.mark.parametrize("calibrate", QUANT_RANGES)
+@pytest.mark.parametrize("quant_range", QUANT_RANGES)
 @pytest.mark.parametrize("bits", [8, 2])
-def test_dead_filters_and_constant_inputs_are_exact(calibrate: str, bits: int) -> None:
+def test_dead_filters_and_constant_inputs_are_exact(quant_range: str, bits: int) -> None:
     """EfficientNet-Lite0 has filters of zeros alone: a scale of 0 would make them NaN."""
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 2, 1), nn.Conv2d(2, 2, 1))
     with torch.no_grad():
@@ -402,7 +331,7 @@ def test_dead_filters_and_constant_inputs_are_exact(calibrate: str, bits: int) -
         model[1].weight[3] = 1e-42
     for bias in (None, model[1].bias):
         model[1].bias = bias
-        network = quantize(model, [draw(2, 3, 5, 5)], weight_bits=bits, activation_bits=bits, calibrate=calibrate)
+        network = quantize(model, [draw(2, 3, 5, 5)], weight_bits=bits, activation_bits=bits, quant_range=quant_range)
         y = network[:2](draw(2, 3, 5, 5))
         expected = torch.zeros(4) if bias is None else bias
         assert torch.equal(y[:, :2], expected[:2].view(2, 1, 1).expand(2, 2, 3, 3))
@@ -441,10 +370,10 @@ def test_every_projection_is_quantized(kind: str) -> None:
     """With 8-bit weights each network computes what it computes with weights that torch has rounded."""
     model, side = small(kind)
     model, x = model.eval(), draw(2, 3, side, side)
-    network = quantize(model, [], weight_bits=8, activation_bits=FLOAT, calibrate="minmax")
+    network = quantize(model, [], weight_bits=8, activation_bits=FLOAT, quant_range="minmax")
     expected = rounded_by_torch(model, 8)(x).detach()
     torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
-    both = quantize(model, [x], weight_bits=8, activation_bits=8, calibrate="minmax")
+    both = quantize(model, [x], weight_bits=8, activation_bits=8, quant_range="minmax")
     quantizable = [m for m in both.modules() if isinstance(m, Quantized)]
     assert all((m.weight_bits, m.input_bits) == (8, 8) for m in quantizable)
     tables = ("pos_embed", "pos_embedding", "cls_token", "class_token", "relative_position_bias_table")
@@ -501,8 +430,8 @@ def test_errors_name_what_is_wrong() -> None:
         quantize(model, [x], weight_bits=1, activation_bits=8)
     with pytest.raises(InputError, match="`activation_bits` must be 2 to 8, or 32 for float, got 16"):
         quantize(model, [x], weight_bits=8, activation_bits=16)
-    with pytest.raises(InputError, match="unknown calibration of ranges 'max'; .*There are: minmax, mse, percentile"):
-        quantize(model, [x], weight_bits=8, activation_bits=8, calibrate="max")
+    with pytest.raises(InputError, match="unknown quant_range 'max'; .*There are: minmax, mse, percentile"):
+        quantize(model, [x], weight_bits=8, activation_bits=8, quant_range="max")
     with pytest.raises(InputError, match="unknown treatment of batch norm 'fold'; did you mean 'folded'"):
         quantize(model, [x], weight_bits=8, activation_bits=8, batch_norm="fold")
     with pytest.raises(InputError, match=r"`batches` .* none to conv1, layer1\.0\.conv1"):

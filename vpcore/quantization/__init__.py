@@ -5,6 +5,7 @@ from vpcore.faces import face
 __all__, __getattr__, __dir__ = face(
     __name__,
     {
-        "layers": "QUANT_RANGES quantize",
+        "layers": "quantize",
+        "ranges": "QUANT_RANGES",
     },
 )

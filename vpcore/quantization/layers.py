@@ -13,16 +13,14 @@ n = 2^bits - 1; their range always holds 0, so that padding with zeros is exact.
 Integers up to 2^8 are exact in bf16; scales and biases stay in float32 whatever the network is cast to. For the gradient,
 rounding counts as the identity, the straight-through estimator (Bengio et al. 2013, arXiv 1308.3432), and clamping as it is.
 
-Nothing is trained: ranges come from the weights and from unlabelled images (Nagel et al. 2021, arXiv 2106.08295, section 3).
+Nothing is trained: ranges come from the weights and from unlabelled images (`ranges`).
 Not quantized are the two products inside attention, softmax, norms, activation functions, sums, biases and embeddings.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -31,63 +29,11 @@ from torch import Tensor, nn
 from vpcore.errors import InputError, unknown
 from vpcore.networks.frozen import fold_batch_norm_
 from vpcore.networks.integer_grid import straight_through, to_integers
+from vpcore.quantization.ranges import QUANT_RANGES, RangeRule, grid, observe
 
 FLOAT = 32  # bits: not quantized
 EDGE_BITS = 8  # least bits of the first and the last layer, as LSQ (arXiv 1902.08153) and OFQ (arXiv 2302.02210) have them
-PERCENTILE = 99.9  # of the magnitudes of weights; of inputs above zero, and 100 - PERCENTILE below
-RATIOS = tuple(k / 50 for k in range(50, 0, -1))  # shares of the whole range that `mse` tries
-BINS = 2048  # points at which the inputs of a layer are counted
-PART = 256  # channels whose weights are calibrated at a time
-
-Range = tuple[Tensor, Tensor]  # (C,) lower and (C,) upper ends, low <= 0 <= high
-RangeRule = Callable[[Tensor, Tensor, int], Range]
-
-
-def grid(ends: Range, steps: int) -> tuple[Tensor, Tensor]:
-    """(C,) scales and (C,) zero points, 0..steps, of ranges; an empty range has scale 1."""
-    low, high = ends
-    scale = (high - low) / steps
-    scale = torch.where(scale > torch.finfo(scale.dtype).tiny, scale, 1.0)
-    return scale, (-low / scale).round().clamp(0, steps)
-
-
-def minmax(values: Tensor, counts: Tensor, steps: int) -> Range:
-    """The whole range of (C, V) values that occur (C, V) or (1, 1) times, to be divided into `steps`.
-
-    >>> minmax(torch.tensor([[1.0, 3.0], [-2.0, -1.0]]), torch.ones(1, 1), 255)
-    (tensor([ 0., -2.]), tensor([3., 0.]))
-    """
-    return values.amin(1).clamp(max=0), values.amax(1).clamp(min=0)
-
-
-def percentile(values: Tensor, counts: Tensor, steps: int) -> Range:
-    """From the percentile 100 - `PERCENTILE` to `PERCENTILE` (nearest rank); arguments as in `minmax`."""
-    values, order = values.sort(1)
-    rank = counts.double().expand_as(values).gather(1, order).cumsum(1)
-
-    def at(percent: float) -> Tensor:
-        return values.gather(1, torch.searchsorted(rank, percent / 100 * rank[:, -1:])).squeeze(1)
-
-    return at(100 - PERCENTILE).clamp(max=0), at(PERCENTILE).clamp(min=0)
-
-
-def mse(values: Tensor, counts: Tensor, steps: int) -> Range:
-    """The range of least squared error among those with both ends shrunk by `RATIOS`; arguments as in `minmax`."""
-    low, high = best_low, best_high = minmax(values, counts, steps)
-    lows = low * values.new_tensor(RATIOS if bool((low < 0).any()) else (1.0,))[:, None]  # tried at once
-    least = torch.full_like(high, torch.inf, dtype=torch.float64)
-    for ratio in RATIOS:
-        scale, zero = (column[..., None] for column in grid((lows, (high * ratio).expand_as(lows)), steps))
-        rounded = to_integers(values, scale, -zero, steps - zero) * scale
-        error, row = ((rounded - values).square() * counts).sum(-1, dtype=torch.float64).min(0)
-        best_low = torch.where(error < least, lows.gather(0, row[None])[0], best_low)
-        best_high = torch.where(error < least, high * ratio, best_high)
-        least = torch.minimum(error, least)
-    return best_low, best_high
-
-
-# name -> how a range is chosen
-QUANT_RANGES: dict[str, RangeRule] = {"minmax": minmax, "percentile": percentile, "mse": mse}
+PART = 256  # channels whose ranges are found at a time
 
 # name -> what is done to batch norms first; a kept one acts in float after the quantized convolution. As a norm multiplies a
 # channel by one number, and a channel has its own scale, the integers are the same; sums in lower precision are not
@@ -125,7 +71,7 @@ class Quantized(nn.Module):
             self.out_features = layer.out_features
 
     def quantize_weight_(self, bits: int, choose: RangeRule) -> None:
-        """Make the weights integers. Their magnitudes in each channel are calibrated like the outputs of a ReLU."""
+        """Make the weights integers; the magnitudes in a channel get their range as the outputs of a ReLU do."""
         weight, most = self.layer.weight.detach(), 2 ** (bits - 1) - 1
         parts = weight.float().abs().flatten(1).split(PART)
         scale = torch.cat([grid(choose(part, part.new_ones(1, 1), most), most)[0] for part in parts])
@@ -184,40 +130,13 @@ class SelfAttention(nn.Module):
         return self.out_proj(F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)), None
 
 
-def observe(network: nn.Module, layers: dict[str, nn.Module], batches: list[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Inputs of layers: name -> (1, BINS) points over their range, and (1, BINS) how often an input lies nearest to each."""
-    ends, counts = dict.fromkeys(layers, (0.0, 0.0)), {}
-
-    def widen(name: str, layer: nn.Module, inputs: tuple[Tensor]) -> None:
-        low, high = (float(end) for end in inputs[0].aminmax())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise InputError(f"`batches` must give finite inputs of layers, but those of layer {name} are NaN or infinite")
-        ends[name] = min(low, ends[name][0]), max(high, ends[name][1])
-
-    def count(name: str, layer: nn.Module, inputs: tuple[Tensor]) -> None:
-        low, high = ends[name]
-        half = (high - low) / (BINS - 1) / 2
-        counts[name] = counts.get(name, 0) + torch.histc(inputs[0].float(), BINS, low - half, high + half).double()
-
-    for look in (widen, count):
-        hooks = [layer.register_forward_pre_hook(partial(look, name)) for name, layer in layers.items()]
-        with torch.no_grad():
-            for batch in batches:
-                network(batch)
-        for hook in hooks:
-            hook.remove()
-    if missing := ", ".join(name for name in layers if name not in counts):
-        raise InputError(f"`batches` must give inputs to every layer, but they give none to {missing}")
-    return {name: (torch.linspace(*ends[name], BINS, device=n.device)[None], n[None]) for name, n in counts.items()}
-
-
 def quantize(
     model: nn.Module,
     batches: Iterable[Tensor],
     *,
     weight_bits: int,
     activation_bits: int,
-    calibrate: str = "mse",
+    quant_range: str = "mse",
     batch_norm: str = "folded",
 ) -> nn.Module:
     """A network whose convolutions and linear layers compute with integers, in evaluation mode, its weights frozen.
@@ -227,7 +146,7 @@ def quantize(
         batches: (n, 3, H, W) normalised inputs of the network, without labels; not needed when only weights are quantized.
         weight_bits: 2 to 8, or 32 for float weights.
         activation_bits: of the inputs of every layer, 2 to 8, or 32 for float; where both are 32 the copy is as it was.
-        calibrate: a key of `QUANT_RANGES`, for weights and activations.
+        quant_range: a key of `QUANT_RANGES`, for weights and activations.
         batch_norm: a key of `BATCH_NORMS`.
 
     Raises:
@@ -240,11 +159,11 @@ def quantize(
     for name, bits in {"weight_bits": weight_bits, "activation_bits": activation_bits}.items():
         if bits not in (*range(2, 9), FLOAT):
             raise InputError(f"`{name}` must be 2 to 8, or {FLOAT} for float, got {bits}")
-    if calibrate not in QUANT_RANGES:
-        raise unknown("calibration of ranges", calibrate, QUANT_RANGES)
+    if quant_range not in QUANT_RANGES:
+        raise unknown("quant_range", quant_range, QUANT_RANGES)
     if batch_norm not in BATCH_NORMS:
         raise unknown("treatment of batch norm", batch_norm, BATCH_NORMS)
-    network, choose = copy.deepcopy(model).eval().requires_grad_(False), QUANT_RANGES[calibrate]
+    network, choose = copy.deepcopy(model).eval().requires_grad_(False), QUANT_RANGES[quant_range]
     if weight_bits == activation_bits == FLOAT:
         return network
     BATCH_NORMS[batch_norm](network)

@@ -29,7 +29,8 @@ from vpcore.prompting.label_mapping import MAPPINGS, TIES
 from vpcore.prompting.prompts import PROMPTS, build
 from vpcore.pruning.masks import SCOPES, density_of_round
 from vpcore.pruning.methods import METHODS, rewinds
-from vpcore.quantization.layers import BATCH_NORMS, QUANT_RANGES
+from vpcore.quantization.layers import BATCH_NORMS
+from vpcore.quantization.ranges import QUANT_RANGES
 from vpcore.study.run import FIELDS, Run, Scalar, canonical, run_id, source_run
 from vpcore.weights.published import FILES, check_source
 

@@ -48,7 +48,7 @@ class Run:
     # how it is quantized
     weight_bits: int = 32  # 32: not quantized
     activation_bits: int = 32
-    calibrate: str = "mse"  # how ranges are found: a key of `layers.QUANT_RANGES`
+    calibrate: str = "mse"  # how ranges are found: a key of `ranges.QUANT_RANGES`
     batch_norm: str = "folded"  # into the convolutions before they are quantized, or "kept"
     # what is measured on it: "source" (the source task itself), "vp", "lp" or "ft" (full fine-tuning)
     method: str = "source"

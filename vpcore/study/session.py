@@ -126,7 +126,7 @@ class Session:
             self.unlabelled(run),
             weight_bits=run.weight_bits,
             activation_bits=run.activation_bits,
-            calibrate=run.calibrate,
+            quant_range=run.calibrate,
             batch_norm=run.batch_norm,
         )
 

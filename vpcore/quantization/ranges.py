@@ -1,0 +1,103 @@
+"""Ranges: between which two numbers the integers of a quantized layer lie.
+
+A grid of n equal steps from `low` to `high` has the scale s = (high - low) / n and the zero point z = round(-low / s). A
+wide range clips nothing and rounds coarsely, a narrow one clips and rounds finely; at 2 to 4 bits this choice decides. Three
+rules, for all channels of a weight at once or for the inputs of a layer, which are counted on unlabelled images (`observe`):
+
+    minmax      the whole range
+    percentile  without the outermost 0.1 %
+    mse         the range of least squared error, ||Q(x) - x||^2 (Nagel et al. 2021, arXiv 2106.08295, section 3.1)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from vpcore.errors import InputError
+from vpcore.networks.integer_grid import to_integers
+
+PERCENTILE = 99.9  # of the magnitudes of weights; of inputs above zero, and 100 - PERCENTILE below
+RATIOS = tuple(k / 50 for k in range(50, 0, -1))  # shares of the whole range that `mse` tries
+BINS = 2048  # points at which the inputs of a layer are counted
+
+Range = tuple[Tensor, Tensor]  # (C,) lower and (C,) upper ends, low <= 0 <= high
+RangeRule = Callable[[Tensor, Tensor, int], Range]
+
+
+def grid(ends: Range, steps: int) -> tuple[Tensor, Tensor]:
+    """(C,) scales and (C,) zero points, 0..steps, of ranges; an empty range has scale 1."""
+    low, high = ends
+    scale = (high - low) / steps
+    scale = torch.where(scale > torch.finfo(scale.dtype).tiny, scale, 1.0)
+    return scale, (-low / scale).round().clamp(0, steps)
+
+
+def minmax(values: Tensor, counts: Tensor, steps: int) -> Range:
+    """The whole range of (C, V) values that occur (C, V) or (1, 1) times, to be divided into `steps`.
+
+    >>> minmax(torch.tensor([[1.0, 3.0], [-2.0, -1.0]]), torch.ones(1, 1), 255)
+    (tensor([ 0., -2.]), tensor([3., 0.]))
+    """
+    return values.amin(1).clamp(max=0), values.amax(1).clamp(min=0)
+
+
+def percentile(values: Tensor, counts: Tensor, steps: int) -> Range:
+    """From the percentile 100 - `PERCENTILE` to `PERCENTILE` (nearest rank); arguments as in `minmax`."""
+    values, order = values.sort(1)
+    rank = counts.double().expand_as(values).gather(1, order).cumsum(1)
+
+    def at(percent: float) -> Tensor:
+        return values.gather(1, torch.searchsorted(rank, percent / 100 * rank[:, -1:])).squeeze(1)
+
+    return at(100 - PERCENTILE).clamp(max=0), at(PERCENTILE).clamp(min=0)
+
+
+def mse(values: Tensor, counts: Tensor, steps: int) -> Range:
+    """The range of least squared error among those with both ends shrunk by `RATIOS`; arguments as in `minmax`."""
+    low, high = best_low, best_high = minmax(values, counts, steps)
+    lows = low * values.new_tensor(RATIOS if bool((low < 0).any()) else (1.0,))[:, None]  # tried at once
+    least = torch.full_like(high, torch.inf, dtype=torch.float64)
+    for ratio in RATIOS:
+        scale, zero = (column[..., None] for column in grid((lows, (high * ratio).expand_as(lows)), steps))
+        rounded = to_integers(values, scale, -zero, steps - zero) * scale
+        error, row = ((rounded - values).square() * counts).sum(-1, dtype=torch.float64).min(0)
+        best_low = torch.where(error < least, lows.gather(0, row[None])[0], best_low)
+        best_high = torch.where(error < least, high * ratio, best_high)
+        least = torch.minimum(error, least)
+    return best_low, best_high
+
+
+# name -> how a range is chosen
+QUANT_RANGES: dict[str, RangeRule] = {"minmax": minmax, "percentile": percentile, "mse": mse}
+
+
+def observe(network: nn.Module, layers: dict[str, nn.Module], batches: list[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Inputs of layers: name -> (1, BINS) points over their range, and (1, BINS) how often an input lies nearest to each."""
+    ends, counts = dict.fromkeys(layers, (0.0, 0.0)), {}
+
+    def widen(name: str, layer: nn.Module, inputs: tuple[Tensor]) -> None:
+        low, high = (float(end) for end in inputs[0].aminmax())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise InputError(f"`batches` must give finite inputs of layers, but those of layer {name} are NaN or infinite")
+        ends[name] = min(low, ends[name][0]), max(high, ends[name][1])
+
+    def count(name: str, layer: nn.Module, inputs: tuple[Tensor]) -> None:
+        low, high = ends[name]
+        half = (high - low) / (BINS - 1) / 2
+        counts[name] = counts.get(name, 0) + torch.histc(inputs[0].float(), BINS, low - half, high + half).double()
+
+    for look in (widen, count):
+        hooks = [layer.register_forward_pre_hook(partial(look, name)) for name, layer in layers.items()]
+        with torch.no_grad():
+            for batch in batches:
+                network(batch)
+        for hook in hooks:
+            hook.remove()
+    if missing := ", ".join(name for name in layers if name not in counts):
+        raise InputError(f"`batches` must give inputs to every layer, but they give none to {missing}")
+    return {name: (torch.linspace(*ends[name], BINS, device=n.device)[None], n[None]) for name, n in counts.items()}
