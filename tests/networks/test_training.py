@@ -1,13 +1,15 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import beta, kstest
 from torch import nn
 
 from vpcore import InputError
-from vpcore.networks.backbones import build
-from vpcore.networks.training import AUGMENTATIONS, Recipe, fit, predict
+from vpcore.networks.backbones import build, normalise
+from vpcore.networks.training import AUGMENTATIONS, Recipe, _mixture, fit, one_cycle, predict
 
 RECIPE = Recipe(epochs=4, batch=16, lr=0.1, weight_decay=1e-3, augment="none", precision="float32", seed=3)
 
@@ -111,6 +113,61 @@ def test_augmentation_moves_and_flips_but_does_not_invent() -> None:
     falling = flipped[:, 0, 0, 2] > flipped[:, 0, 0, 5]
     assert 10 < int(falling.sum()) < 40
     assert torch.equal(AUGMENTATIONS["none"](images, torch.Generator()), images)
+
+
+def plain_fit(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, recipe: Recipe) -> None:
+    """One step at a constant batch, as one writes it with targets that are distributions."""
+    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003)
+    optimizer = torch.optim.SGD(model.parameters(), lr=recipe.lr * one_cycle(0.5), momentum=0.9, nesterov=True)
+    rows = torch.randperm(len(images), generator=generator)
+    x, classes = normalise(images[rows].float() / 255), 3
+    target = torch.nn.functional.one_hot(labels[rows], classes).float()
+    target = target * (1 - recipe.label_smoothing) + recipe.label_smoothing / classes
+    if recipe.mixup:
+        seed = int(torch.randint(2**62, (), generator=generator))
+        share = np.random.default_rng(seed).beta(recipe.mixup, recipe.mixup)
+        other = torch.randperm(len(images), generator=generator)
+        x, target = share * x + (1 - share) * x[other], share * target + (1 - share) * target[other]
+    model.train()
+    (-target * model(x).log_softmax(1)).sum(1).mean().backward()
+    optimizer.step()
+    model.eval()
+
+
+@pytest.mark.parametrize("regularised", [{}, {"label_smoothing": 0.2}, {"mixup": 0.4}, {"label_smoothing": 0.1, "mixup": 1}])
+def test_smoothed_and_mixed_labels_are_those_of_their_papers(regularised: dict[str, float]) -> None:
+    """Whose targets are distributions: (1 - s) one_hot + s / C, and the mixture of two of them."""
+    images, labels = blobs()
+    recipe = replace(RECIPE, epochs=1, batch=64, weight_decay=0.0, **regularised)
+    ours, theirs = (build("resnet8", classes=3, seed=0) for _ in range(2))
+    fit(ours, images, labels, recipe)
+    plain_fit(theirs, images, labels, recipe)
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+    if regularised:
+        untouched = build("resnet8", classes=3, seed=0)
+        fit(untouched, images, labels, replace(recipe, label_smoothing=0.0, mixup=0.0))
+        assert not torch.equal(untouched.fc.weight, ours.fc.weight)
+
+
+def test_mixtures_follow_their_distribution_and_the_seed() -> None:
+    recipe = replace(RECIPE, mixup=0.3, batch=5)
+    shares, orders = zip(*(_mixture(recipe, torch.Generator().manual_seed(k)) for k in range(2000)), strict=True)
+    assert kstest(shares, beta(0.3, 0.3).cdf).pvalue > 0.01
+    assert all(sorted(order.tolist()) == [0, 1, 2, 3, 4] for order in orders)
+    again = _mixture(recipe, torch.Generator().manual_seed(7))
+    assert (again[0], again[1].tolist()) == (shares[7], orders[7].tolist())
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"label_smoothing": 1.0}, r"`label_smoothing` must be in \[0, 1\), got 1.0"),
+    ({"label_smoothing": -0.1}, r"`label_smoothing` must be in \[0, 1\), got -0.1"),
+    ({"mixup": -1.0}, "`mixup` must be a finite alpha of at least 0, got -1.0"),
+    ({"mixup": math.nan}, "`mixup` must be a finite alpha of at least 0, got nan"),
+])  # fmt: skip
+def test_wrong_regularisation(wrong: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(RECIPE, **wrong)
 
 
 def test_a_loss_that_is_no_number_is_an_error() -> None:

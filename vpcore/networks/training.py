@@ -7,9 +7,11 @@ the number of the epoch alone, so that a run that was killed goes on as if it ha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -72,6 +74,13 @@ class Recipe:
         augment: a key of `AUGMENTATIONS`.
         precision: "float32", or "bf16" for autocast.
         seed: of the order and the augmentation, together with the epoch.
+        label_smoothing: share of the target that goes to all classes alike, in [0, 1); 0: none (Szegedy et al. 2016,
+            arXiv 1512.00567, section 7).
+        mixup: alpha of the Beta(alpha, alpha) distribution from which each step draws how it mixes its images and labels
+            with those of a shuffled copy of the batch; 0: it does not (Zhang et al. 2018, arXiv 1710.09412).
+
+    Raises:
+        InputError: for a share or an alpha out of range.
     """
 
     epochs: int
@@ -81,6 +90,16 @@ class Recipe:
     augment: str
     precision: str
     seed: int
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(
+                f"`label_smoothing` must be in [0, 1), got {self.label_smoothing}; use 0 for none, 0.1 is usual"
+            )
+        if not 0 <= self.mixup < math.inf:
+            raise InputError(f"`mixup` must be a finite alpha of at least 0, got {self.mixup}; use 0 for none, 0.2 is usual")
 
     def steps(self, images: int) -> int:
         """Steps of the whole schedule when there are so many images."""
@@ -139,8 +158,15 @@ def fit(
             x = normalise(x.float() / 255, statistics).contiguous(memory_format=torch.channels_last)
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr * one_cycle((epoch * steps + step + 0.5) / recipe.steps(len(images)))
+            y, mixed = labels[rows].to(device), None
+            if recipe.mixup:
+                share, other = _mixture(recipe, generator)
+                x, mixed = share * x + (1 - share) * x[other.to(device)], y[other.to(device)]
             with torch.autocast(device.type, PRECISIONS[recipe.precision], enabled=recipe.precision != "float32"):
-                loss = F.cross_entropy(model(x).float(), labels[rows].to(device))
+                logits = model(x).float()
+            loss = F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
+            if mixed is not None:
+                loss = share * loss + (1 - share) * F.cross_entropy(logits, mixed, label_smoothing=recipe.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
             take_step(optimizer, epoch * steps + step)
@@ -149,6 +175,12 @@ def fit(
         check_loss(mean, f"epoch {epoch + 1} of source training", lr=recipe.lr)
         after_epoch(epoch + 1, mean, optimizer.state_dict())
     model.eval()
+
+
+def _mixture(recipe: Recipe, generator: torch.Generator) -> tuple[float, Tensor]:
+    """What a step of mixup draws: the share of its own images, and the order of those that are mixed in."""
+    seed = int(torch.randint(2**62, (), generator=generator))  # torch's own Beta distribution takes no generator
+    return np.random.default_rng(seed).beta(recipe.mixup, recipe.mixup), torch.randperm(recipe.batch, generator=generator)
 
 
 def check_loss(loss: float, where: str, *, lr: float) -> None:
