@@ -1,3 +1,6 @@
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
 
@@ -63,6 +66,31 @@ def test_inputs_stay_as_they_are_and_need_no_gradient() -> None:
     assert torch.equal(logits.detach(), before)
 
 
+@pytest.mark.parametrize(
+    "form", [np.asarray, torch.Tensor.tolist, lambda t: np.asarray(t).astype(np.asarray(t).dtype.newbyteorder(">"))]
+)
+def test_arrays_and_lists_are_what_tensors_are(form: Callable[[torch.Tensor], object]) -> None:
+    logits, labels = random_logits(4, n=20, classes=3)
+    ours, theirs = Predictions.from_logits(logits, labels), Predictions.from_logits(form(logits), form(labels))
+    assert torch.equal(theirs.probs, ours.probs)
+    assert torch.equal(theirs.labels, ours.labels)
+    assert torch.equal(Predictions.from_probs(form(ours.probs), form(labels)).predicted, ours.predicted)
+
+
+def test_a_read_only_array_is_read_and_a_reversed_one_too() -> None:
+    logits, labels = (np.asarray(part) for part in random_logits(5, n=20, classes=3))
+    logits.flags.writeable = labels.flags.writeable = False
+    ours = Predictions.from_logits(logits, labels)
+    assert torch.equal(Predictions.from_logits(logits[::-1], labels[::-1]).probs, ours.probs.flip(0))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int8, torch.uint8])
+def test_short_numbers_are_widened_before_the_softmax(dtype: torch.dtype) -> None:
+    logits, labels = (5 * torch.rand(30, 4, generator=torch.Generator().manual_seed(6))).to(dtype), torch.zeros(30).long()
+    made = Predictions.from_logits(logits, labels)
+    assert torch.equal(made.probs, Predictions.from_logits(logits.double(), labels).probs)
+
+
 ONE = torch.tensor([0])
 
 
@@ -88,6 +116,18 @@ ONE = torch.tensor([0])
         (torch.zeros(0, 2), torch.zeros(0), r"`probs` must have the shape \(N, T\) with N >= 1 and T >= 1, got \(0, 2\)"),
         (torch.zeros(1, 0), ONE, r"got \(1, 0\)"),
         (torch.zeros(3), torch.zeros(3), r"got \(3,\)"),
+        (torch.ones(1, 1, dtype=torch.complex64), ONE, "`probs` must be real numbers, got torch.complex64"),
+        (torch.ones(1, 1, dtype=torch.bool), ONE, "`probs` must be real numbers, got torch.bool"),
+        (
+            torch.tensor([[0.5, 0.5]]),
+            torch.tensor([[0, 1]]),
+            r"`labels` .*\(1,\), got \(1, 2\); one-hot\? use labels.argmax\(1\)",
+        ),
+        (torch.tensor([[0.5, 0.5]]), torch.tensor([0j]), "`labels` must be whole numbers, got torch.complex64"),
+        ([[0.5, 0.5], [1.0]], ONE, "`probs` must be a tensor, an array, or lists of numbers of equal length"),
+        ([["a", "b"]], ONE, "`probs` must be a tensor, an array, or lists"),
+        ([[0.5, 0.5]], ["cat"], "`labels` must be a tensor, an array, or lists"),
+        (None, ONE, "`probs` must be a tensor, an array, or lists"),
     ],
 )
 def test_what_cannot_be_probabilities_is_refused(probs: torch.Tensor, labels: torch.Tensor, message: str) -> None:

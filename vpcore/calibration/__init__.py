@@ -8,6 +8,7 @@ __all__, __getattr__, __dir__ = face(
         "all_metrics": "METRICS metrics",
         "authors_ece": "legacy_ece",
         "binned": "Reliability classwise reliability toplabel",
+        "conformal": "ConformalSets conformal_sets",
         "predictions": "Predictions",
         "recalibration": "RECALIBRATIONS",
         "scores": "Interval accuracy brier interval nll risk_coverage",

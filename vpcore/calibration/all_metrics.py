@@ -12,26 +12,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from vpcore.calibration.authors_ece import legacy_ece
 from vpcore.calibration.binned import classwise, reliability, toplabel
-from vpcore.calibration.predictions import Predictions
+from vpcore.calibration.predictions import Array, Predictions
 from vpcore.calibration.scores import accuracy, brier, brier_parts, nll, risk_coverage
 from vpcore.calibration.smooth_ece import ks, smooth
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number: predictions -> float.
+    """A number: predictions -> float. A new one is a line of `METRICS`; tables, statistics and figures take it from there.
 
     Attributes:
         make: what computes it, or something that holds it.
+        label: its name in tables and figures.
+        worse: True where more is worse, False where more is better, None where neither is.
         read: the attribute of what was made; "" for itself.
+        percent: whether it lies in [0, 1] and is shown in per cent.
     """
 
     make: Callable[[Predictions], Any]
+    label: str
+    worse: bool | None
     read: str = ""
+    percent: bool = True
 
     def of(self, made: Any) -> float:
         """The number, of what `make` has made."""
@@ -41,34 +45,39 @@ class Metric:
         return self.of(self.make(predictions))
 
 
+def confidence(predictions: Predictions) -> float:
+    """Mean confidence, in [0, 1]."""
+    return float(predictions.confidence.mean())
+
+
 _reliability_mass = functools.partial(reliability, binning="mass")
 
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric(accuracy),
-    "confidence": Metric(lambda predictions: predictions.confidence.mean()),
-    "nll": Metric(nll),
-    "brier": Metric(brier),
-    "brier_reliability": Metric(brier_parts, "reliability"),
-    "brier_resolution": Metric(brier_parts, "resolution"),
-    "brier_uncertainty": Metric(brier_parts, "uncertainty"),
-    "ece": Metric(reliability, "ece"),
-    "ece_mass": Metric(_reliability_mass, "ece"),
-    "mce": Metric(reliability, "mce"),
-    "ece_debiased": Metric(reliability, "ece_debiased"),
-    "ece_classwise": Metric(classwise, "ece"),
-    "ece_toplabel": Metric(toplabel, "ece"),
-    "ece_smooth": Metric(smooth, "ece"),
-    "ks": Metric(ks),
-    "aurc": Metric(risk_coverage, "aurc"),
+    "accuracy": Metric(accuracy, "accuracy", False),
+    "confidence": Metric(confidence, "confidence", None),
+    "nll": Metric(nll, "NLL, nats", True, percent=False),
+    "brier": Metric(brier, "Brier score", True),
+    "brier_reliability": Metric(brier_parts, "Brier score: reliability", True, "reliability"),
+    "brier_resolution": Metric(brier_parts, "Brier score: resolution", False, "resolution"),
+    "brier_uncertainty": Metric(brier_parts, "Brier score: uncertainty", None, "uncertainty"),
+    "ece": Metric(reliability, "ECE, 15 bins of equal width", True, "ece"),
+    "ece_mass": Metric(_reliability_mass, "ECE, bins of equal mass", True, "ece"),
+    "mce": Metric(reliability, "MCE, the worst bin", True, "mce"),
+    "ece_debiased": Metric(reliability, "ECE, debiased", True, "ece_debiased"),
+    "ece_classwise": Metric(classwise, "class-wise ECE", True, "ece"),
+    "ece_toplabel": Metric(toplabel, "top-label ECE", True, "ece"),
+    "ece_smooth": Metric(smooth, "smooth ECE", True, "ece"),
+    "ks": Metric(ks, "Kolmogorov-Smirnov error", True),
+    "aurc": Metric(risk_coverage, "AURC", True, "aurc"),
 }
 
 
-def metrics(logits: Tensor, labels: Tensor, *, legacy_batch: int = 128) -> dict[str, float | list[float]]:
+def metrics(logits: Array, labels: Array, *, legacy_batch: int = 128) -> dict[str, float | list[float]]:
     """The metrics of a record, and the bins that give its ECE.
 
     Args:
-        logits: (N, T).
-        labels: (N,) classes.
+        logits: (N, T); a tensor of any type and device, an array, or lists.
+        labels: (N,) classes, 0..T-1.
         legacy_batch: size of the test batches that `legacy_ece` depends on.
 
     Returns:
@@ -77,8 +86,7 @@ def metrics(logits: Tensor, labels: Tensor, *, legacy_batch: int = 128) -> dict[
     Raises:
         InputError: when the logits are not logits, or do not fit the labels.
 
-    >>> import torch
-    >>> round(metrics(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))["nll"], 4)
+    >>> round(metrics([[2.0, 0.0]], [0])["nll"], 4)
     0.1269
     """
     predictions = Predictions.from_logits(logits, labels)

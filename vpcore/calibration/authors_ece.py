@@ -17,14 +17,13 @@ error (Kumar et al. 2019, arXiv 1909.10155; Guo et al. 2017, arXiv 1706.04599, f
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from vpcore.calibration.binned import BINS, reliability
-from vpcore.calibration.predictions import Predictions, check
+from vpcore.calibration.predictions import Array, Predictions, as_labels, real_matrix
 from vpcore.errors import InputError
 
 
-def legacy_ece(logits: Tensor, labels: Tensor, *, batch: int = 128) -> float:
+def legacy_ece(logits: Array, labels: Array, *, batch: int = 128) -> float:
     """The number that the authors' code reports as ECE, from logits and over batches in the order given.
 
     Args:
@@ -41,7 +40,8 @@ def legacy_ece(logits: Tensor, labels: Tensor, *, batch: int = 128) -> float:
     >>> round(legacy_ece(logits, labels, batch=50), 3), round(legacy_ece(logits - 10, labels, batch=50), 3)
     (0.222, 0.022)
     """
-    logits, labels = check(logits, labels, name="logits")
+    logits = real_matrix(logits, name="logits")
+    labels = as_labels(labels, logits.shape)
     _check_batch(batch)
     largest, predicted = logits.double().max(1)
     group = torch.arange(len(labels)) // batch

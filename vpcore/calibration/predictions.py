@@ -10,13 +10,16 @@ A softmax in float32 rounds a confidence near 1 to 1; from logits it is therefor
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vpcore.errors import InputError
 
+Array = Tensor | np.ndarray | Sequence  # what logits and labels may be given as
 RANGE = 1e-6  # how far a probability may lie outside [0, 1]
 SUM = 1e-3  # how far the sum of a row may be from 1; half precision needs it
 
@@ -26,44 +29,83 @@ def _are_probs(values: Tensor) -> bool:
     return low >= -RANGE and high <= 1 + RANGE and bool(((values.sum(1) - 1).abs() <= SUM).all())
 
 
-def check(values: Tensor, labels: Tensor, *, name: str) -> tuple[Tensor, Tensor]:
-    """Logits or probabilities (N, T) and labels (N,) that fit each other, on the CPU, in float32 or float64 and int64.
+def as_tensor(values: Array, *, name: str) -> Tensor:
+    """A tensor as it is, an array or lists of numbers as a tensor, copied only where it must be.
 
     Raises:
-        InputError: naming what is wrong: shapes, no sample, numbers that are not finite, labels out of range.
+        InputError: for anything else.
     """
+    if isinstance(values, Tensor):
+        return values
+    try:
+        array = np.asarray(values)
+        return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"`{name}` must be a tensor, an array, or lists of numbers of equal length ({error})") from error
+
+
+def real_matrix(values: Array, *, name: str) -> Tensor:
+    """Logits or probabilities as an (N, T) tensor on the CPU, in float32 or float64: halves and integers are widened.
+
+    Args:
+        values: (N, T) numbers: a tensor of any type and device, an array, or lists.
+        name: of the argument, for the message.
+
+    Raises:
+        InputError: naming what is wrong: the type, the shape, no sample, numbers that are not finite.
+    """
+    values = as_tensor(values, name=name)
     if values.ndim != 2 or not values.numel():
         raise InputError(f"`{name}` must have the shape (N, T) with N >= 1 and T >= 1, got {tuple(values.shape)}")
-    if labels.shape != values.shape[:1]:
-        raise InputError(f"`labels` must have the shape ({len(values)},), got {tuple(labels.shape)}")
-    if labels.is_floating_point():
-        raise InputError(f"`labels` must be whole numbers, got {labels.dtype}; use labels.long()")
-    values, labels = values.detach().cpu().contiguous(), labels.cpu().long()
+    if values.is_complex() or values.dtype == torch.bool:
+        raise InputError(f"`{name}` must be real numbers, got {values.dtype}")
+    values = values.detach().cpu().contiguous()
     if values.dtype not in (torch.float32, torch.float64):
         values = values.double()
     if not all(math.isfinite(bound) for bound in map(float, values.aminmax())):
         raise InputError(
             f"`{name}` must be finite numbers; there are NaN or infinite ones: the network or its training is broken"
         )
-    lowest, highest = map(int, labels.aminmax())
-    if lowest < 0 or highest >= values.shape[1]:
-        raise InputError(f"`labels` must lie in 0..{values.shape[1] - 1}, got {lowest}..{highest}")
-    return values, labels
+    return values
 
 
-def check_logits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (N, T) and labels (N,) as `check` gives them.
+def as_logits(logits: Array, *, name: str = "logits") -> Tensor:
+    """Logits as `real_matrix` gives them.
 
     Raises:
-        InputError: for what `check` refuses, and for probabilities.
+        InputError: for what `real_matrix` refuses, and for probabilities.
     """
-    logits, labels = check(logits, labels, name="logits")
+    logits = real_matrix(logits, name=name)
     if logits.shape[1] > 1 and _are_probs(logits):
         raise InputError(
-            "`logits` must be logits, but all rows lie in [0, 1] and sum to 1; probabilities? use from_probs for metrics, "
+            f"`{name}` must be logits, but all rows lie in [0, 1] and sum to 1; probabilities? use from_probs for metrics, "
             "and their logarithm where logits are needed"
         )
-    return logits, labels
+    return logits
+
+
+def as_labels(labels: Array, shape: Sequence[int], *, name: str = "labels") -> Tensor:
+    """Labels as an (N,) int64 tensor on the CPU.
+
+    Args:
+        labels: (N,) whole numbers: a tensor, an array, or a list.
+        shape: (N, T), of the logits or probabilities.
+        name: of the argument, for the message.
+
+    Raises:
+        InputError: naming what is wrong: the shape, the type, a label outside 0..T-1.
+    """
+    labels, (size, classes) = as_tensor(labels, name=name), shape
+    if labels.shape != (size,):
+        hint = f"; one-hot? use {name}.argmax(1)" if labels.shape == (size, classes) else ""
+        raise InputError(f"`{name}` must have the shape ({size},), got {tuple(labels.shape)}{hint}")
+    if labels.is_floating_point() or labels.is_complex():
+        raise InputError(f"`{name}` must be whole numbers, got {labels.dtype}; use {name}.long()")
+    labels = labels.cpu().long()
+    lowest, highest = map(int, labels.aminmax())
+    if lowest < 0 or highest >= classes:
+        raise InputError(f"`{name}` must lie in 0..{classes - 1}, got {lowest}..{highest}")
+    return labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,24 +126,25 @@ class Predictions:
     confidence: Tensor
 
     @classmethod
-    def from_logits(cls, logits: Tensor, labels: Tensor) -> Predictions:
+    def from_logits(cls, logits: Array, labels: Array) -> Predictions:
         """Take the softmax of logits, in float64.
 
         Args:
-            logits: (N, T), N and T at least 1.
+            logits: (N, T), N and T at least 1; a tensor of any type and device, an array, or lists.
             labels: (N,) whole numbers in 0..T-1.
 
         Raises:
-            InputError: when a number is not finite, the shapes or labels don't fit, or all rows are probabilities already.
+            InputError: when a number is not finite or not real, the shapes or labels don't fit, or all rows are
+                probabilities already.
 
         >>> Predictions.from_logits(torch.tensor([[0.0, 2.0]]), torch.tensor([0])).predicted.tolist()
         [1]
         """
-        logits, labels = check_logits(logits, labels)
-        return cls._of(torch.softmax(logits, 1, dtype=torch.float64), labels)
+        logits = as_logits(logits)
+        return cls._of(torch.softmax(logits, 1, dtype=torch.float64), as_labels(labels, logits.shape))
 
     @classmethod
-    def from_probs(cls, probs: Tensor, labels: Tensor) -> Predictions:
+    def from_probs(cls, probs: Array, labels: Array) -> Predictions:
         """Take probabilities as they are, without a copy.
 
         Args:
@@ -116,7 +159,8 @@ class Predictions:
         vpcore.errors.InputError: `probs` must be in [0, 1] and each row must sum to 1; row 0 is in 1..2 and sums to 3; \
 logits? use Predictions.from_logits
         """
-        probs, labels = check(probs, labels, name="probs")
+        probs = real_matrix(probs, name="probs")
+        labels = as_labels(labels, probs.shape)
         if not _are_probs(probs):
             row = next(row for row in range(len(probs)) if not _are_probs(probs[row : row + 1]))
             low, high = map(float, probs[row].aminmax())

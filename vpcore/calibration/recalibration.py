@@ -26,25 +26,26 @@ from scipy.optimize import brentq, isotonic_regression, minimize
 from torch import Tensor
 
 from vpcore.calibration.binned import BINS, classwise
-from vpcore.calibration.predictions import Predictions, check, check_logits
+from vpcore.calibration.predictions import Array, Predictions, as_labels, as_logits, as_tensor
 from vpcore.errors import InputError, unknown
 
 COLDEST, HOTTEST = 1e-3, 1e3
 
-Recalibration = Callable[[Tensor], Tensor]
+Recalibration = Callable[[Array], Tensor]
 
 
-def _alike(logits: Tensor, classes: int) -> Tensor:
+def _alike(logits: Array, classes: int) -> Tensor:
     """Logits to be recalibrated, checked and in float64; `classes` is what the function was fitted to."""
+    logits = as_tensor(logits, name="logits")
     if logits.ndim != 2 or logits.shape[1] != classes:
         raise InputError(
             f"`logits` must have the shape (M, {classes}), with the classes that the recalibration was fitted to, got "
             f"{tuple(logits.shape)}"
         )
-    return check_logits(logits, torch.zeros(len(logits), dtype=torch.int64))[0].double()
+    return as_logits(logits).double()
 
 
-def optimal_temperature(logits: Tensor, labels: Tensor) -> float:
+def optimal_temperature(logits: Array, labels: Array) -> float:
     """The temperature tau with the least NLL of softmax(z / tau), in COLDEST..HOTTEST.
 
     The NLL is convex in 1 / tau, and its slope, the mean of E[z] - z_label, has one zero at most. Where all predictions are
@@ -59,7 +60,8 @@ def optimal_temperature(logits: Tensor, labels: Tensor) -> float:
     >>> round(5 / optimal_temperature(logits, torch.tensor([1, 1, 1, 0])), 4)  # log(3), for 75 % right
     1.0986
     """
-    logits, labels = check_logits(logits, labels)
+    logits = as_logits(logits)
+    labels = as_labels(labels, logits.shape)
     excess = logits.double() - logits.gather(1, labels[:, None]).double()  # z - z_label
 
     def slope(log_tau: float) -> float:
@@ -74,7 +76,7 @@ def optimal_temperature(logits: Tensor, labels: Tensor) -> float:
     return math.exp(brentq(slope, math.log(COLDEST), math.log(HOTTEST), xtol=1e-12))
 
 
-def temperature(logits: Tensor, labels: Tensor) -> Recalibration:
+def temperature(logits: Array, labels: Array) -> Recalibration:
     """Temperature scaling: one number for all classes, so that accuracy stays as it is.
 
     Args:
@@ -84,11 +86,12 @@ def temperature(logits: Tensor, labels: Tensor) -> Recalibration:
     Returns:
         (M, T) logits -> (M, T) probabilities in float64.
     """
+    logits = as_logits(logits)
     tau, classes = optimal_temperature(logits, labels), logits.shape[1]
     return lambda logits: (_alike(logits, classes) / tau).softmax(1)
 
 
-def vector(logits: Tensor, labels: Tensor) -> Recalibration:
+def vector(logits: Array, labels: Array) -> Recalibration:
     """Vector scaling: a factor and an offset for each class, around temperature scaling.
 
     Args:
@@ -98,8 +101,9 @@ def vector(logits: Tensor, labels: Tensor) -> Recalibration:
     Returns:
         (M, T) logits -> (M, T) probabilities in float64.
     """
+    logits = as_logits(logits)
+    labels = as_labels(labels, logits.shape)
     tau = optimal_temperature(logits, labels)
-    logits, labels = check(logits, labels, name="logits")
     size, classes = logits.shape
     scaled, onehot = logits.double() / tau, torch.nn.functional.one_hot(labels, classes)
 
@@ -126,7 +130,7 @@ def vector(logits: Tensor, labels: Tensor) -> Recalibration:
     return lambda logits: (factor * (_alike(logits, classes) / tau) + offset).softmax(1)
 
 
-def isotonic(logits: Tensor, labels: Tensor) -> Recalibration:
+def isotonic(logits: Array, labels: Array) -> Recalibration:
     """Isotonic regression of each class against the rest, linear between the validation probabilities.
 
     Args:
@@ -143,7 +147,7 @@ def isotonic(logits: Tensor, labels: Tensor) -> Recalibration:
         rate = torch.bincount(group, weights=(predictions.labels == label).double()) / count
         knots[label] = points.numpy(), isotonic_regression(rate.numpy(), weights=count.double().numpy()).x
 
-    def recalibrate(logits: Tensor) -> Tensor:
+    def recalibrate(logits: Array) -> Tensor:
         probs = _alike(logits, predictions.probs.shape[1]).softmax(1)
         raw = probs.clone()
         for label, (points, rates) in knots.items():
@@ -153,7 +157,7 @@ def isotonic(logits: Tensor, labels: Tensor) -> Recalibration:
     return recalibrate
 
 
-def histogram(logits: Tensor, labels: Tensor) -> Recalibration:
+def histogram(logits: Array, labels: Array) -> Recalibration:
     """Histogram binning of each class against the rest, in the bins that `binned.classwise` measures.
 
     Args:
@@ -167,7 +171,7 @@ def histogram(logits: Tensor, labels: Tensor) -> Recalibration:
     known = (table.count > 0) & (table.accuracy.sum(1, keepdim=True) > 0)
     rows = torch.arange(len(known)) * BINS
 
-    def recalibrate(logits: Tensor) -> Tensor:
+    def recalibrate(logits: Array) -> Tensor:
         probs = _alike(logits, len(known)).softmax(1)
         place = rows + torch.bucketize(probs, table.edges[1:-1])
         return _normalized(torch.where(known.view(-1)[place], table.accuracy.view(-1)[place], probs), probs)
@@ -181,7 +185,7 @@ def _normalized(raw: Tensor, probs: Tensor) -> Tensor:
     return torch.where(total > 0, raw / total.clamp(min=torch.finfo(torch.float64).tiny), probs)
 
 
-RECALIBRATIONS: dict[str, Callable[[Tensor, Tensor], Recalibration]] = {
+RECALIBRATIONS: dict[str, Callable[[Array, Array], Recalibration]] = {
     "temperature": temperature,
     "vector": vector,
     "isotonic": isotonic,
@@ -189,7 +193,7 @@ RECALIBRATIONS: dict[str, Callable[[Tensor, Tensor], Recalibration]] = {
 }
 
 
-def fit(name: str, logits: Tensor, labels: Tensor) -> Recalibration:
+def fit(name: str, logits: Array, labels: Array) -> Recalibration:
     """Fit a recalibration of `RECALIBRATIONS` by its name, on validation data.
 
     Args:

@@ -5,6 +5,7 @@ from vpcore.faces import face
 __all__, __getattr__, __dir__ = face(
     __name__,
     {
+        "corruptions": "CORRUPTIONS corrupt",
         "splits": "hold_out shots",
         "images": "Images",
         "tasks": "classes fetch load",
