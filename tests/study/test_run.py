@@ -1,7 +1,7 @@
 import dataclasses
 
 from vpcore.study.profile import load_profile
-from vpcore.study.run import FIELDS, UNHASHED_DEFAULTS, Run, canonical, chain_id, run_id, run_name, source_run, ticket_run
+from vpcore.study.run import DEFAULTS, FACTS, FIELDS, Run, canonical, chain_id, run_id, run_name, source_run, ticket_run
 
 # The ids of three runs with the defaults. A change here makes every record that exists an orphan: a field that is added
 # must not enter the identity of the runs that were there before.
@@ -39,7 +39,7 @@ def test_every_field_matters_to_some_run() -> None:
     for field in dataclasses.fields(Run):
         value = getattr(sparse, field.name)
         other = value + 1 if isinstance(value, int | float) else 5 if value is None else f"{value}x"
-        other = "blm" if field.name == "mapping" else other
+        other = {"mapping": "blm", "quant_training": "lsq"}.get(field.name, other)
         if field.name != "method":
             assert any(
                 run_id(dataclasses.replace(sparse, method=method, **{field.name: other}))
@@ -51,8 +51,7 @@ def test_every_field_matters_to_some_run() -> None:
 def test_a_later_field_changes_an_identity_only_when_it_is_set() -> None:
     """At the value that all earlier runs had, it leaves no trace in the id: that is how old results stay found."""
     base = Run(method="vp", task="digits", round=2)
-    assert set(UNHASHED_DEFAULTS) <= {field.name for field in dataclasses.fields(Run)}
-    assert all(getattr(base, name) == value for name, value in UNHASHED_DEFAULTS.items())
+    assert not FACTS["mapping"].hashed
     changed = dataclasses.replace(base, mapping="blm")
     assert run_id(changed) != run_id(base)
     assert run_id(dataclasses.replace(changed, mapping="ilm")) == run_id(base)
@@ -74,3 +73,22 @@ def test_a_network_is_known_by_what_it_depends_on() -> None:
 def test_names_are_different_for_different_runs() -> None:
     runs = load_profile("mini").runs
     assert len({run_name(run) for run in runs}) == len({run_id(run) for run in runs}) == len(runs)
+
+
+def test_every_field_says_what_it_is_and_has_a_default_that_it_may_have() -> None:
+    for name, fact in FACTS.items():
+        assert fact.about
+        assert not fact.choices or DEFAULTS[name] in fact.choices, name
+        assert fact.least is None or DEFAULTS[name] is None or DEFAULTS[name] >= fact.least, name
+
+
+def test_a_network_trained_with_quantized_steps_is_a_chain_of_its_own() -> None:
+    dense = Run(method="vp", task="digits")
+    after = dataclasses.replace(dense, weight_bits=4)
+    trained = dataclasses.replace(after, quant_training="lsq")
+    longer = dataclasses.replace(dense, quant_training="lsq")  # the float network, trained on equally long
+    assert chain_id(after) == chain_id(dense)
+    assert len({chain_id(run) for run in (dense, trained, longer)}) == 3
+    assert ticket_run(trained).weight_bits == 4
+    assert ticket_run(after).weight_bits == 32
+    assert run_id(dataclasses.replace(trained, quant_range="minmax")) == run_id(trained)  # its steps are learned

@@ -33,10 +33,11 @@ USUAL = Run(
 )  # fmt: skip
 OTHER = Run(
     source="digits", model="one-block", canvas=24, source_per_class=58, augment="shift", source_epochs=3, source_batch=80,
-    source_lr=0.1, source_decay=2e-3, precision="bf16", source_seed=5, sparsifier="oneshot", scope="layer",
-    part="body+stem", rate=0.4, rewind=2, round=2, weight_bits=4, activation_bits=6, calibrate="percentile",
+    source_lr=0.1, source_decay=2e-3, label_smoothing=0.1, mixup=0.2, precision="bf16", source_seed=5, sparsifier="oneshot", scope="layer",
+    part="body+stem", rate=0.4, rewind=2, round=2, weight_bits=4, activation_bits=6, quant_range="percentile",
     batch_norm="kept", task="shapes", budget=2, seed=3, image_px=18, prompt="frame", mapping="assignment", ties="index",
     last_mapping="stale", selection="val", probe="optimum", view="canvas", epochs=4, batch=8, lr=0.02, test_per_class=3,
+    corrupted=5,
 )  # fmt: skip
 ONE_BLOCK = Backbone(lambda classes: ResNet(classes, blocks=(1,), widths=(8,), stem=(3, 2)), statistics=HALF)
 SPIED = [
@@ -136,7 +137,7 @@ def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_the_two_runs_differ_in_every_field() -> None:
     """A field that is added to `Run` is added here; methods are all walked through, and other weights have a test below."""
     same = {name for name, value in vars(USUAL).items() if value == getattr(OTHER, name)}
-    assert same == {"method", "weights"}
+    assert same == {"method", "weights", "quant_training"}
 
 
 @pytest.mark.parametrize(
@@ -148,14 +149,15 @@ def test_the_two_runs_differ_in_every_field() -> None:
         ("Recipe", "batch", "source_batch"),
         ("Recipe", "lr", "source_lr"),
         ("Recipe", "weight_decay", "source_decay"),
+        ("Recipe", "label_smoothing", "label_smoothing"),
+        ("Recipe", "mixup", "mixup"),
         ("Recipe", "augment", "augment"),
         ("Recipe", "precision", "precision"),
         ("Recipe", "seed", "source_seed"),
         ("make_round", "way", "sparsifier"),
         ("make_round", "number", "round"),
         *(("make_round", name, name) for name in ("rate", "rewind", "scope", "part")),
-        *(("quantize", name, name) for name in ("weight_bits", "activation_bits", "batch_norm")),
-        ("quantize", "quant_range", "calibrate"),
+        *(("quantize", name, name) for name in ("weight_bits", "activation_bits", "quant_range", "batch_norm")),
         ("Frozen", "precision", "precision"),
         *(("visual_prompt", name, name) for name in ("canvas", "image_px", "prompt", "mapping", "ties")),
         *(("visual_prompt", name, name) for name in ("epochs", "batch", "lr")),
@@ -270,7 +272,14 @@ def test_the_images_that_are_measured(study: Study, method: str) -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"view": "frame"}, {"image_px": 16}, {"test_per_class": 2}, {"calibrate": "minmax"}, {"weight_bits": 3}, {"round": 0}],
+    [
+        {"view": "frame"},
+        {"image_px": 16},
+        {"test_per_class": 2},
+        {"quant_range": "minmax"},
+        {"weight_bits": 3},
+        {"round": 0},
+    ],
     ids=lambda fields: next(iter(fields)),
 )
 def test_what_is_kept_for_the_next_run_is_not_taken_for_another(study: Study, fields: dict[str, object]) -> None:

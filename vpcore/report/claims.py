@@ -36,7 +36,7 @@ PAIR = [
     "probe",
     "view",
 ]
-NETWORK = ["sparsifier", "scope", "part", "round", "density", "weight_bits", "activation_bits", "calibrate", "batch_norm"]
+NETWORK = ["sparsifier", "scope", "part", "round", "density", "weight_bits", "activation_bits", "quant_range", "batch_norm"]
 # measures of which more is worse; those that the table has are compared
 WORSE = [
     "ece", "ece_mass", "ece_debiased", "ece_smooth", "ece_classwise", "ece_toplabel", "mce", "ks", "nll", "brier", "aurc",

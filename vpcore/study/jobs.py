@@ -12,7 +12,7 @@ import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vpcore.study.run import QUANTIZATION, Run, chain_id, run_id, ticket_run
+from vpcore.study.run import DEFAULTS, QUANTIZED, Run, chain_id, fields_of, run_id, ticket_run
 from vpcore.study.session import parents
 from vpcore.study.store import Store
 
@@ -45,7 +45,7 @@ class Job:
     def affinity(self) -> tuple[object, ...]:
         """What it shares with jobs that are best done by the same process: network, method and task."""
         run = self.runs[0]
-        return ticket_run(run), *(getattr(run, name) for name in QUANTIZATION), run.method, run.task
+        return ticket_run(run), *(getattr(run, name) for name in fields_of(QUANTIZED)), run.method, run.task
 
     def __str__(self) -> str:
         run = self.runs[0]
@@ -58,7 +58,7 @@ class Job:
             return f"ticket of {network} ({run.density:.1%} of the weights) on {run.source}"
         if run.method == "source":
             return f"{network} on {run.source}"
-        variants = [getattr(run, name) for name in VARIANTS if getattr(run, name) != getattr(Run(), name)]
+        variants = [getattr(run, name) for name in VARIANTS if getattr(run, name) != DEFAULTS[name]]
         shots = "all images" if run.budget is None else f"{run.budget}-shot"
         seeds = f"{len(self.runs)} seed{'s' * (len(self.runs) > 1)}"
         return f"{' '.join([run.method, *variants])} {run.task} {shots}, {network}, {seeds}"
@@ -87,7 +87,7 @@ def jobs(runs: tuple[Run, ...], store: Store) -> list[Job]:
 
 def _order(run: Run) -> tuple:
     """What is measured on one ticket is sorted so that a quantized network, too, is made once."""
-    network = (-run.weight_bits, -run.activation_bits, run.calibrate, run.batch_norm)
+    network = (-run.weight_bits, -run.activation_bits, run.quant_range, run.batch_norm)
     return (*network, run.method != "source", run.method, run.view, run.task, run.budget or 10**9, run.prompt, run.mapping)
 
 

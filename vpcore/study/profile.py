@@ -23,42 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpcore.errors import InputError, unknown
-from vpcore.networks.backbones import MODELS, PARTS, PRECISIONS, check_canvas
-from vpcore.networks.training import AUGMENTATIONS
-from vpcore.prompting.label_mapping import MAPPINGS, TIES
-from vpcore.prompting.prompts import PROMPTS, build
-from vpcore.pruning.masks import SCOPES, density_of_round
+from vpcore.networks.backbones import check_canvas
+from vpcore.prompting.prompts import build
+from vpcore.pruning.masks import density_of_round
 from vpcore.pruning.methods import METHODS, rewinds
-from vpcore.quantization.layers import BATCH_NORMS
-from vpcore.quantization.ranges import QUANT_RANGES
-from vpcore.study.run import FIELDS, Run, Scalar, canonical, run_id, source_run
+from vpcore.study.run import FACTS, Run, Scalar, canonical, run_id, source_run
 from vpcore.weights.published import FILES, check_source
 
 PROFILES = Path(__file__).parent / "profiles"
 MAIN = "main"
-
-# field -> the values that it may have
-CHOICES: dict[str, Iterable[str]] = {
-    "method": FIELDS,
-    "model": MODELS,
-    "precision": PRECISIONS,
-    "augment": AUGMENTATIONS,
-    "sparsifier": METHODS,
-    "scope": SCOPES,
-    "part": PARTS,
-    "calibrate": QUANT_RANGES,
-    "batch_norm": BATCH_NORMS,
-    "prompt": PROMPTS,
-    "mapping": MAPPINGS,
-    "ties": TIES,
-    "last_mapping": ("fresh", "stale"),
-    "selection": ("last", "val", "test"),
-    "probe": ("adam", "optimum"),
-    "view": ("frame", "canvas"),
-}
-AT_LEAST_ONE = (
-    "canvas", "source_per_class", "source_epochs", "source_batch", "budget", "image_px", "epochs", "batch", "test_per_class",
-)  # fmt: skip
 _TYPES = typing.get_type_hints(Run)
 
 
@@ -231,21 +204,11 @@ def parse(name: str, value: object, *, where: str) -> Scalar:
 
 def check(run: Run, *, where: str) -> None:
     """Refuse values that no run can have, before anything is computed."""
-    for name, known in CHOICES.items():
-        if getattr(run, name) not in known and not (name == "sparsifier" and run.sparsifier.startswith(FILES)):
-            raise unknown(f"{name} in {where}:", getattr(run, name), known)
+    for name in FACTS:
+        _check_value(name, getattr(run, name), where=where)
     check_source(run.weights, known=("trained",), where=f"weights in {where}:")
     check_canvas(run.model, run.canvas)
     density_of_round(run.round, rate=run.rate)
-    for name in AT_LEAST_ONE:
-        if (value := getattr(run, name)) is not None and value < 1:
-            raise InputError(f"`{name}` in {where} must be at least 1, got {value}")
-    for name in ("source_lr", "lr"):
-        if not getattr(run, name) > 0:
-            raise InputError(f"`{name}` in {where} must be above 0, got {getattr(run, name)}")
-    for name in ("weight_bits", "activation_bits"):
-        if getattr(run, name) not in (32, *range(2, 9)):
-            raise InputError(f"`{name}` in {where} must be 2 to 8, or 32 for none, got {getattr(run, name)}")
     if run.sparsifier == "2:4" and run.round and run.density != 0.5:
         raise InputError(f"`sparsifier` 2:4 in {where} has a density of 0.5, got {run.density:g}; use rate = 0.5, round = 1")
     if run.sparsifier in METHODS and rewinds(run.sparsifier) and run.round and run.weights != "trained":
@@ -266,5 +229,22 @@ def check(run: Run, *, where: str) -> None:
         raise InputError(f"`method` ft in {where} trains the weights, which a quantized network has not; use 32 bits")
     if run.method == "ft" and run.selection != "last":
         raise InputError(f"`selection` in {where} must be last for `method` ft, which picks no epoch; got {run.selection}")
-    if not 0 <= run.rewind < run.source_epochs:
+    if run.quant_training != "none" and run.round:
+        raise InputError(
+            f"`quant_training` {run.quant_training} in {where} starts from the dense network, got `round` {run.round}; use 0"
+        )
+    if run.rewind >= run.source_epochs:
         raise InputError(f"`rewind` in {where} must be an epoch in 0..{run.source_epochs - 1}, got {run.rewind}")
+
+
+def _check_value(name: str, value: Scalar, *, where: str) -> None:
+    """Refuse a value of a field that its `Fact` excludes."""
+    fact = FACTS[name]
+    if fact.choices and value not in fact.choices and not (name == "sparsifier" and value.startswith(FILES)):
+        raise unknown(f"{name} in {where}:", value, fact.choices)
+    if fact.least is not None and value is not None and value < fact.least:
+        raise InputError(f"`{name}` in {where} must be at least {fact.least:g}, got {value}")
+    if fact.above is not None and not value > fact.above:
+        raise InputError(f"`{name}` in {where} must be above {fact.above:g}, got {value}")
+    if name in ("weight_bits", "activation_bits") and value not in (32, *range(2, 9)):
+        raise InputError(f"`{name}` in {where} must be 2 to 8, or 32 for none, got {value}")

@@ -1,9 +1,10 @@
 """A run: one measurement, described by scalars.
 
-The same names are the keys of a profile, the flags of the command line, the columns of the table and the identity. What a
-run depends on is a matter of its method (`FIELDS`) and of its other fields (`DEPENDS_ON`): only these enter its identity, so
-that a linear probe, say, is not computed again because the prompt got larger, and the dense network is the same network
-whichever way prunes it later.
+The same names are the keys of a profile, the options of the command line, the columns of the table and the identity. All
+that is known of a field stands in one place, beside it (`Fact`): what it means, which values it may have, which methods
+depend on it and when, and whether a compressed network and its dense twin must share it. Only what a run depends on enters
+its identity, so that a linear probe, say, is not computed again because the prompt got larger, and the dense network is the
+same network whichever method prunes it later.
 """
 
 from __future__ import annotations
@@ -11,62 +12,173 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
-from vpcore.prompting.label_mapping import MAPPINGS
-from vpcore.pruning.masks import density_of_round
+from vpcore.networks.backbones import MODELS, PARTS, PRECISIONS
+from vpcore.networks.training import AUGMENTATIONS
+from vpcore.prompting.label_mapping import MAPPINGS, TIES
+from vpcore.prompting.prompts import PROMPTS
+from vpcore.pruning.masks import SCOPES, density_of_round
 from vpcore.pruning.methods import METHODS
+from vpcore.quantization.layers import BATCH_NORMS
+from vpcore.quantization.ranges import QUANT_RANGES
 
 Scalar = int | float | str | None
+
+SOURCE, ADAPTED = ("source",), ("vp", "lp", "ft")
+# what a network is made of: the dense chain, its rounds, and how it is quantized
+TRAINING, CHAIN, ROUND, QUANTIZED, TRANSFER = "training", "chain", "round", "quantized", "transfer"
+
+
+def always(run: Run) -> bool:
+    """A run depends on the field whatever its other fields are."""
+    return True
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What is known of a field of `Run`.
+
+    Attributes:
+        about: what it means, for help texts and the catalogue.
+        part: what it describes: the "training" of the source network, the rest of its "chain" of tickets, the "round", how
+            it is "quantized", or the "transfer".
+        of: methods that may depend on it; all of them on what describes the network.
+        when: whether a run depends on it, as far as its other fields tell.
+        choices: values that it may have; none: any.
+        least: the smallest number it may be.
+        above: a bound that it must exceed.
+        hashed: its default enters the identity. The default of a field that came after the first results does not, so that
+            these stay found.
+    """
+
+    about: str
+    part: str
+    of: tuple[str, ...] = (*SOURCE, *ADAPTED)
+    when: Callable[[Run], bool] = always
+    choices: Iterable[str] = ()
+    least: float | None = None
+    above: float | None = None
+    hashed: bool = True
+
+
+def known(default: Scalar, about: str, part: str, **facts: Any) -> Any:
+    """A field of `Run` with its `Fact`."""
+    return dataclasses.field(default=default, metadata={"fact": Fact(about, part, **facts)})
+
+
+def _trained(run: Run) -> bool:
+    return run.weights == "trained" or trains(run)
+
+
+def _sparse(run: Run) -> bool:
+    return run.round > 0
+
+
+def _ranked(run: Run) -> bool:
+    return run.round > 0 and run.sparsifier in METHODS and METHODS[run.sparsifier].ranked
+
+
+def _by_adam(run: Run) -> bool:
+    return run.method != "lp" or run.probe == "adam"
+
+
+def _quantized_after(run: Run) -> bool:
+    return run.quantized and run.quant_training == "none"
 
 
 @dataclass(frozen=True)
 class Run:
     """One measurement. The defaults of the transfer are the paper's recipe; those of the source are the mini study's."""
 
-    # the source network
-    source: str = "glyphs"  # task it is trained on
-    model: str = "resnet8"
-    weights: str = "trained"  # of the dense network: by the study, or where they come from, see `published.pretrained`
-    canvas: int = 32  # px, side of what the network sees
-    source_per_class: int | None = None  # training images a class; None: all
-    augment: str = "none"
-    source_epochs: int = 12  # of every round, the dense one included
-    source_batch: int = 64
-    source_lr: float = 0.2
-    source_decay: float = 1e-3
-    precision: str = "float32"
-    source_seed: int = 0
-    # how it is made sparse
-    sparsifier: str = "imp"  # a key of `methods.METHODS`, or "tickets:" and a pattern of files, with {round} in it
-    scope: str = "global"  # over which weights are ranked: "global" or "layer"
-    part: str = "body"  # what may be pruned: "body", "body+stem", "body+head" or "all"
-    rate: float = 0.5  # share of the weights that a round removes
-    rewind: int = 1  # epoch of round 0 to whose weights later rounds go back
-    round: int = 0  # 0: dense; the density is (1 - rate)^round
-    # how it is quantized
-    weight_bits: int = 32  # 32: not quantized
-    activation_bits: int = 32
-    calibrate: str = "mse"  # how ranges are found: a key of `ranges.QUANT_RANGES`
-    batch_norm: str = "folded"  # into the convolutions before they are quantized, or "kept"
-    # what is measured on it: "source" (the source task itself), "vp", "lp" or "ft" (full fine-tuning)
-    method: str = "source"
-    task: str = "glyphs"
-    budget: int | None = None  # images a class; None: all
-    seed: int = 0
-    image_px: int = 22  # px, side of the image on the canvas of a visual prompt
-    prompt: str = "pad"  # a key of `prompts.PROMPTS`
-    mapping: str = "ilm"  # a key of `label_mapping.MAPPINGS`
-    ties: str = "random"  # in the mapping; "index" is what the authors' code does
-    last_mapping: str = "fresh"  # used for the test; "stale": of before the last epoch, as in the authors' code
-    selection: str = "last"  # epoch that counts; "val" or "test": the best one there, the latter as in the authors' code
-    probe: str = "adam"  # the paper's recipe of linear probing, or "optimum": L2 chosen on val, solved to the optimum
-    view: str = "frame"  # what a linear probe sees: the image on the full frame, or on the "canvas" of a visual prompt
-    epochs: int = 100
-    batch: int = 128
-    lr: float = 0.01
-    test_per_class: int | None = None  # test images a class; None: all
+    source: str = known("glyphs", "task that the network is trained on", CHAIN)
+    model: str = known("resnet8", "network, by its name in `backbones.MODELS`", CHAIN, choices=MODELS)
+    weights: str = known(
+        "trained", "of the dense network: trained by the study, or where they come from (`published.pretrained`)", CHAIN,
+        hashed=False,
+    )  # fmt: skip
+    canvas: int = known(32, "side of what the network sees, px", CHAIN, least=1)
+    source_per_class: int | None = known(None, "training images of a source class; None: all", CHAIN, least=1)
+    augment: str = known("none", "augmentation in source training", TRAINING, when=_trained, choices=AUGMENTATIONS)
+    source_epochs: int = known(12, "epochs of every round, the dense one included", TRAINING, when=_trained, least=1)
+    source_batch: int = known(64, "images of a step of source training", TRAINING, when=_trained, least=1)
+    source_lr: float = known(0.2, "highest learning rate of source training", TRAINING, when=_trained, above=0)
+    source_decay: float = known(1e-3, "weight decay of source training", TRAINING, when=_trained, least=0)
+    label_smoothing: float = known(
+        0.0, "share of a label that goes to all classes alike in source training", TRAINING, when=_trained, least=0,
+        hashed=False,
+    )  # fmt: skip
+    mixup: float = known(
+        0.0, "alpha of mixup in source training; 0: none", TRAINING, when=_trained, least=0, hashed=False
+    )  # fmt: skip
+    precision: str = known("float32", "number format of training and inference", CHAIN, choices=PRECISIONS)
+    source_seed: int = known(0, "seed of the chain: initial weights, order of the images", CHAIN, least=0)
+    sparsifier: str = known(
+        "imp", 'how it is made sparse: a key of `methods.METHODS`, or "tickets:" and a pattern of files with {round} in it',
+        CHAIN, when=_sparse, choices=METHODS, hashed=False,
+    )  # fmt: skip
+    scope: str = known("global", "over which weights are ranked", CHAIN, when=_ranked, choices=SCOPES, hashed=False)
+    part: str = known("body", "part of the network that may be pruned", CHAIN, when=_sparse, choices=PARTS, hashed=False)
+    rate: float = known(0.5, "share of the weights that a round removes", CHAIN)
+    rewind: int = known(1, "epoch of round 0 to whose weights later rounds go back", CHAIN, when=_trained, least=0)
+    round: int = known(0, "pruning iteration; 0: dense; the density is (1 - rate)^round", ROUND, least=0)
+    weight_bits: int = known(32, "bits of the weights; 32: not quantized", QUANTIZED, hashed=False)
+    activation_bits: int = known(32, "bits of the activations; 32: not quantized", QUANTIZED, hashed=False)
+    quant_training: str = known(
+        "none", "quantized after training (none), or trained with learned step sizes as long as a round (lsq; at 32 bits "
+        "the float network trained on equally long)", QUANTIZED, choices=("none", "lsq"), hashed=False,
+    )  # fmt: skip
+    quant_range: str = known(
+        "mse", "how the ranges of a quantized network are found", QUANTIZED, when=_quantized_after, choices=QUANT_RANGES,
+        hashed=False,
+    )  # fmt: skip
+    batch_norm: str = known(
+        "folded", "batch norms before quantization: folded into the convolutions, or kept", QUANTIZED,
+        when=_quantized_after, choices=BATCH_NORMS, hashed=False,
+    )  # fmt: skip
+    method: str = known(
+        "source", "what is measured: the source task, visual prompting (vp), linear probing (lp), full fine-tuning (ft)",
+        TRANSFER, choices=(*SOURCE, *ADAPTED),
+    )  # fmt: skip
+    task: str = known("glyphs", "target task", TRANSFER, of=ADAPTED)
+    budget: int | None = known(None, "training images of a target class; None: all", TRANSFER, of=ADAPTED, least=1)
+    seed: int = known(0, "of the images of a budget, the start, and ties", TRANSFER, of=ADAPTED, least=0)
+    image_px: int = known(
+        22, "side of the image on the canvas of a visual prompt, px", TRANSFER, of=("vp", "lp"), least=1,
+        when=lambda run: run.method == "vp" or run.view == "canvas",
+    )  # fmt: skip
+    prompt: str = known("pad", "visual prompt", TRANSFER, of=("vp",), choices=PROMPTS, hashed=False)
+    mapping: str = known("ilm", "label mapping", TRANSFER, of=("vp",), choices=MAPPINGS, hashed=False)
+    ties: str = known(
+        "random", "how ties in the mapping are broken; index: as in the authors' code", TRANSFER, of=("vp",), choices=TIES,
+        hashed=False, when=lambda run: MAPPINGS[run.mapping].ranked,
+    )  # fmt: skip
+    last_mapping: str = known(
+        "fresh", "mapping of the test; stale: that of before the last epoch, as in the authors' code", TRANSFER, of=("vp",),
+        choices=("fresh", "stale"), hashed=False, when=lambda run: MAPPINGS[run.mapping].repeat,
+    )  # fmt: skip
+    selection: str = known(
+        "last", "epoch that counts: the last, or the best on val or on test, the latter as in the authors' code", TRANSFER,
+        of=("vp", "lp"), choices=("last", "val", "test"), hashed=False, when=_by_adam,
+    )  # fmt: skip
+    probe: str = known(
+        "adam", "linear probe by the paper's recipe, or solved to its optimum", TRANSFER, of=("lp",),
+        choices=("adam", "optimum"), hashed=False,
+    )  # fmt: skip
+    view: str = known(
+        "frame", "what a linear probe sees: the image on the full frame, or on the canvas of a prompt", TRANSFER,
+        of=("lp",), choices=("frame", "canvas"), hashed=False,
+    )  # fmt: skip
+    epochs: int = known(100, "passes over the images of the budget", TRANSFER, of=ADAPTED, when=_by_adam, least=1)
+    batch: int = known(128, "images of a step", TRANSFER, of=ADAPTED, when=_by_adam, least=1)
+    lr: float = known(0.01, "learning rate", TRANSFER, of=ADAPTED, when=_by_adam, above=0)
+    test_per_class: int | None = known(None, "test images of a class; None: all", TRANSFER, least=1)
+    corrupted: int = known(
+        0, "test images that are shown corrupted too, in every way; 0: none", TRANSFER, of=("vp", "lp"), least=0,
+        hashed=False,
+    )  # fmt: skip
 
     @property
     def density(self) -> float:
@@ -79,54 +191,33 @@ class Run:
         return min(self.weight_bits, self.activation_bits) < 32
 
 
-TRAINING = ("augment", "source_epochs", "source_batch", "source_lr", "source_decay")
-CHAIN = (
-    "source", "model", "weights", "canvas", "source_per_class", *TRAINING, "precision", "source_seed",
-    "sparsifier", "scope", "part", "rate", "rewind",
-)  # fmt: skip
-QUANTIZATION = ("weight_bits", "activation_bits", "calibrate", "batch_norm")
-NETWORK = (*CHAIN, "round", *QUANTIZATION)
-TRANSFER = ("task", "budget", "seed", "epochs", "batch", "lr", "test_per_class")
+FACTS: dict[str, Fact] = {field.name: field.metadata["fact"] for field in dataclasses.fields(Run)}
+DEFAULTS: dict[str, Scalar] = {field.name: field.default for field in dataclasses.fields(Run)}
+
+
+def fields_of(*parts: str) -> tuple[str, ...]:
+    """The fields that describe one of these parts of a run."""
+    return tuple(name for name, fact in FACTS.items() if fact.part in parts)
+
 
 # method -> the fields that a run of this method may depend on
 FIELDS: dict[str, tuple[str, ...]] = {
-    "source": (*NETWORK, "method", "test_per_class"),
-    "vp": (*NETWORK, "method", *TRANSFER, "selection", "image_px", "prompt", "mapping", "ties", "last_mapping"),
-    "lp": (*NETWORK, "method", *TRANSFER, "selection", "probe", "view", "image_px"),
-    "ft": (*NETWORK, "method", *TRANSFER),
+    method: tuple(name for name, fact in FACTS.items() if method in fact.of) for method in (*SOURCE, *ADAPTED)
 }
+# what a compressed network and its dense twin have in common, and what tells networks of a chain apart
+PAIR = ("source_seed", *(name for name in fields_of(TRANSFER) if name not in ("test_per_class", "corrupted")))
+NETWORK = ("sparsifier", "scope", "part", "round", *fields_of(QUANTIZED))
 
 
 def trains(run: Run) -> bool:
-    """Whether the sparse network of a run is trained by the study."""
-    return run.round > 0 and run.sparsifier in METHODS and METHODS[run.sparsifier].train is not None
-
-
-# field -> whether a run depends on it, as far as its other fields tell; a field that is not here always matters
-DEPENDS_ON: dict[str, Callable[[Run], bool]] = {
-    **dict.fromkeys(("sparsifier", "part"), lambda run: run.round > 0),
-    "scope": lambda run: run.round > 0 and run.sparsifier in METHODS and METHODS[run.sparsifier].ranked,
-    **dict.fromkeys((*TRAINING, "rewind"), lambda run: run.weights == "trained" or trains(run)),
-    **dict.fromkeys(("calibrate", "batch_norm"), lambda run: run.quantized),
-    "image_px": lambda run: run.method == "vp" or run.view == "canvas",
-    "ties": lambda run: MAPPINGS[run.mapping].ranked,
-    "last_mapping": lambda run: MAPPINGS[run.mapping].repeat,
-    **dict.fromkeys(("epochs", "batch", "lr", "selection"), lambda run: run.method != "lp" or run.probe == "adam"),
-}
-
-# Fields that came after the first results, with the value that all earlier runs had: at this value they leave the identity
-# as it was, so that old results stay found.
-UNHASHED_DEFAULTS: dict[str, Scalar] = {
-    "weights": "trained", "sparsifier": "imp", "scope": "global", "part": "body",
-    "weight_bits": 32, "activation_bits": 32, "calibrate": "mse", "batch_norm": "folded",
-    "prompt": "pad", "mapping": "ilm", "ties": "random", "last_mapping": "fresh", "selection": "last",
-    "probe": "adam", "view": "frame",
-}  # fmt: skip
+    """Whether the compressed network of a run is trained by the study."""
+    sparse = run.round > 0 and run.sparsifier in METHODS and METHODS[run.sparsifier].train is not None
+    return sparse or run.quant_training != "none"
 
 
 def identity(run: Run) -> dict[str, Scalar]:
     """The fields that the run depends on, with their values."""
-    return {name: getattr(run, name) for name in FIELDS[run.method] if name not in DEPENDS_ON or DEPENDS_ON[name](run)}
+    return {name: getattr(run, name) for name in FIELDS[run.method] if FACTS[name].when(run)}
 
 
 def run_id(run: Run) -> str:
@@ -135,9 +226,15 @@ def run_id(run: Run) -> str:
 
 
 def chain_id(run: Run) -> str:
-    """The same for the chain of tickets that the run's network is a round of; the dense round is that of all chains."""
+    """The same for the chain of tickets that the run's network is a round of; the dense round is that of all chains.
+
+    A network that is trained with quantized steps is a chain of its own.
+    """
+    names = fields_of(TRAINING, CHAIN)
+    if run.quant_training != "none":
+        names += ("weight_bits", "activation_bits", "quant_training")
     fields = identity(run)
-    return _hash({name: fields[name] for name in CHAIN if name in fields})
+    return _hash({name: fields[name] for name in names if name in fields})
 
 
 def run_name(run: Run) -> str:
@@ -163,12 +260,12 @@ def source_run(run: Run) -> Run:
 
 
 def ticket_run(run: Run) -> Run:
-    """The run that measures the network of `run` as it is before it is quantized: whose ticket is a file."""
+    """The run that measures the network of `run` as its ticket holds it: before it is quantized, if that comes after."""
+    if run.quant_training != "none":
+        return source_run(run)
     return source_run(dataclasses.replace(run, weight_bits=32, activation_bits=32))
 
 
 def _hash(fields: dict[str, Scalar]) -> str:
-    kept = {
-        name: value for name, value in fields.items() if name not in UNHASHED_DEFAULTS or value != UNHASHED_DEFAULTS[name]
-    }
+    kept = {name: value for name, value in fields.items() if FACTS[name].hashed or value != DEFAULTS[name]}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]

@@ -26,7 +26,7 @@ from vpcore.pruning import methods
 from vpcore.pruning.masks import Masks, measure
 from vpcore.pruning.rounds import make_round
 from vpcore.quantization.layers import quantize
-from vpcore.study.run import CHAIN, QUANTIZATION, Run, identity, ticket_run, trains
+from vpcore.study.run import CHAIN, QUANTIZED, Run, fields_of, identity, ticket_run, trains
 from vpcore.study.store import Store, provenance
 from vpcore.weights.published import FILES, check_there, pretrained
 from vpcore.weights.tickets import load_ticket, save_ticket
@@ -97,7 +97,7 @@ class Session:
 
     def network(self, run: Run) -> Network:
         """The network of a run, loaded once for jobs that follow each other."""
-        key = dataclasses.replace(ticket_run(run), **{name: getattr(run, name) for name in QUANTIZATION})
+        key = dataclasses.replace(ticket_run(run), **{name: getattr(run, name) for name in fields_of(QUANTIZED)})
         if self._network is None or self._network[0] != key:
             self._network = None  # before the next is loaded: two need twice the memory
             self._features.clear()
@@ -126,7 +126,7 @@ class Session:
             self.unlabelled(run),
             weight_bits=run.weight_bits,
             activation_bits=run.activation_bits,
-            quant_range=run.calibrate,
+            quant_range=run.quant_range,
             batch_norm=run.batch_norm,
         )
 
@@ -214,6 +214,8 @@ def make_ticket(run: Run, session: Session) -> None:
         augment=run.augment,
         precision=run.precision,
         seed=run.source_seed,
+        label_smoothing=run.label_smoothing,
+        mixup=run.mixup,
     )
     needed = [session.store.ticket_path(parent) for parent in parents(run)]
     dense = session.store.ticket_path(dataclasses.replace(run, round=0))

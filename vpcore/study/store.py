@@ -12,6 +12,7 @@ A run whose record exists is done, wherever it lies; nothing else is needed to r
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import platform
@@ -34,10 +35,7 @@ from vpcore.weights.tickets import ticket_path
 
 Record = dict[str, object]
 # columns of whole numbers that a run may lack
-INTEGERS = (
-    "budget", "round", "seed", "source_per_class", "test_per_class", "weight_bits",
-    "activation_bits", "image_px", "epochs", "batch",
-)  # fmt: skip
+INTEGERS = tuple(field.name for field in dataclasses.fields(Run) if "int" in str(field.type))
 
 
 class Store:
