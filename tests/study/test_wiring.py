@@ -33,7 +33,8 @@ USUAL = Run(
 )  # fmt: skip
 OTHER = Run(
     source="digits", model="one-block", canvas=24, source_per_class=58, augment="shift", source_epochs=3, source_batch=80,
-    source_lr=0.1, source_decay=2e-3, label_smoothing=0.1, mixup=0.2, precision="bf16", source_seed=5, sparsifier="oneshot", scope="layer",
+    source_lr=0.1, source_decay=2e-3, label_smoothing=0.1, mixup=0.2, precision="bf16", source_seed=5,
+    sparsifier="oneshot", scope="layer",
     part="body+stem", rate=0.4, rewind=2, round=2, weight_bits=4, activation_bits=6, quant_range="percentile",
     batch_norm="kept", task="shapes", budget=2, seed=3, image_px=18, prompt="frame", mapping="assignment", ties="index",
     last_mapping="stale", selection="val", probe="optimum", view="canvas", epochs=4, batch=8, lr=0.02, test_per_class=3,
