@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "publish": ("studies", "Write the records of a profile to one table."),
     "book": ("studies", "Run all notebooks as a batch."),
     "fetch": ("image_sets", "Download an image set into the data folder."),
+    "calibrate": ("own_logits", "Measure how well logits are calibrated."),
     "bench": ("speed", "Measure how fast the pieces are."),
 }
 
