@@ -1,12 +1,13 @@
 # make book   environment, mini study, notebooks and book from nothing
-# make test   environment and all tests
-# make coverage   the same, with the lines that no test runs
+# make test   environment and all tests that take seconds, three minutes together
+# make test-all   and those that take minutes: the book of every profile, the wheel
+# make coverage   the tests of make test, with the lines that none of them runs
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: book test coverage check clean
+.PHONY: book test test-slow test-all coverage check clean
 
 book: $(READY)
 	$(BIN)/vpcore run --profile mini
@@ -14,10 +15,15 @@ book: $(READY)
 	@echo "the book: _build/html/index.html"
 
 test: check
-	$(PYTEST)
+	$(PYTEST) -m "not slow"
+
+test-slow: $(READY)
+	$(PYTEST) -m slow
+
+test-all: test test-slow
 
 coverage: check
-	$(PYTEST) --cov --cov-report=term-missing:skip-covered
+	$(PYTEST) -m "not slow" --cov --cov-report=term-missing:skip-covered
 
 check: $(READY)
 	$(BIN)/ruff check
