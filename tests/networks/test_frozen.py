@@ -1,20 +1,22 @@
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.utils.prune
+import torchvision
+from torch import Tensor, nn
 
 from vpcore import InputError
 from vpcore.networks.backbones import (
+    HALF,
     MODELS,
     build,
     check_canvas,
     head_name,
     normalise,
 )
-from vpcore.networks.frozen import Float32Gradient, Frozen, fold_batch_norm_
-
-WITH_BATCH_NORM = [name for name in MODELS if name.startswith(("resnet", "efficientnet"))]
+from vpcore.networks.frozen import Float32Gradient, Frozen
 
 
 def warmed(name: str = "resnet8", classes: int = 7) -> torch.nn.Module:
@@ -97,27 +99,6 @@ def test_the_detour_of_strided_depthwise_convolutions_changes_rounding_alone(
     assert not any(isinstance(m, Float32Gradient) for m in Frozen(model, precision="float32", device=cpu).modules())
 
 
-@pytest.mark.parametrize("name", WITH_BATCH_NORM)
-def test_folding_batch_norm_changes_nothing(name: str) -> None:
-    model = build(name, classes=5, seed=0).double().eval()
-    unsettle(model)
-    folded = copy.deepcopy(model)
-    fold_batch_norm_(folded)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
-    x = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        expected = model(x)
-        assert float(expected.std()) > 0
-        torch.testing.assert_close(folded(x), expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
-
-
-def test_a_batch_norm_that_does_not_follow_a_convolution_stays() -> None:
-    model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)).eval()
-    unfolded = copy.deepcopy(model)
-    fold_batch_norm_(model)
-    assert [type(module) for module in model] == [type(module) for module in unfolded]
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_runs_frozen_and_passes_gradients_to_the_image(name: str, cpu: torch.device) -> None:
     kind = MODELS[name]
@@ -167,3 +148,94 @@ def test_the_classifier_is_found_when_it_is_no_linear_layer(cpu: torch.device) -
 def test_unknown_precision(cpu: torch.device) -> None:
     with pytest.raises(InputError, match="unknown precision 'fp16'"):
         Frozen(warmed(), precision="fp16", device=cpu)
+
+
+class Odd(nn.Module):
+    """A network whose last linear layer is not its classifier, and which returns what it is told to."""
+
+    def __init__(self, answer: Callable[[Tensor], object] = lambda logits: logits) -> None:
+        super().__init__()
+        self.head, self.embed, self.answer = nn.Linear(8, 5), nn.Linear(3, 8), answer
+
+    def forward(self, x: Tensor) -> object:
+        return self.answer(self.head(self.embed(x.mean((2, 3)))))
+
+
+def test_it_needs_nothing_but_a_network() -> None:
+    """Of torchvision, or one's own with a classifier that is named, and layers after it."""
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for model, head, width in (
+        (torchvision.models.resnet18(num_classes=5), None, 512),
+        (torchvision.models.squeezenet1_1(num_classes=5), "classifier.1", 512),
+        (Odd(), "head", 8),
+        (nn.Sequential(nn.Conv2d(3, 6, 1), nn.Conv2d(6, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), "1", 6),
+        (nn.Sequential(nn.Flatten(2), nn.Linear(4096, 4), nn.Linear(4, 5), nn.Conv1d(3, 1, 1), nn.Flatten()), "2", 4),
+    ):
+        frozen = Frozen(model, head=head)
+        with torch.no_grad():
+            torch.testing.assert_close(frozen(x), model.eval()(normalise(x)), rtol=1e-4, atol=1e-5)
+            features = frozen.features(x)
+        assert (frozen.classes, features.shape, frozen.device, frozen.dtype) == (5, (2, width), x.device, torch.float32)
+
+
+def test_features_of_many_places_are_averaged() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 6, 1), nn.Conv2d(6, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    x = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(Frozen(model, head="1").features(x), model[0](normalise(x)).mean((2, 3)))
+
+
+def test_statistics_that_a_network_of_timm_knows() -> None:
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("tf_efficientnet_lite0", num_classes=5).eval()
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert Frozen(model, statistics=None).statistics == HALF
+    with torch.no_grad():
+        torch.testing.assert_close(Frozen(model, statistics=None)(x), model(2 * x - 1), rtol=1e-3, atol=1e-4)
+
+
+def test_what_cannot_be_frozen_is_refused(cpu: torch.device) -> None:
+    def refused(message: str, model: object, **options: object) -> None:
+        with pytest.raises(InputError, match=message):
+            Frozen(model, **options)
+
+    model = warmed()
+    refused("`model` must be a torch.nn.Module .*, got a OrderedDict; .* load it into", model.state_dict())
+    refused("`model` must be .* not frozen yet, got a Frozen", Frozen(model))
+    refused(
+        r"unknown linear layer or convolution, `head` 'classifier'; There are: conv1, fc, layer1", model, head="classifier"
+    )
+    refused("must end in a linear layer; SqueezeNet has none; .*`head`", torchvision.models.squeezenet1_1(num_classes=5))
+    refused("`statistics` None stands for .* a network of timm .* ResNet knows none", model, statistics=None)
+    for wrong in (((0.5,), (0.5,)), ((0.5,) * 3, (0.0,) * 3), (torch.nan, 1), "imagenet", ((0.5,) * 3,)):
+        refused(r"`statistics` must be the means and the standard deviations \(above 0\)", model, statistics=wrong)
+    pruned = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
+    torch.nn.utils.prune.l1_unstructured(pruned[1], "weight", 1)
+    refused("can be copied, but Sequential cannot .* function `remove`", pruned)
+    for value in (torch.nan, torch.inf):
+        for name in ("layer1.0.conv1.weight", "bn1.running_var"):
+            broken = warmed()
+            broken.state_dict()[name].view(-1)[0] = value
+            refused(f"must have finite weights, but {name} holds NaN or infinite ones", broken)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Odd(), r"must return \(N, 8\) logits, .* got a tensor of shape \(2, 5\); name its classifier with head="),
+        (Odd(lambda logits: (logits, logits)), r"must return \(N, 8\) logits, .* got a tuple"),
+        (Odd(lambda logits: {"out": logits}), r"must return \(N, 8\) logits, .* got a dict"),
+        (Odd(lambda logits: logits[..., None]), r"got a tensor of shape \(2, 5, 1\)"),
+    ],
+)
+def test_a_network_that_does_not_return_its_logits_is_refused(model: nn.Module, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Frozen(model)(torch.rand(2, 3, 4, 4))
+
+
+def test_a_head_that_is_never_called_has_no_features() -> None:
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5))
+    model.add_module("spare", nn.Identity())
+    model.spare.layer = nn.Linear(3, 5)
+    with pytest.raises(InputError, match="`head` must be called by Sequential, but is not"):
+        Frozen(model).features(torch.rand(2, 3, 4, 4))

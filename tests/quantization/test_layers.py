@@ -9,7 +9,8 @@ from torch.ao.quantization import MinMaxObserver, PerChannelMinMaxObserver
 
 from vpcore import InputError
 from vpcore.networks.backbones import build, normalise
-from vpcore.networks.frozen import Frozen, fold_batch_norm_
+from vpcore.networks.folding import fold_batch_norm_
+from vpcore.networks.frozen import Frozen
 from vpcore.networks.integer_grid import straight_through, to_integers
 from vpcore.pruning.masks import measure
 from vpcore.quantization.layers import (

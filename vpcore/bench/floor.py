@@ -11,7 +11,6 @@ import dataclasses
 import functools
 
 import torch
-from torch import nn
 
 from vpcore.bench.timing import CLASSES, Row, Setting, medians
 from vpcore.networks.backbones import PRECISIONS
@@ -25,7 +24,7 @@ class Bare:
 
     def __init__(self, setting: Setting, precision: str, layout: str, count: int) -> None:
         frozen = Frozen(setting.network(), precision=precision, device=setting.device)
-        self.network = nn.Sequential(frozen.body, frozen.head).to(memory_format=FORMATS[layout])
+        self.network = frozen.body.to(memory_format=FORMATS[layout])
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(count, 3, setting.canvas, setting.canvas, generator=generator)
         self.x = x.to(setting.device, frozen.dtype, memory_format=FORMATS[layout]).requires_grad_()

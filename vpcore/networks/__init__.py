@@ -5,8 +5,9 @@ from vpcore.faces import face
 __all__, __getattr__, __dir__ = face(
     __name__,
     {
-        "backbones": "MODELS ResNet build normalise prunable",
-        "frozen": "Frozen fold_batch_norm_",
+        "backbones": "HALF IMAGENET MODELS ResNet build normalise prunable",
+        "folding": "fold_batch_norm_",
+        "frozen": "Frozen",
         "shared_border": "Framed",
         "training": "Recipe fit predict",
     },

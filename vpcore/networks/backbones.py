@@ -1,10 +1,10 @@
 """Backbones: networks by name, and which of their weights may be pruned.
 
 A backbone takes (N, 3, H, W) images, in [0, 1] and normalised by `normalise`, and returns (N, S) logits. Its modules are
-registered in the order in which they are applied, so that three places are known without a name: the stem, which is the
-first layer with weights (of a vision transformer, the patch embedding); the classifier, which is the last linear layer; and
-the batch norm that follows a convolution. Networks of torchvision and timm keep the names these libraries give their
-parts, and the residual networks here are named as torchvision's, so that a state dict of one fits the other.
+registered in the order in which they are applied, so that two places are known without a name: the stem, which is the first
+layer with weights (of a vision transformer, the patch embedding), and the classifier, which is the last linear layer. The
+networks of torchvision and timm keep the names that these libraries give their parts, and the residual networks here are
+named as torchvision's, so that a state dict of one fits the other.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from vpcore.errors import InputError, difference, unknown
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and standard deviation of red, green, blue
 IMAGENET: Statistics = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # for every source task but for the networks below
 HALF: Statistics = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # what EfficientNet-Lite was trained with: images in [-1, 1]
+PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.MultiheadAttention)  # layers whose weights are pruned
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -172,6 +173,48 @@ def load_weights_(model: nn.Module, state: dict[str, Tensor], *, where: str) -> 
     model.load_state_dict(state)
 
 
+def check_finite(model: nn.Module) -> None:
+    """Refuse a network with weights, or running statistics, that are NaN or infinite.
+
+    Raises:
+        InputError: with the name of the first.
+    """
+    statistics = ((name, value) for name, value in model.named_buffers() if name.rpartition(".")[2].startswith("running_"))
+    for name, value in (*model.named_parameters(), *statistics):
+        if not bool(torch.isfinite(value).all()):
+            raise InputError(
+                f"`model` must have finite weights, but {name} holds NaN or infinite ones; "
+                "if a training has diverged, use a smaller learning rate; if weights were loaded, load them again"
+            )
+
+
+def check_masks(model: nn.Module, masks: dict[str, Tensor]) -> None:
+    """Refuse masks that are none, or not those of the network.
+
+    Raises:
+        InputError: naming the mask, unless they are bool tensors with names and shapes of parameters and keep something.
+    """
+    weights, way_out = dict(model.named_parameters()), "take those that `prune` returns for this network"
+    if not isinstance(masks, dict) or not masks:
+        raise InputError(
+            f"`masks` must be a dict, name of a weight -> bool tensor, with at least one, got {masks!r}; {way_out}"
+        )
+    if strangers := [str(name) for name in masks if name not in weights]:
+        lines = difference([], strangers)
+        raise InputError(f"`masks` must be named as weights of the network; {way_out}; these are not:\n{lines}")
+    for name, mask in masks.items():
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            kind = f"a tensor of {mask.dtype}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
+            raise InputError(
+                f"`masks` must be bool tensors, True where a weight is kept; that of {name} is {kind}; {way_out}"
+            )
+        if mask.shape != weights[name].shape:
+            expected, found = tuple(weights[name].shape), tuple(mask.shape)
+            raise InputError(f"`masks` must have the shapes of the weights, {expected} for {name}, got {found}; {way_out}")
+    if not any(bool(mask.any()) for mask in masks.values()):
+        raise InputError(f"`masks` must keep at least one weight, but all of them are False; {way_out}")
+
+
 # part of a network that is pruned -> (with the stem, with the classifier)
 PARTS: dict[str, tuple[bool, bool]] = {
     "body": (False, False),
@@ -185,37 +228,58 @@ def prunable(model: nn.Module, part: str = "body") -> list[str]:
     """Names of the weights that are pruned, in the order of the layers.
 
     They are those of convolutions and linear layers, the projection to queries, keys and values of attention included;
-    biases, norms and embeddings stay.
+    biases, norms and embeddings stay. A weight that several layers share is named once.
 
     Args:
-        model: a backbone.
-        part: a key of `PARTS`. Stem and classifier stay dense in "body", as in the paper.
+        model: any network.
+        part: a key of `PARTS`. Stem (the first of these layers) and classifier (the last linear one) stay dense in "body",
+            as in the paper.
+
+    Raises:
+        InputError: for an unknown part; for a network without such layers, or whose classifier is not linear; for a weight
+            that is computed from others in every pass, as those pruned by `torch.nn.utils.prune` are.
 
     >>> prunable(build("resnet8", classes=3, seed=0))[:2]
     ['layer1.0.conv1.weight', 'layer1.0.conv2.weight']
     """
     if part not in PARTS:
         raise unknown("part", part, PARTS)
-    names = []
+    weights, names = dict(model.named_parameters()), []
     for name, module in model.named_modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            names.append(f"{name}.weight")
-        elif isinstance(module, nn.MultiheadAttention):
-            names.append(f"{name}.in_proj_weight")
+        own = "in_proj_weight" if isinstance(module, nn.MultiheadAttention) else "weight"
+        if isinstance(module, PRUNABLE) and isinstance(weight := getattr(module, own), Tensor):
+            names.append(f"{name}.{own}" if name else own)
+            if not isinstance(weight, nn.Parameter):
+                raise InputError(
+                    f"`model` must have weights of its own, but {names[-1]} is computed from other parameters; make that "
+                    "permanent with torch.nn.utils.prune.remove or parametrize.remove_parametrizations"
+                )
+    if not names:
+        raise InputError(
+            f"`model` must have convolutions or linear layers, but {type(model).__name__} has none; name `weights`"
+        )
     with_stem, with_head = PARTS[part]
-    stem, head = names[0], f"{head_name(model)}.weight"
-    return [name for name in names if (with_stem or name != stem) and (with_head or name != head)]
+    dense = set() if with_stem else {names[0]}
+    if not with_head:
+        dense.add(f"{head_name(model)}.weight")
+    return [name for name in names if name not in dense and name in weights]
 
 
 def head_name(model: nn.Module) -> str:
     """Name of the classifier: the last module that has `out_features`, as linear layers have, quantized or not.
+
+    Raises:
+        InputError: when there is none.
 
     >>> head_name(build("resnet8", classes=3, seed=0))
     'fc'
     """
     names = [name for name, module in model.named_modules() if hasattr(module, "out_features")]
     if not names:
-        raise InputError(f"`model` must end in a linear layer; {type(model).__name__} has none; use a network of MODELS")
+        raise InputError(
+            f"`model` must end in a linear layer; {type(model).__name__} has none; use a network of MODELS, or name what "
+            "cannot be guessed: `head`, the classifier of a network to be frozen, or `weights`, what is pruned"
+        )
     return next(name for name in names if f"{names[-1]}.".startswith(f"{name}."))  # the whole of a layer made of layers
 
 

@@ -7,29 +7,14 @@ gradients still pass through it to the images, which is all that a prompt needs.
 from __future__ import annotations
 
 import copy
-import itertools
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from vpcore.errors import unknown
-from vpcore.networks.backbones import IMAGENET, PRECISIONS, Statistics, head_name, normalise
+from vpcore.errors import InputError, unknown
+from vpcore.networks.backbones import IMAGENET, PRECISIONS, Statistics, check_finite, head_name, normalise
+from vpcore.networks.folding import fold_batch_norm_
 from vpcore.networks.shared_border import Framed
-
-
-def fold_batch_norm_(model: nn.Module) -> None:
-    """Fold every batch norm that directly follows a convolution into it, in place, for evaluation.
-
-    With the statistics m, v and the parameters g, b of the norm, W <- W g / sqrt(v + eps) and
-    bias <- (bias - m) g / sqrt(v + eps) + b for each output channel (Jacob et al. 2018, arXiv 1712.05877, eq. 14). In timm
-    an activation is part of the norm; it stays.
-    """
-    leaves = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d) or not list(m.children())]
-    for (convolution_name, convolution), (norm_name, norm) in itertools.pairwise(leaves):
-        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            model.set_submodule(convolution_name, fuse_conv_bn_eval(convolution, norm))
-            model.set_submodule(norm_name, nn.Sequential(*norm.children()))
 
 
 class Float32Gradient(nn.Module):
@@ -48,47 +33,145 @@ class Float32Gradient(nn.Module):
 
 
 class Frozen(nn.Module):
-    """A network that no longer learns.
+    """A network that no longer learns: logits and features of images.
 
     Args:
-        model: left as it is; a copy is frozen.
+        model: any network that takes (N, 3, H, W) images and returns (N, S) logits, such as those of torchvision and timm;
+            left as it is, a copy is frozen.
         precision: a key of `PRECISIONS`, of the weights and activations.
-        device: where it runs.
-        statistics: what the inputs are normalised with, `Backbone.statistics` of the network.
+        device: where it runs; None: where the weights are.
+        statistics: mean and standard deviation of each colour that inputs are normalised with, in [0, 1]: those that the
+            network was trained with. None takes them from a network of timm, which knows its own.
+        head: name of the classifier, a linear layer or a convolution; None: the last linear layer.
+
+    Attributes:
+        classes: number of source classes S.
+        device, dtype: where it runs, and in which precision.
+        head: the classifier.
+
+    Raises:
+        InputError: for a model that is no network, is frozen already, cannot be copied or has weights that are not finite;
+            for a head that is not there or cannot be guessed; for an unknown precision; for statistics that are none.
+
+    >>> from torchvision.models import resnet18
+    >>> network = Frozen(resnet18(num_classes=5))
+    >>> network(torch.rand(2, 3, 64, 64)).shape, network.features(torch.rand(2, 3, 64, 64)).shape
+    (torch.Size([2, 5]), torch.Size([2, 512]))
     """
 
-    def __init__(self, model: nn.Module, *, precision: str, device: torch.device, statistics: Statistics = IMAGENET) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        precision: str = "float32",
+        device: torch.device | str | None = None,
+        statistics: Statistics | None = IMAGENET,
+        head: str | None = None,
+    ) -> None:
         super().__init__()
         if precision not in PRECISIONS:
             raise unknown("precision", precision, PRECISIONS)
-        self.dtype = PRECISIONS[precision]
-        body = copy.deepcopy(model).eval()
+        body = _copy(model)
+        name = head_name(body) if head is None else _checked_head(body, head)
+        self.dtype, self.statistics = PRECISIONS[precision], _checked_statistics(model, statistics)
+        weight = next(body.parameters(), torch.empty(0))
+        self.device = weight.device if device is None else torch.device(device)
         fold_batch_norm_(body)
-        body.requires_grad_(False).to(device, self.dtype, memory_format=torch.channels_last)
-        if self.dtype == torch.bfloat16 and device.type == "cpu":
-            for name, layer in list(body.named_modules()):
+        body.requires_grad_(False).to(self.device, self.dtype, memory_format=torch.channels_last)
+        if self.dtype == torch.bfloat16 and self.device.type == "cpu":
+            for layer_name, layer in list(body.named_modules()):
                 if isinstance(layer, nn.Conv2d) and layer.groups > 1 and max(layer.stride) > 1:
-                    body.set_submodule(name, Float32Gradient(layer))
-        name = head_name(body)
-        self.head = body.get_submodule(name)
-        body.set_submodule(name, nn.Identity())
-        self.body, self.statistics = body, statistics
-        self.classes = self.head.out_features
-        self.device = device
+                    body.set_submodule(layer_name, Float32Gradient(layer))
+        self.body, self.head = body, body.get_submodule(name)
+        self.classes = self.head.out_features if hasattr(self.head, "out_features") else self.head.out_channels
 
-    def features(self, images: Tensor | Framed) -> Tensor:
-        """(N, 3, H, W) images in [0, 1] -> (N, D) float32 features, the input of the classifier."""
-
+    def _ready(self, images: Tensor | Framed) -> Tensor | Framed:
         def ready(part: Tensor) -> Tensor:
             return normalise(part, self.statistics).to(self.dtype).contiguous(memory_format=torch.channels_last)
 
-        x = images.each(ready) if isinstance(images, Framed) else ready(images)
-        return self.body(x).float()
+        return images.each(ready) if isinstance(images, Framed) else ready(images)
+
+    def features(self, images: Tensor | Framed) -> Tensor:
+        """(N, 3, H, W) images in [0, 1] -> (N, D) float32 features: the input of the classifier.
+
+        Where the classifier acts on many places, as the convolution at the end of SqueezeNet does, it is the mean over them.
+        """
+        seen: list[Tensor | Framed] = []
+        handle = self.head.register_forward_pre_hook(lambda head, inputs: seen.append(inputs[0]))
+        try:
+            self.body(self._ready(images))
+        finally:
+            handle.remove()
+        if not seen:
+            raise InputError(f"`head` must be called by {type(self.body).__name__}, but is not; name its classifier")
+        x = seen[0].whole() if isinstance(seen[0], Framed) else seen[0]
+        if x.ndim > 2:
+            x = x.flatten(2).mean(2) if hasattr(self.head, "out_channels") else x.flatten(1, -2).mean(1)
+        return x.float()
 
     def forward(self, images: Tensor | Framed) -> Tensor:
-        """(N, 3, H, W) images in [0, 1] -> (N, S) float32 logits of the source classes."""
-        return self.head(self.features(images).to(self.dtype)).float()
+        """(N, 3, H, W) images in [0, 1] -> (N, S) float32 logits of the source classes.
+
+        Raises:
+            InputError: when the network returns anything else.
+        """
+        logits = self.body(self._ready(images))
+        if not isinstance(logits, Tensor) or logits.shape[1:] != (self.classes,):
+            found = (
+                f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+            )
+            raise InputError(
+                f"`model` must return (N, {self.classes}) logits, as many as its classifier has outputs, got {found}; "
+                "name its classifier with head=, or wrap the network in a module that returns its logits alone"
+            )
+        return logits.float()
 
     def train(self, mode: bool = True) -> Frozen:
         """Stays in evaluation mode: batch statistics of a new task would change the network."""
         return super().train(False)
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode of what must be a network with finite weights."""
+    if not isinstance(model, nn.Module) or isinstance(model, Frozen):
+        raise InputError(
+            f"`model` must be a torch.nn.Module that is not frozen yet, got a {type(model).__name__}; "
+            "for a state dict, build the network and load it into that"
+        )
+    check_finite(model)
+    try:
+        return copy.deepcopy(model).eval()
+    except RuntimeError as error:
+        raise InputError(
+            f"`model` must be a network that can be copied, but {type(model).__name__} cannot ({error}); if it is pruned "
+            "with torch.nn.utils.prune, make that permanent with its function `remove`"
+        ) from error
+
+
+def _checked_head(model: nn.Module, head: str) -> str:
+    modules = dict(model.named_modules())
+    layers = [name for name, module in modules.items() if hasattr(module, "out_features") or hasattr(module, "out_channels")]
+    if head not in layers:
+        raise unknown("linear layer or convolution, `head`", head, layers)
+    return head
+
+
+def _checked_statistics(model: nn.Module, statistics: Statistics | None) -> Statistics:
+    if statistics is None:
+        known = getattr(model, "pretrained_cfg", None)
+        if not known or "mean" not in known or "std" not in known:
+            raise InputError(
+                f"`statistics` None stands for those that a network of timm knows, but {type(model).__name__} knows none; "
+                "give its mean and standard deviation, such as statistics=IMAGENET"
+            )
+        statistics = tuple(known["mean"]), tuple(known["std"])
+    try:
+        numbers = torch.tensor(statistics, dtype=torch.float64)
+    except (TypeError, ValueError):
+        numbers = torch.empty(0)
+    if numbers.shape != (2, 3) or not bool(numbers.isfinite().all() and (numbers[1] > 0).all()):
+        raise InputError(
+            "`statistics` must be the means and the standard deviations (above 0) of red, green and blue, "
+            f"got {statistics}; use ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) for most networks of ImageNet"
+        )
+    return statistics

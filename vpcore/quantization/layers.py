@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpcore.errors import InputError, unknown
-from vpcore.networks.frozen import fold_batch_norm_
+from vpcore.networks.folding import fold_batch_norm_
 from vpcore.networks.integer_grid import straight_through, to_integers
 from vpcore.quantization.ranges import QUANT_RANGES, RangeRule, grid, observe
 
