@@ -4,6 +4,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import vpcore
+
 ROOT = Path(__file__).parent.parent
 EXTRAS = ".[book,imagenet,fetch,wandb,test]"
 
@@ -39,3 +41,19 @@ def test_torch_and_torchvision_fit() -> None:
 
 def test_no_host_of_a_registry_is_named() -> None:
     assert "://" not in (ROOT / "constraints.txt").read_text()
+
+
+def test_the_version_stands_in_one_place_and_is_cited() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "vpcore.__version__"}
+    assert f"\nversion: {vpcore.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {vpcore.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_readme_shows_every_room() -> None:
+    tree = (ROOT / "README.md").read_text().split("## How to read")[1].split("```")[1]
+    rooms = {path.parent.name for path in (ROOT / "vpcore").glob("*/__init__.py")}
+    shown = set(re.findall(r"^  (\w+)/ ", tree, re.MULTILINE))
+    assert shown == rooms
+    assert set(re.findall(r"(\w+\.py)", tree.split("commands/")[1])) >= {"errors.py", "files.py", "faces.py"}
