@@ -23,6 +23,7 @@ def test_every_set_opens_and_its_splits_are_complete(real_data: Path) -> None:
         assert float(few.images.float().std()) > 10
 
 
+@pytest.mark.slow
 def test_toy_small_walks_the_whole_way(real_data: Path, tmp_path: Path) -> None:
     profile = load_profile("small", toy=True)
     arguments = [

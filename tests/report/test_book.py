@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from vpcore.study.profile import profile_names
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
@@ -138,3 +140,16 @@ def test_a_number_that_is_not_there_fails_the_build(clone: Path, built: subproce
     broken = build_with(clone, "book/tickets.md", "tickets:dense_accuracy", "tickets:dense_acuracy")
     assert broken.returncode != 0
     assert "dense_acuracy" in broken.stdout + broken.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", profile_names())
+def test_every_profile_makes_its_notebooks(clone: Path, built: subprocess.CompletedProcess, profile: str) -> None:
+    """From nothing, where the book has not computed it already: each notebook that fits the profile leaves its output."""
+    assert built.returncode == 0
+    done = run(clone, "vpcore", "book", "--profile", profile, "--toy")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    fitting = {line.partition(":")[0] for line in done.stdout.splitlines() if line.endswith((": running", ": unchanged"))}
+    made = {path.parent.name for path in (clone / "results" / f"{profile}-toy" / "book").glob("*/numbers.json")}
+    assert fitting
+    assert made == fitting
