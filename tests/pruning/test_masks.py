@@ -1,11 +1,15 @@
+from pathlib import Path
+
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.nn.utils import prune
 
 from vpcore import InputError
 from vpcore.networks.backbones import build, prunable
 from vpcore.pruning import masks as pruning
+from vpcore.weights.tickets import save_ticket
 
 SHAPES = {"a": (4, 3, 3, 3), "b": (7,), "c": (5, 11)}
 
@@ -170,3 +174,129 @@ def test_bad_schedule() -> None:
         pruning.density_of_round(1, rate=20)
     with pytest.raises(InputError, match="`round` must be 0"):
         pruning.density_of_round(-1, rate=0.2)
+
+
+class Own(nn.Module):
+    """A network as one may write it: two convolutions, a shared linear layer, attention, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(3, 4, 3), nn.Conv1d(4, 8, 3)
+        self.mix, self.attention = nn.Linear(8, 8), nn.MultiheadAttention(8, 2)
+        self.mix_again = nn.Linear(8, 8)
+        self.mix_again.weight = self.mix.weight
+        self.head = nn.Linear(8, 2)
+
+
+BODY = ["body.weight", "mix.weight", "attention.in_proj_weight", "attention.out_proj.weight"]
+
+
+@pytest.mark.parametrize("scope", pruning.SCOPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_any_network_is_pruned_by_magnitude(dtype: torch.dtype, scope: str) -> None:
+    model = Own().to(dtype)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    masks = pruning.prune(model, density=0.25, scope=scope)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())  # it is left as it is
+    assert sorted(masks) == sorted(BODY)
+    assert kept(masks) == round(0.25 * sum(before[name].numel() for name in BODY))
+    for rivals in [[name] for name in masks] if scope == "layer" else [BODY]:
+        least = min(float(before[name][masks[name]].abs().min()) for name in rivals)
+        assert least >= max(float(before[name][~masks[name]].abs().max()) for name in rivals)
+    pruning.apply_(model, masks)
+    for name, value in model.state_dict().items():
+        name = "mix.weight" if name == "mix_again.weight" else name  # the layer that shares its weight is pruned with it
+        assert torch.equal(value, before[name] * masks[name] if name in masks else before[name])
+
+
+def test_a_backbone_is_pruned_as_the_study_prunes_it() -> None:
+    model = build("resnet8", classes=3, seed=0)
+    full = pruning.full(model, prunable(model, "all"))
+    expected = pruning.select(pruning.magnitude(model, full), full, density=0.1)
+    found = pruning.prune(model, density=0.1, part="all")
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], mask) for name, mask in expected.items())
+
+
+def test_scores_and_weights_of_ones_own() -> None:
+    model = Own()
+    scores = {"head.weight": torch.arange(16).view(2, 8), "body.weight": torch.full((8, 4, 3), -1)}
+    masks = pruning.prune(model, density=8 / 112, scores=scores)
+    assert masks["head.weight"].tolist() == [[False] * 8, [True] * 8]
+    assert not masks["body.weight"].any()
+    assert list(pruning.prune(model, density=0.5, scores=scores, weights=["head.weight"])) == ["head.weight"]
+    assert list(pruning.prune(model, density=0.5, weights="head.weight")) == ["head.weight"]
+    squeeze = torchvision.models.squeezenet1_1(num_classes=3)  # its classifier is no linear layer
+    with pytest.raises(InputError, match="must end in a linear layer; SqueezeNet has none; .*`weights`, what is pruned"):
+        pruning.prune(squeeze, density=0.5)
+    named = prunable(squeeze, "all")[1:-1]
+    assert pruning.density(pruning.prune(squeeze, density=0.5, weights=named)) == pytest.approx(0.5, abs=1e-5)
+
+
+def test_what_cannot_be_pruned_is_refused() -> None:
+    def refused(message: str, model: object, **options: object) -> None:
+        with pytest.raises(InputError, match=message):
+            pruning.prune(model, **{"density": 0.5, **options})
+
+    refused("`model` must be a torch.nn.Module, got a OrderedDict", Own().state_dict())
+    refused("must be in .* got 20; percent", Own(), density=20)
+    refused("unknown scope 'row'", Own(), scope="row")
+    refused("unknown part 'legs'", Own(), part="legs")
+    refused(r"(?s)must have names of parameters of Own; these are none:.*\+ tail.weight", Own(), weights=["tail.weight"])
+    refused(r"(?s)must have names of parameters of Own; .*\+ mix_again.weight", Own(), weights=["mix_again.weight"])
+    refused("`part` body of Linear", nn.Linear(2, 2))
+    refused("`model` must have convolutions or linear layers, but ReLU has none", nn.ReLU())
+    half = {"head.weight": torch.ones(2, 8), "body.weight": torch.ones(8, 4)}
+    refused(
+        r"`scores` of body.weight must be .* of shape \(8, 4, 3\), got torch.float32 of shape \(8, 4\)", Own(), scores=half
+    )
+    refused("`scores` of mix.weight must be .* got NoneType", Own(), scores=half, weights=["mix.weight"])
+    complex_scores = {"head.weight": torch.ones(2, 8, dtype=torch.complex64)}
+    refused("`scores` of head.weight must be real numbers, .* got torch.complex64", Own(), scores=complex_scores)
+    unknown = torch.ones(2, 8)
+    unknown[1, 1] = torch.nan
+    refused("`scores` .* 1 of 16 are NaN", Own(), scores={"head.weight": unknown})
+    for dtype in (torch.int8, torch.complex64):
+        model = Own()
+        model.mix.weight = nn.Parameter(torch.ones(8, 8, dtype=dtype), requires_grad=False)
+        refused(f"must be real floating-point numbers, but mix.weight is {dtype}", model)
+    for value in (torch.nan, torch.inf):
+        model = Own()
+        model.head.bias.data[0] = value
+        refused("must have finite weights, but head.bias holds NaN or infinite ones", model)
+    prune.l1_unstructured(model.body, "weight", 3)
+    refused("must have weights of its own, but body.weight is computed .*prune.remove", model)
+
+
+WRONG = {
+    "none": ({}, "must be a dict, name of a weight -> bool tensor, with at least one, got {}"),
+    "no dict": (torch.ones(2).bool(), "must be a dict"),
+    "unknown": ({"tail.weight": torch.ones(2).bool()}, r"(?s)must be named as weights of the network.*\+ tail.weight"),
+    "a number for a name": ({0: torch.ones(2).bool()}, r"(?s)must be named as weights of the network.*\+ 0"),
+    "float": ({"head.weight": torch.ones(2, 8)}, "must be bool tensors, .* of head.weight is a tensor of torch.float32"),
+    "array": ({"head.weight": torch.ones(2, 8).numpy()}, "must be bool tensors, .* of head.weight is a ndarray"),
+    "shape": ({"head.weight": torch.ones(2, 1).bool()}, r"\(2, 8\) for head.weight, got \(2, 1\)"),
+    "nothing": ({"head.weight": torch.zeros(2, 8).bool()}, "must keep at least one weight, but all of them are False"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_masks_that_are_not_those_of_the_network_are_refused(name: str, tmp_path: Path) -> None:
+    """By whatever takes masks; nothing is changed, and no file is left."""
+    masks, message = WRONG[name]
+    model = Own()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(InputError, match=message):
+        pruning.apply_(model, masks)
+    with pytest.raises(InputError, match=message):
+        save_ticket(tmp_path / "t.safetensors", model, masks)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_not_numbers_are_not_masked_away() -> None:
+    model = Own()
+    masks = pruning.prune(model, density=0.5)
+    model.mix.weight.data[0, 0] = torch.nan
+    with pytest.raises(InputError, match="must have finite weights, but mix.weight"):
+        pruning.apply_(model, masks)

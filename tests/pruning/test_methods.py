@@ -12,7 +12,7 @@ from vpcore.networks.backbones import prunable
 from vpcore.pruning import masks as pruning
 from vpcore.pruning import methods, structures
 from vpcore.pruning.methods import METHODS
-from vpcore.weights.tickets import load_ticket
+from vpcore.weights.tickets import read_ticket
 
 STILL = replace(RECIPE, lr=1e-30, weight_decay=0.0)  # trains, but moves nothing
 FROM_DENSE = ("oneshot", "2:4", "channels", "magnitude", "magnitude-bn", "reconstruction")
@@ -34,7 +34,7 @@ def tickets(made: Path, tmp_path: Path) -> Path:
 
 
 def load(folder: Path, way: str, number: int) -> dict[str, torch.Tensor]:
-    return load_ticket(path_of(folder, way, number))[0]
+    return read_ticket(path_of(folder, way, number))[0]
 
 
 def everything() -> pruning.Masks:
@@ -58,7 +58,7 @@ def test_epochs_seen_are_those_that_were_trained(tickets: Path, way: str) -> Non
     """Counted from the losses: of the round, of the epochs it was rewound to, and of the parent whose weights go on."""
 
     def count(way: str, number: int) -> int:
-        _, _, header = load_ticket(path_of(tickets, way, number))
+        _, _, header = read_ticket(path_of(tickets, way, number))
         origin = methods.parent(way, number)
         before = count(*origin) if origin and way not in ("imp", "reinit") else 0
         assert header["epochs_seen"] == methods.epochs_seen(way, number, epochs=RECIPE.epochs)
@@ -73,10 +73,10 @@ def test_epochs_seen_are_those_that_were_trained(tickets: Path, way: str) -> Non
 def test_where_the_weights_come_from(tickets: Path, way: str) -> None:
     """When training moves nothing, a network ends as it began, under its masks."""
     number = 1 if way == "2:4" else 2
-    state, masks, _ = load_ticket(make(tickets, way, number, recipe=STILL))
+    state, masks, _ = read_ticket(make(tickets, way, number, recipe=STILL))
     fresh, redrawn = tiny().state_dict(), tiny(methods.REDRAWN).state_dict()
-    rewound, _, _ = load_ticket(tickets / "rewound.safetensors")
-    ticket, kept, _ = load_ticket(path_of(tickets, "imp", 2))
+    rewound, _, _ = read_ticket(tickets / "rewound.safetensors")
+    ticket, kept, _ = read_ticket(path_of(tickets, "imp", 2))
     if way == "imp-unmasked":
         for name, mask in kept.items():
             assert torch.equal(state[name][mask], ticket[name][mask])
@@ -115,24 +115,24 @@ def test_which_weights_are_kept(tickets: Path) -> None:
         ("channels", 2): structures.channels(sizes, full, density=0.25),
         ("random-uniform", 2): pruning.select(random, full, density=0.25, scope="layer"),
         ("random-erk", 2): pruning.select_counts(random, full, structures.erk(full, density=0.25)),
-        ("reinit", 2): load_ticket(path_of(tickets, "imp", 2))[1],
+        ("reinit", 2): read_ticket(path_of(tickets, "imp", 2))[1],
     }
     for (way, number), masks in expected.items():
-        _, found, _ = load_ticket(make(tickets, way, number, recipe=STILL))
+        _, found, _ = read_ticket(make(tickets, way, number, recipe=STILL))
         assert all(torch.equal(found[name], mask) for name, mask in masks.items()), way
 
 
 def test_rigl_starts_from_random_erk_and_moves_on(tickets: Path) -> None:
     counts = structures.erk(everything(), density=0.25)
-    _, masks, _ = load_ticket(make(tickets, "rigl", 2))
-    _, start, _ = load_ticket(make(tickets, "random-erk", 2))
+    _, masks, _ = read_ticket(make(tickets, "rigl", 2))
+    _, start, _ = read_ticket(make(tickets, "random-erk", 2))
     assert {name: int(mask.sum()) for name, mask in masks.items()} == counts
     moved = sum(int((mask & ~start[name]).sum()) for name, mask in masks.items())
     assert 0.05 * sum(counts.values()) < moved < 0.95 * sum(counts.values())
 
 
 def test_whole_filters_and_pairs_are_zero_after_training(tickets: Path) -> None:
-    channels, pairs = (load_ticket(make(tickets, way, number))[0] for way, number in (("channels", 2), ("2:4", 1)))
+    channels, pairs = (read_ticket(make(tickets, way, number))[0] for way, number in (("channels", 2), ("2:4", 1)))
     for name in prunable(tiny()):
         filters = (channels[name] != 0).flatten(1)
         assert bool((filters.all(1) | ~filters.any(1)).all())
@@ -143,7 +143,7 @@ def test_whole_filters_and_pairs_are_zero_after_training(tickets: Path) -> None:
 def test_the_layers_scope_reaches_the_ways_that_rank(tickets: Path) -> None:
     """imp and imp-lr: see test_rounds."""
     for way in ("oneshot", "gmp", "acdc", "magnitude", "magnitude-bn", "reconstruction"):
-        _, masks, _ = load_ticket(make(tickets, way, 2, scope="layer", recipe=STILL))
+        _, masks, _ = read_ticket(make(tickets, way, 2, scope="layer", recipe=STILL))
         assert all(abs(int(mask.sum()) - 0.25 * mask.numel()) < 1 for mask in masks.values()), way
 
 

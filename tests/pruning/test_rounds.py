@@ -17,7 +17,7 @@ from vpcore.pruning.masks import SCOPES
 from vpcore.pruning.methods import METHODS, parent
 from vpcore.pruning.rounds import make_round
 from vpcore.pruning.schedules import SparsityTarget, gradual_density, in_sparse_phase
-from vpcore.weights.tickets import load_ticket, save_ticket, ticket_path, unfinished_path
+from vpcore.weights.tickets import read_ticket, ticket_path, unfinished_path, write_ticket
 
 # 30 steps; the first epoch ends within a sparse phase of AC/DC
 RECIPE = Recipe(epochs=3, batch=8, lr=0.1, weight_decay=1e-3, augment="shift", precision="float32", seed=3)
@@ -79,7 +79,7 @@ def support(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("way", ["dense", *METHODS])
 def test_the_density_is_the_one_asked_for(made: Path, way: str) -> None:
     way, number = ("imp", 0) if way == "dense" else (way, number_of(way))
-    state, masks, header = load_ticket(path_of(made, way, number))
+    state, masks, header = read_ticket(path_of(made, way, number))
     kept = {name: int(weights.sum()) for name, weights in support(state).items()}
     total, asked = sum(state[name].numel() for name in kept), round(sum(state[name].numel() for name in kept) * 0.5**number)
     if number == 0 or way == "imp-unmasked":
@@ -112,7 +112,7 @@ def test_imp_against_a_plain_loop(tmp_path: Path, rewind: int) -> None:
             model, IMAGES, LABELS, RECIPE, first_epoch=rewind if number else 0, take_step=step_and_mask,
             after_epoch=keep if number == 0 else lambda *_: None,
         )  # fmt: skip
-        ticket, _, _ = load_ticket(path_of(tmp_path, "imp", number))
+        ticket, _, _ = read_ticket(path_of(tmp_path, "imp", number))
         assert all(torch.equal(ticket[name], value) for name, value in model.state_dict().items())
         sizes = np.concatenate([model.state_dict()[name].numpy().ravel() for name in names])
         best = np.zeros(sizes.size, bool)
@@ -139,7 +139,7 @@ def test_masks_hold_at_every_step(again: Callable[..., Path], way: str, monkeypa
         fit(model, *args, take_step=look, **more)
 
     monkeypatch.setattr(rounds, "fit", spy)
-    _, masks, _ = load_ticket(make(folder, way, number))
+    _, masks, _ = read_ticket(make(folder, way, number))
     assert len(seen) == STEPS - (10 if way == "imp" else 0)
     total, target = sum(mask.numel() for mask in masks.values()), SparsityTarget(0.5**number, STEPS, "global")
     for step, weights in enumerate(seen):
@@ -164,8 +164,8 @@ def test_rounds_are_nested_and_keep_the_largest_weights_of_the_round_before(
     if scope == "layer":
         make(folder, way, 2, scope=scope)
     for number in (1, 2):
-        before, older, _ = load_ticket(path_of(folder, way, number - 1))
-        _, masks, _ = load_ticket(path_of(folder, way, number))
+        before, older, _ = read_ticket(path_of(folder, way, number - 1))
+        _, masks, _ = read_ticket(path_of(folder, way, number))
         for rivals in [[name] for name in masks] if scope == "layer" else [list(masks)]:
             kept = torch.cat([before[name][masks[name]].abs() for name in rivals])
             gone = torch.cat([before[name][~masks[name] & (before[name] != 0)].abs() for name in rivals])
@@ -195,7 +195,7 @@ def test_a_killed_round_goes_on_from_its_last_epoch(made: Path, again: Callable[
     make(folder, way, number, log=kill)  # nothing is left to train
     assert told == epochs  # what was done is not done again
     assert not list(folder.rglob("*.unfinished"))
-    whole, resumed = load_ticket(path_of(made, way, number)), load_ticket(path)
+    whole, resumed = read_ticket(path_of(made, way, number)), read_ticket(path)
     assert all(torch.equal(value, resumed[0][name]) for name, value in whole[0].items())
     assert all(torch.equal(mask, resumed[1][name]) for name, mask in whole[1].items())
     assert whole[2] == resumed[2]
@@ -207,7 +207,7 @@ def test_the_part_that_is_pruned(tmp_path: Path, part: str) -> None:
     """The dense network is the same for all parts, so its ticket serves them all."""
     make(tmp_path, "imp", 0)
     for way in ("oneshot", "rigl", "imp"):
-        state, masks, _ = load_ticket(make(tmp_path, way, 1, part=part))
+        state, masks, _ = read_ticket(make(tmp_path, way, 1, part=part))
         assert set(masks) == set(prunable(tiny(), part))
         assert "conv1.weight" in masks
         total = sum(mask.numel() for mask in masks.values())
@@ -229,7 +229,7 @@ def test_statistics_reach_the_training_and_the_images_that_are_looked_at(tmp_pat
                 rewound=tmp_path / "rewound.safetensors", rate=0.5, rewind=1, scope="global", part="body",
                 device=torch.device("cpu"), header={}, statistics=statistics,
             )  # fmt: skip
-            states.append(load_ticket(path)[0])
+            states.append(read_ticket(path)[0])
         assert not torch.equal(states[0]["bn1.running_mean"], states[1]["bn1.running_mean"])
 
 
@@ -271,14 +271,14 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    save_ticket(path_of(tmp_path, "imp", 0), build("resnet8", classes=3, seed=0).state_dict(), {}, header={})
+    write_ticket(path_of(tmp_path, "imp", 0), build("resnet8", classes=3, seed=0).state_dict(), {}, header={})
     with pytest.raises(InputError, match=r"(?s)round-00.safetensors must hold .*- conv1.weight \(4, .*\+ conv1.weight \(16"):
         make(tmp_path, "oneshot", 1)
 
 
 def test_rewound_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     make(tmp_path, "imp", 0)
-    save_ticket(tmp_path / "rewound.safetensors", build("resnet8", classes=3, seed=0).state_dict(), {}, header={})
+    write_ticket(tmp_path / "rewound.safetensors", build("resnet8", classes=3, seed=0).state_dict(), {}, header={})
     with pytest.raises(
         InputError, match=r"imp 1 starts from \(if it is .*rewound.safetensors, delete its folder.*\) must hold"
     ):

@@ -19,7 +19,7 @@ from vpcore.study.jobs import jobs
 from vpcore.study.profile import Profile
 from vpcore.study.run import Run, chain_id, run_id, source_run, ticket_run
 from vpcore.study.store import Store
-from vpcore.weights.tickets import load_ticket, save_ticket
+from vpcore.weights.tickets import read_ticket, write_ticket
 
 
 def finish(runs: tuple[Run, ...], store: Store, cpu: torch.device) -> list:
@@ -52,7 +52,7 @@ def test_records_describe_themselves_and_follow_from_the_predictions(tiny: Profi
             assert arrays["program"].shape == (3, 32, 32)
             assert len(set(record["mapped"])) == 10
         if run.method == "source":
-            _, _, header = load_ticket(store.ticket_path(run))
+            _, _, header = read_ticket(store.ticket_path(run))
             assert header["commit"] == record["commit"]
             assert header["started"] <= record["finished"]
         else:
@@ -139,7 +139,7 @@ def test_a_lost_ticket_is_trained_again_only_if_it_is_needed(tiny: Profile, stor
     finish(tiny.runs, store, cpu)
     sparse = next(r for r in tiny.runs if r.method == "vp" and r.round == 1)
     path, dense = store.ticket_path(sparse), store.ticket_path(dataclasses.replace(sparse, round=0))
-    before = load_ticket(path)[0]
+    before = read_ticket(path)[0]
     path.unlink()
     assert jobs(tiny.runs, store) == []
     store.record_path(sparse).unlink()
@@ -148,7 +148,7 @@ def test_a_lost_ticket_is_trained_again_only_if_it_is_needed(tiny: Profile, stor
     assert [(job.kind, job.runs[0].round) for job in jobs(tiny.runs, store)] == [("ticket", 0), ("ticket", 1), ("vp", 1)]
     aside.rename(dense)
     finish(tiny.runs, store, cpu)
-    after = load_ticket(path)[0]
+    after = read_ticket(path)[0]
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -163,11 +163,11 @@ def test_the_density_of_a_record_is_that_of_the_weights(tiny: Profile, store: St
     finish(tiny.runs, store, cpu)
     sparse = tuple(run for run in tiny.runs if run.round == 1)
     path = store.ticket_path(sparse[0])
-    state, masks, header = load_ticket(path)
+    state, masks, header = read_ticket(path)
     for name, value in state.items():
         if name in masks:
             value[::2] = 0
-    save_ticket(path, state, masks, header=header)
+    write_ticket(path, state, masks, header=header)
     for run in sparse:
         store.record_path(run).unlink()
     finish(tiny.runs, store, cpu)

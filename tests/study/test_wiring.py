@@ -25,7 +25,7 @@ from vpcore.study.measurement import adapt
 from vpcore.study.run import Run, source_run, ticket_run
 from vpcore.study.session import Session, make_ticket, shown_to_probe
 from vpcore.study.store import Store
-from vpcore.weights.tickets import load_ticket
+from vpcore.weights.tickets import read_ticket
 
 USUAL = Run(
     source="shapes", source_per_class=10, source_epochs=2, round=1, weight_bits=8, activation_bits=8, task="digits",
@@ -250,7 +250,7 @@ def test_the_images_that_choose_the_epoch(
 
 
 def test_what_is_tuned_is_the_float_network_under_its_masks(study: Study) -> None:
-    state, masks, _ = load_ticket(study.store.ticket_path(study.run))
+    state, masks, _ = read_ticket(study.store.ticket_path(study.run))
     given, rows = study.given["fine_tune"], study.index()[1]
     assert masks.keys() == given["masks"].keys()
     assert all(torch.equal(mask, given["masks"][name]) for name, mask in masks.items())

@@ -25,7 +25,7 @@ from vpcore.weights.published import (
     load_checkpoint,
     pretrained,
 )
-from vpcore.weights.tickets import save_ticket
+from vpcore.weights.tickets import write_ticket
 
 COUNTER = "num_batches_tracked"
 
@@ -125,7 +125,7 @@ def test_dense_state_dicts_with_and_without_counters(tmp_path: Path) -> None:
 
 def test_our_own_tickets(tmp_path: Path) -> None:
     _, masks, expected = example()
-    save_ticket(tmp_path / "round-03.safetensors", expected, masks, header={})
+    write_ticket(tmp_path / "round-03.safetensors", expected, masks, header={})
     assert_same(load_checkpoint(tmp_path / "round-03.safetensors", network()), expected, masks)
 
 
@@ -334,7 +334,7 @@ def test_tickets_of_a_round(tmp_path: Path) -> None:
 
 def test_own_tickets_of_any_number_of_classes(tmp_path: Path) -> None:
     _, masks, expected = example()
-    save_ticket(tmp_path / "round-03.safetensors", expected, masks, header={})
+    write_ticket(tmp_path / "round-03.safetensors", expected, masks, header={})
     options = {"folder": tmp_path, "round": 3}
     assert_same(pretrained("resnet8", "tickets:round-0{round}.safetensors", classes=5, **options), expected, masks)
     with pytest.raises(

@@ -24,7 +24,7 @@ from vpcore.networks.backbones import PRECISIONS, build, load_weights_, prunable
 from vpcore.networks.frozen import Float32Gradient, Frozen
 from vpcore.networks.training import Recipe, fit
 from vpcore.pruning.masks import apply_, full, magnitude, select
-from vpcore.weights.tickets import load_ticket, save_ticket
+from vpcore.weights.tickets import read_ticket, write_ticket
 
 DENSITY = 0.01
 STRIDED = Setting("efficientnet-lite0", canvas=128)  # has strided depthwise convolutions
@@ -87,10 +87,10 @@ def network_kept(setting: Setting) -> Iterator[Row]:
     apply_(model, masks)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ticket.safetensors"
-        save_ticket(path, model.state_dict(), masks, header={})
+        write_ticket(path, model.state_dict(), masks, header={})
 
         def load() -> None:
-            load_weights_(model, load_ticket(path)[0], where=str(path))
+            load_weights_(model, read_ticket(path)[0], where=str(path))
             Frozen(model, precision=precision, device=setting.device)
 
         t = medians(setting, {"load": load})

@@ -261,7 +261,7 @@ def prunable(model: nn.Module, part: str = "body") -> list[str]:
     with_stem, with_head = PARTS[part]
     dense = set() if with_stem else {names[0]}
     if not with_head:
-        dense.add(f"{head_name(model)}.weight")
+        dense.add(f"{head_name(model)}.weight".removeprefix("."))
     return [name for name in names if name not in dense and name in weights]
 
 

@@ -5,7 +5,7 @@ from vpcore.faces import face
 __all__, __getattr__, __dir__ = face(
     __name__,
     {
-        "masks": "apply_ density density_of_round full magnitude measure select",
+        "masks": "apply_ density density_of_round full magnitude measure prune select",
         "methods": "METHODS SparseMethod",
         "reconstruction": "reconstruct_ reestimate_batch_norm_",
         "rounds": "make_round",

@@ -8,7 +8,10 @@ A mask is a dict, name of a weight -> bool tensor of its shape, True where the w
 or, with the scope "layer", within each layer, which then all have the same density. Counts are exact: among equal scores
 those that come first are kept, and shares of k that are no whole numbers are rounded so that they sum to k.
 
-Iterative magnitude pruning (`methods`) takes `1 - rate` of what is left in every round, so that round r has density
+    masks = prune(model, density=0.2)      # which weights are kept
+    apply_(model, masks)                   # the others become zero
+
+Iterative magnitude pruning (`iterative`) takes `1 - rate` of what is left in every round, so that round r has density
 (1 - rate)^r (Frankle & Carbin 2019, arXiv 1803.03635; with rewinding: Frankle et al. 2020, arXiv 1912.05671).
 """
 
@@ -19,7 +22,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from vpcore.errors import InputError, unknown
+from vpcore.errors import InputError, difference, unknown
+from vpcore.networks.backbones import check_finite, check_masks, prunable
 
 Masks = dict[str, Tensor]
 Scores = dict[str, Tensor]
@@ -27,16 +31,84 @@ Scores = dict[str, Tensor]
 SCOPES = ("global", "layer")
 
 
+def prune(
+    model: nn.Module,
+    *,
+    density: float,
+    scope: str = "global",
+    part: str = "body",
+    scores: Scores | None = None,
+    weights: Iterable[str] | None = None,
+) -> Masks:
+    """The masks of a network at a density: of its weights, the largest in absolute value are kept.
+
+    Args:
+        model: any network; left as it is.
+        density: kept / prunable, in (0, 1].
+        scope: one of `SCOPES`: "global" ranks the weights of all layers at once, "layer" within each layer.
+        part: a key of `backbones.PARTS`; in "body" the first and the last layer stay dense.
+        scores: name of a weight -> tensor of its shape, higher is kept, in place of absolute values; alone these weights are
+            pruned, unless `weights` names others.
+        weights: names of the parameters that are pruned, where those of `part` are not what one wants or cannot be guessed.
+
+    Returns:
+        Name of a weight -> bool tensor of its shape, True where it is kept: round(density * prunable) in all.
+
+    Raises:
+        InputError: for a density outside (0, 1]; an unknown scope, part or name; for weights or scores that are not finite
+            floating-point numbers, or scores of other shapes.
+
+    >>> model = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+    >>> masks = prune(model, density=0.25)
+    >>> apply_(model, masks)
+    >>> {name: int(mask.sum()) for name, mask in masks.items()}, density(masks), measure(model, masks)
+    ({'1.weight': 4}, 0.25, {'1.weight': 0.25})
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"`model` must be a torch.nn.Module, got a {type(model).__name__}")
+    if weights is None:
+        weights = prunable(model, part) if scores is None else scores
+    masks = full(model, [weights] if isinstance(weights, str) else weights)
+    if not masks:
+        raise InputError(f"`weights` must name some, but `part` {part} of {type(model).__name__} is empty; use part='all'")
+    check_finite(model)
+    for name in masks:
+        if not (kind := model.get_parameter(name).dtype).is_floating_point:
+            raise InputError(f"`weights` must be real floating-point numbers, but {name} is {kind}; leave it out")
+    if scores is None:
+        scores = magnitude(model, masks)
+    else:
+        scores = {name: _checked(name, scores.get(name), mask) for name, mask in masks.items()}
+    return select(scores, masks, density=density, scope=scope)
+
+
+def _checked(name: str, score: object, mask: Tensor) -> Tensor:
+    """The scores of a weight, as numbers that can be ranked."""
+    if not isinstance(score, Tensor) or score.shape != mask.shape or score.is_complex():
+        found = f"{score.dtype} of shape {tuple(score.shape)}" if isinstance(score, Tensor) else type(score).__name__
+        raise InputError(f"`scores` of {name} must be real numbers, a tensor of shape {tuple(mask.shape)}, got {found}")
+    return score.to(mask.device, torch.promote_types(score.dtype, torch.float32))
+
+
 def full(model: nn.Module, names: Iterable[str]) -> Masks:
-    """The masks that keep everything: one for each name."""
-    weights = dict(model.named_parameters())
+    """The masks that keep everything: one for each name.
+
+    Raises:
+        InputError: for names that are not those of parameters.
+    """
+    weights, names = dict(model.named_parameters()), list(names)
+    if strangers := [name for name in names if name not in weights]:
+        lines = difference([], strangers)
+        raise InputError(
+            f"`weights`, or else `scores`, must have names of parameters of {type(model).__name__}; these are none:\n{lines}"
+        )
     return {name: torch.ones_like(weights[name], dtype=torch.bool) for name in names}
 
 
 def magnitude(model: nn.Module, masks: Masks) -> Scores:
-    """Scores |W| of the masked weights, to be ranked by `select`."""
+    """Scores |W| of the masked weights, in float32 at least, to be ranked by `select`."""
     weights = dict(model.named_parameters())
-    return {name: weights[name].detach().abs() for name in masks}
+    return {name: weights[name].detach().abs().to(torch.promote_types(weights[name].dtype, torch.float32)) for name in masks}
 
 
 def select(scores: Scores, masks: Masks, *, density: float, scope: str = "global") -> Masks:
@@ -183,11 +255,23 @@ def density_of_round(number: int, *, rate: float) -> float:
 
 
 def apply_(model: nn.Module, masks: Masks) -> None:
-    """Set the weights that the masks leave out to zero, in place."""
+    """Set the weights that the masks leave out to zero, in place.
+
+    Raises:
+        InputError: for masks that are not those of the network or keep nothing, and for weights that are NaN or infinite;
+            nothing is changed then.
+    """
+    check_masks(model, masks)
+    check_finite(model)
+    zero_(model, masks)
+
+
+@torch.no_grad()
+def zero_(model: nn.Module, masks: Masks) -> None:
+    """As `apply_`, but the masks are not looked at, and there may be none: for every step of a training."""
     weights = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, mask in masks.items():
-            weights[name].mul_(mask.to(weights[name].device))
+    for name, mask in masks.items():
+        weights[name].mul_(mask.to(weights[name].device))
 
 
 def density(masks: Masks) -> float:

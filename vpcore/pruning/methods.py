@@ -45,7 +45,7 @@ from vpcore.pruning.masks import Masks, apply_, full, magnitude, select, select_
 from vpcore.pruning.reconstruction import reconstruct_, reestimate_batch_norm_
 from vpcore.pruning.schedules import SparsityTarget, alternating, fixed, gradual, rewired
 from vpcore.pruning.structures import channels, erk, random_scores, two_of_four
-from vpcore.weights.tickets import State, load_ticket
+from vpcore.weights.tickets import State, read_ticket
 
 REDRAWN = 100_003  # offset of the seed from which `reinit` draws its weights
 
@@ -155,7 +155,7 @@ def _rewound(start: Start) -> tuple[State, int]:
             f"the training goes back to {start.rewound}, which is missing; delete {start.rewound.parent}, "
             "the chain is trained anew"
         )
-    return load_ticket(start.rewound)[0], start.rewind
+    return read_ticket(start.rewound)[0], start.rewind
 
 
 def _unmasked(start: Start) -> tuple[State, int]:

@@ -19,7 +19,7 @@ from vpcore.networks.training import Recipe, fit
 from vpcore.pruning import masks as pruning
 from vpcore.pruning.methods import Start, epochs_seen, method_named
 from vpcore.pruning.schedules import SparsityTarget
-from vpcore.weights.tickets import Progress, load_ticket, resume_, save_ticket, save_unfinished, unfinished_path
+from vpcore.weights.tickets import Progress, read_ticket, resume_, save_unfinished, unfinished_path, write_ticket
 
 UNLABELLED_IMAGES = 512  # images that a way may look at which does not train
 
@@ -82,7 +82,7 @@ def make_round(
     model = build(0)
     masks = pruning.full(model, prunable(model, part))
     if parent is not None:
-        state, kept, _ = load_ticket(parent)
+        state, kept, _ = read_ticket(parent)
         load_weights_(model, state, where=str(parent))
         if extra := set(kept) - set(masks):
             lines = difference([], extra)
@@ -101,7 +101,7 @@ def make_round(
 
     def at_epoch(epoch: int) -> None:
         if number == 0 and epoch == rewind:
-            save_ticket(rewound, model.state_dict(), {}, header=header)
+            write_ticket(rewound, model.state_dict(), {}, header=header)
 
     at_epoch(first)
     history: list[float] = []
@@ -129,5 +129,5 @@ def make_round(
         )
     seen = epochs_seen(way, number, epochs=recipe.epochs)
     pruned = masks if pruning.density(masks) < 1 else {}
-    save_ticket(path, model.state_dict(), pruned, header={**header, "epochs_seen": seen, "history": history})
+    write_ticket(path, model.state_dict(), pruned, header={**header, "epochs_seen": seen, "history": history})
     unfinished_path(path).unlink(missing_ok=True)

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from vpcore.networks.training import Step
-from vpcore.pruning.masks import Masks, apply_, full, magnitude, select, top
+from vpcore.pruning.masks import Masks, full, magnitude, select, top, zero_
 
 GRADUAL = (0.2, 0.75)  # gradual pruning begins at the highest learning rate; then the masks stay
 GRADUAL_TIMES = 100  # so often does it prune, if there are so many steps
@@ -55,7 +55,7 @@ def fixed(model: nn.Module, masks: Masks) -> Step:
 
     def take_step(optimizer: torch.optim.Optimizer, step: int) -> None:
         optimizer.step()
-        apply_(model, masks)
+        zero_(model, masks)
 
     return take_step
 
@@ -80,7 +80,7 @@ def gradual(model: nn.Module, masks: Masks, target: SparsityTarget) -> Step:
             density = gradual_density(step + 1, target)
             masks.update(select(magnitude(model, masks), masks, density=density, scope=target.scope))
         optimizer.step()
-        apply_(model, masks)
+        zero_(model, masks)
 
     return take_step
 
@@ -110,7 +110,7 @@ def alternating(model: nn.Module, masks: Masks, target: SparsityTarget) -> Step:
             masks.update(full(model, masks))
             optimizer.state.clear()  # the momentum is stale for the weights that come back (Peste et al. 2021)
         optimizer.step()
-        apply_(model, masks)
+        zero_(model, masks)
 
     return take_step
 
@@ -160,6 +160,6 @@ def rewired(model: nn.Module, masks: Masks, target: SparsityTarget) -> Step:
             masks.update(moved)
         else:
             optimizer.step()
-        apply_(model, masks)
+        zero_(model, masks)
 
     return take_step

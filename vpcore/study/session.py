@@ -29,7 +29,7 @@ from vpcore.quantization.layers import quantize
 from vpcore.study.run import CHAIN, QUANTIZED, Run, fields_of, identity, ticket_run, trains
 from vpcore.study.store import Store, provenance
 from vpcore.weights.published import FILES, check_there, pretrained
-from vpcore.weights.tickets import load_ticket, save_ticket
+from vpcore.weights.tickets import read_ticket, write_ticket
 
 RANGE_IMAGES = 512  # about so many source images, unlabelled, set the ranges of activations
 RANGE_BATCH = 64
@@ -106,7 +106,7 @@ class Session:
 
     def _load(self, run: Run) -> Network:
         path = self.store.ticket_path(run)
-        state, masks, header = load_ticket(path)
+        state, masks, header = read_ticket(path)
         model = self.fresh(run)
         load_weights_(model, state, where=str(path))
         layers = {
@@ -203,7 +203,7 @@ def make_ticket(run: Run, session: Session) -> None:
     if weights := _from_elsewhere(run):
         classes = len(session.source_classes(run))
         state, masks = pretrained(run.model, weights, folder=session.folder, round=run.round, classes=classes)
-        save_ticket(path, state, masks, header={**header, "history": [], "epochs_seen": 0})
+        write_ticket(path, state, masks, header={**header, "history": [], "epochs_seen": 0})
         return
     train = session.source_images(run, "train")
     recipe = Recipe(

@@ -6,6 +6,6 @@ __all__, __getattr__, __dir__ = face(
     __name__,
     {
         "published": "load_checkpoint pretrained",
-        "tickets": "load_ticket save_ticket",
+        "tickets": "load_ticket_ read_ticket save_ticket write_ticket",
     },
 )

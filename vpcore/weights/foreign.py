@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vpcore.errors import InputError
-from vpcore.weights.tickets import State, is_ticket, load_ticket
+from vpcore.weights.tickets import State, is_ticket, read_ticket
 
 NESTED = ("state_dict", "model")  # where larger checkpoints keep the weights
 TICKET = re.compile(r"(.*)_checkpoint((\.\w+)*)")  # name and ending, .pth or .pth.tar, of a ticket of the authors' form
@@ -34,7 +34,7 @@ def read_weights(path: Path) -> tuple[State, dict[str, Tensor]]:
     """
     path = Path(path)
     if path.suffix == ".safetensors" and is_ticket(path):
-        return load_ticket(path)[:2]
+        return read_ticket(path)[:2]
     state = read_tensors(path)
     pruned = [name.removesuffix("_orig") for name in state if name.endswith("_orig") and f"{name[:-5]}_mask" in state]
     masks = {name: state.pop(f"{name}_mask") for name in pruned}

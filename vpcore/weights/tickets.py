@@ -1,5 +1,8 @@
 """Ticket files: sparse networks on disk, small and checked; and trainings that were cut short.
 
+    save_ticket(path, model, masks)        # a pruned network, to a file
+    masks = load_ticket_(path, model)      # and back, into a network of the same kind
+
 A ticket (safetensors) holds the whole state of a network. A pruned weight is stored as its mask, one bit a weight
 (`NAME.mask`), and the kept values (`NAME.kept`), which at density d makes 1 + 32 d bits of 32. The header says what made it
 and holds two SHA-256, of the tensors and of itself, so that a damaged file is refused. Tickets that were written when there
@@ -24,7 +27,7 @@ from torch import Tensor, nn
 
 from vpcore.errors import InputError
 from vpcore.files import write_atomically
-from vpcore.networks.backbones import load_weights_
+from vpcore.networks.backbones import check_finite, check_masks, load_weights_
 
 State = dict[str, Tensor]
 
@@ -32,37 +35,89 @@ KEYS = {"header", "shapes", "sha256"}  # of the metadata of all tickets; newer o
 HEADER_DIGEST = "sha256_meta"
 
 
-def save_ticket(path: Path, state: State, masks: dict[str, Tensor], *, header: dict[str, object]) -> None:
-    """Write a ticket.
+def save_ticket(
+    path: Path | str, model: nn.Module, masks: dict[str, Tensor], *, header: dict[str, object] | None = None
+) -> None:
+    """Write the ticket of a network.
+
+    Args:
+        path: of the file; its folder is created.
+        model: any network, with zeros where a mask is False.
+        masks: name of a weight -> bool tensor of its shape, True where it is kept.
+        header: what is to be known of it; anything that JSON can hold.
+
+    Raises:
+        InputError: for masks that are not those of the network or are not applied, and for weights that are not finite.
+        WriteError: when the file cannot be written. Nothing half-written stays behind.
+
+    >>> import tempfile
+    >>> model = nn.Linear(2, 1)
+    >>> masks = {"weight": torch.tensor([[True, False]])}
+    >>> model.weight.data[0, 1] = 0
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_ticket(f"{folder}/ticket.safetensors", model, masks)
+    ...     load_ticket_(f"{folder}/ticket.safetensors", nn.Linear(2, 1))
+    {'weight': tensor([[ True, False]])}
+    """
+    check_masks(model, masks)
+    check_finite(model)
+    write_ticket(path, model.state_dict(), masks, header=header or {})
+
+
+def load_ticket_(path: Path | str, model: nn.Module) -> dict[str, Tensor]:
+    """Load a ticket into a network of the same kind, in place.
+
+    Returns:
+        Its masks, name of a weight -> bool tensor, on the device of the weight; none of a dense network.
+
+    Raises:
+        InputError: when the file is missing, damaged or no ticket, or holds another network; nothing is loaded then.
+    """
+    state, masks, _ = read_ticket(path)
+    load_weights_(model, state, where=str(path))
+    return {name: mask.to(model.get_parameter(name).device) for name, mask in masks.items()}
+
+
+def write_ticket(path: Path | str, state: State, masks: dict[str, Tensor], *, header: dict[str, object]) -> None:
+    """Write a ticket from a state dict and masks that fit it, as `save_ticket` does from a network.
 
     Args:
         path: of the file.
         state: the state dict of the network; where a mask is False the weight must be 0.
-        masks: name -> bool tensor, for the pruned weights.
+        masks: name -> bool tensor, for the pruned weights; empty for a dense network.
         header: what made the ticket; anything JSON can hold.
 
     Raises:
-        InputError: when a weight is not 0 where its mask is False.
+        InputError: when a weight is not 0 where its mask is False, a state is no tensor, or the header is not for JSON.
         WriteError: when the file cannot be written.
     """
     tensors = {}
     for name, value in state.items():
-        value = value.detach().cpu().contiguous()
+        if not isinstance(value, Tensor):
+            raise InputError(
+                f"`model` must consist of tensors to be written to a file, but {name} is a {type(value).__name__}"
+            )
+        value = value.detach().cpu().clone(memory_format=torch.contiguous_format)  # two names may share one tensor
         if name in masks:
             mask = masks[name].cpu()
             if bool((value[~mask] != 0).any()):
-                raise InputError(f"`state` must be zero where `masks` are False; {name} is not; use pruning.apply_ first")
+                raise InputError(
+                    f"weights must be zero where `masks` are False; {name} is not; use apply_(model, masks) first"
+                )
             tensors[f"{name}.mask"] = torch.from_numpy(np.packbits(mask.numpy().ravel()))
             tensors[f"{name}.kept"] = value[mask]
         else:
             tensors[name] = value
     shapes = {name: list(mask.shape) for name, mask in masks.items()}
-    meta = {"header": json.dumps(header), "shapes": json.dumps(shapes)}
+    try:
+        meta = {"header": json.dumps(header), "shapes": json.dumps(shapes)}
+    except (TypeError, ValueError) as error:
+        raise InputError(f"`header` must hold what JSON can: text, numbers, lists, dicts ({error})") from error
     meta |= {"sha256": _digest(tensors), HEADER_DIGEST: _digest_of_meta(meta)}
-    write_atomically(path, lambda file: file.write(save(tensors, metadata=meta)))
+    write_atomically(Path(path), lambda file: file.write(save(tensors, metadata=meta)))
 
 
-def load_ticket(path: Path) -> tuple[State, dict[str, Tensor], dict[str, object]]:
+def read_ticket(path: Path | str) -> tuple[State, dict[str, Tensor], dict[str, object]]:
     """Read a ticket: the state dict (zeros where pruned), the masks and the header.
 
     Raises:
@@ -83,16 +138,12 @@ def load_ticket(path: Path) -> tuple[State, dict[str, Tensor], dict[str, object]
     if wrong := [key for key in digests if key in meta and digests[key] != meta[key]]:
         digest = meta[wrong[0]][:12]
         raise InputError(f"{path} must have the SHA-256 {digest}..., its content has another: it is damaged; {again}")
-    masks, state = {}, {}
-    for name, value in tensors.items():
-        if name.endswith(".kept"):
-            weight = name.removesuffix(".kept")
-            size = int(np.prod(shapes[weight]))
-            mask = torch.from_numpy(np.unpackbits(tensors[f"{weight}.mask"].numpy(), count=size)).bool().view(shapes[weight])
-            masks[weight] = mask
-            state[weight] = torch.zeros(shapes[weight], dtype=value.dtype).masked_scatter_(mask, value)
-        elif not name.endswith(".mask"):
-            state[name] = value
+    masks, packed = {}, {f"{name}.{part}" for name in shapes for part in ("kept", "mask")}
+    state = {name: value for name, value in tensors.items() if name not in packed}
+    for name, shape in shapes.items():
+        bits, kept = tensors[f"{name}.mask"].numpy(), tensors[f"{name}.kept"]
+        masks[name] = torch.from_numpy(np.unpackbits(bits, count=int(np.prod(shape)))).bool().view(shape)
+        state[name] = torch.zeros(shape, dtype=kept.dtype).masked_scatter_(masks[name], kept)
     return state, masks, header
 
 
