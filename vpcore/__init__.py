@@ -28,9 +28,9 @@ __all__, __getattr__, __dir__ = face(
         "prompting.label_mapping": "MAPPINGS",
         "prompting.prompts": "PROMPTS",
         "prompting.visual_prompting": "visual_prompt",
-        "pruning.masks": "apply_ density",
+        "pruning.masks": "apply_ density prune",
         "pruning.methods": "METHODS",
         "quantization.layers": "quantize",
-        "weights.tickets": "save_ticket",
+        "weights.tickets": "load_ticket_ save_ticket",
     },
 )

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "publish": ("studies", "Write the records of a profile to one table."),
     "book": ("studies", "Run all notebooks as a batch."),
     "fetch": ("image_sets", "Download an image set into the data folder."),
+    "prune": ("own_network", "Prune a network of one's own by magnitude."),
     "calibrate": ("own_logits", "Measure how well logits are calibrated."),
     "bench": ("speed", "Measure how fast the pieces are."),
 }
@@ -65,6 +66,11 @@ def main() -> None:
     vpcore fetch tv-cifar10 --data DIR
     vpcore bench                     how fast the pieces are
     vpcore book                      notebooks -> figures, tables, numbers for the book
+
+    \b
+    Networks, images and logits of one's own:
+    vpcore prune resnet50 --weights FILE --density 0.2 --output ticket.safetensors
+    vpcore calibrate logits.npy labels.npy
 
     Exit codes: 0 all done; 1 a run or notebook failed by our fault; 2 something you gave must change.
     """

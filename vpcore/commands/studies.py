@@ -11,7 +11,7 @@ import click
 from vpcore.calibration.all_metrics import METRICS
 from vpcore.calibration.predictions import Predictions
 from vpcore.calibration.scores import interval
-from vpcore.commands.options import data_option, device_option
+from vpcore.commands.options import Command, data_option, device_option
 from vpcore.errors import InputError, unknown
 from vpcore.study.execution import Done, device_named, execute
 from vpcore.study.jobs import jobs
@@ -21,7 +21,7 @@ from vpcore.study.store import Store
 from vpcore.study.toy import data_or_fakes
 
 
-def _options(command: click.Command) -> click.Command:
+def _options(command: Command) -> Command:
     for option in (
         click.option(
             "--results",
@@ -94,7 +94,11 @@ def run(
             raise unknown(f"task of the profile {card.name}:", task, there)
     runs = tuple(r for r in chosen if (not only or r.method in only) and (not tasks or r.task in tasks))
     where, total = device_named(device), len(jobs(runs, store))
-    say = (lambda text: None) if quiet else lambda text: click.echo(text)
+
+    def say(text: str) -> None:
+        if not quiet:
+            click.echo(text)
+
     folder = data_or_fakes(card, runs, store, data)
     steps = execute(runs, store, device=where, folder=folder, workers=workers, log=lambda text: say(f"    {text}"))
     say(f"{card.title}: {len(runs)} runs, {total} jobs to do, on {where}")
