@@ -132,10 +132,10 @@ def test_a_set_that_would_not_be_read_is_not_fetched(name: str, repository: Path
 
 
 def test_what_a_killed_fetch_left_is_removed(repository: Path, tmp_path: Path) -> None:
-    for left in (".fetch-fruit.0a1b2c3d", ".fetch-fruit-2.0a1b2c3d"):
+    for left in (".new-fruit.0a1b2c3d", ".new-fruit-2.0a1b2c3d"):
         (tmp_path / "data" / left / "fruit").mkdir(parents=True)
     fetch("fruit", tmp_path / "data", source=SOURCE, revision=REVISION)
-    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [".fetch-fruit-2.0a1b2c3d", "fruit"]
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [".new-fruit-2.0a1b2c3d", "fruit"]
 
 
 def rewrite(file: str, change: Callable[[], pa.Table]) -> Callable[[Path], None]:

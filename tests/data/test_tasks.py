@@ -1,5 +1,6 @@
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from vpcore import InputError
 from vpcore.data import tasks
+from vpcore.data.images import Images
 
 
 def write_set(folder: Path, name: str = "pairs", *, train: int = 20, test: int = 6, classes: int = 2) -> Path:
@@ -61,10 +63,84 @@ def test_cached_images_are_the_same_and_follow_the_files(tmp_path: Path) -> None
 
 
 def test_damaged_cache(tmp_path: Path) -> None:
-    tasks.load("shapes", "test", px=8, per_class=1, cache=tmp_path)
-    (next(tmp_path.glob("*.npy"))).write_bytes(b"no array")
-    with pytest.raises(InputError, match="decoded images .* are damaged .* delete the file"):
-        tasks.load("shapes", "test", px=8, per_class=1, cache=tmp_path)
+    """Whatever happens to a file of the cache: it is named, set aside, and made again."""
+    whole = tasks.load("shapes", "test", px=8, per_class=1, cache=tmp_path)
+    whole = Images(whole.images.clone(), whole.labels, whole.classes)
+    (file,) = tmp_path.glob("*.npy")
+    encoded = file.read_bytes()
+    (note,) = tmp_path.glob("*.json")
+    for path, damaged in (
+        (file, b"no array"),
+        (file, b""),
+        (file, encoded[:-9]),
+        (file, encoded[:-9] + bytes([encoded[-9] ^ 4]) + encoded[-8:]),  # one bit
+        (note, b"{"),
+        (note, b"{}"),
+        (note, b"[]"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.warns(UserWarning, match=f"decoded images {file} are damaged .* set aside as .*damaged and made again"):
+            again = tasks.load("shapes", "test", px=8, per_class=1, cache=tmp_path)
+        assert torch.equal(again.images, whole.images)
+        assert torch.equal(again.labels, whole.labels)
+        assert path.with_name(f"{path.name}.damaged").read_bytes() == damaged
+        assert file.read_bytes() == encoded
+
+
+def test_writing_to_cached_images_leaves_the_cache_as_it_is(tmp_path: Path) -> None:
+    images = tasks.load("shapes", "test", px=8, per_class=1, cache=tmp_path).images
+    before = images.clone()
+    images.zero_()
+    assert torch.equal(tasks.load("shapes", "test", px=8, per_class=1, cache=tmp_path).images, before)
+
+
+def test_data_are_known_by_their_content(tmp_path: Path) -> None:
+    """Equal files in other folders have one digest; a byte that changes neither size nor name has another."""
+    write_set(tmp_path / "a"), write_set(tmp_path / "b")
+    digests = [tasks.digest("pairs", folder=tmp_path / part) for part in "ab"]
+    assert digests[0] == digests[1]
+    assert re.fullmatch("[0-9a-f]{12}", digests[0])
+    cached = tasks.load("pairs", "test", px=4, folder=tmp_path / "b", cache=tmp_path / "cache")
+    image_is(lambda encoded: encoded)(tmp_path / "b/pairs")  # written anew by another writer: other bytes, other digest
+    file = tmp_path / "a/pairs/test-00000-of-00001.parquet"
+    size = file.stat().st_size
+    rows = pq.read_table(file).to_pylist()
+    rows[0]["label"], rows[1]["label"] = rows[1]["label"], rows[0]["label"]
+    pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(file)), file)
+    assert file.stat().st_size == size
+    assert tasks.digest("pairs", folder=tmp_path / "a") != digests[0]
+    swapped = tasks.load("pairs", "test", px=4, folder=tmp_path / "a", cache=tmp_path / "cache")
+    assert swapped.labels.tolist() == [1, 0, *cached.labels.tolist()[2:]]
+    classes_are(["c1", "c0"])(tmp_path / "b/pairs")
+    assert tasks.digest("pairs", folder=tmp_path / "b") not in digests
+
+
+def test_digests_tell_the_built_in_tasks_apart() -> None:
+    digests = {task: tasks.digest(task) for task in tasks.BUILTIN}
+    assert len(set(digests.values())) == len(digests)
+    assert all(re.fullmatch("[0-9a-f]{12}", digest) for digest in digests.values())
+    with pytest.raises(InputError, match="'cifar10' is not built in"):
+        tasks.digest("cifar10")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_without_images_is_refused(tmp_path: Path, split: str) -> None:
+    path = write_set(tmp_path, **{split: 0})
+    with pytest.raises(InputError, match=f"{path} must have at least one image of train and .*; it has none of {split}"):
+        tasks.load("pairs", "train", px=4, folder=tmp_path)
+
+
+def test_a_folder_of_images_is_met_with_the_command_that_packs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_set(tmp_path)
+    (tmp_path / "photos/cat").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "photos/cat/1.png")
+    command = f"{tmp_path}/photos is a folder of images; .*: vpcore pack {tmp_path}/photos --data {tmp_path}"
+    for task in ("photos", str(tmp_path / "photos")):
+        with pytest.raises(InputError, match=command):
+            tasks.load(task, "train", px=4, folder=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"photos is a folder of images; .*: vpcore pack photos --data {tmp_path}/pairs"):
+        tasks.load("photos", "train", px=4, folder=tmp_path / "pairs")
 
 
 def damage_missing_shard(path: Path) -> None:
@@ -201,11 +277,10 @@ def test_splits_of_built_in_tasks_are_disjoint() -> None:
     assert len(rows.unique(dim=0)) == 1797  # every image of the set exactly once: it holds no duplicates
 
 
-def test_resizing_keeps_the_grey_level() -> None:
-    from vpcore.data.tasks import Images, _resize
-
+def test_resizing_keeps_the_grey_level(monkeypatch: pytest.MonkeyPatch) -> None:
     flat = Images(torch.full((1, 3, 8, 8), 77, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), ("a",))
-    assert _resize(flat, 20).images.unique().tolist() == [77]
+    monkeypatch.setitem(tasks.BUILTIN, "flat", (("a",), lambda split: flat))
+    assert tasks.load("flat", "train", px=20).images.unique().tolist() == [77]
 
 
 def test_bad_arguments() -> None:

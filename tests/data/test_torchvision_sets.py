@@ -227,7 +227,7 @@ def test_images_a_class_and_cache(trees, tmp_path: Path, monkeypatch: pytest.Mon
     folder, _ = trees
     plain = load("tv-dtd", "train", px=PX, per_class=2, folder=folder)
     assert plain.labels.bincount().tolist() == [2] * CLASSES
-    monkeypatch.setattr("vpcore.data.image_set.BLOCK", 3)  # the last block is not full
+    monkeypatch.setattr("vpcore.data.decoding.BLOCK", 3)  # the last block is not full
     for _ in range(2):
         cached = load("tv-dtd", "train", px=PX, per_class=2, folder=folder, cache=tmp_path)
         assert torch.equal(cached.images, plain.images)
@@ -244,13 +244,13 @@ def test_images_a_class_and_cache(trees, tmp_path: Path, monkeypatch: pytest.Mon
 )
 def test_changed_files_are_not_served_from_an_old_cache(tmp_path: Path, name: str, change: Callable) -> None:
     write_fake(name, tmp_path)
-    before = _source(name, tmp_path).fingerprint
+    before = _source(name, tmp_path).digest
     _opened.cache_clear()
-    assert _source(name, tmp_path).fingerprint == before
+    assert _source(name, tmp_path).digest == before
     change(tmp_path)
     _opened.cache_clear()
-    assert _source(name, tmp_path).fingerprint != before
-    with pytest.raises(InputError, match=f"of the split (train|val|test) of {name} cannot be read"):
+    assert _source(name, tmp_path).digest != before
+    with pytest.raises(InputError, match=f"of the split (train|val|test) of {name} cannot be decoded"):
         loaded(name, tmp_path)
 
 
@@ -322,10 +322,10 @@ def test_fakes_replace_nothing_and_are_drawn_by_seed(tmp_path: Path) -> None:
     a, b, c = (load("tv-food101", "test", px=PX, folder=tmp_path / folder).images for folder in "abc")
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
-    before = _source("tv-food101", tmp_path / "a").fingerprint
+    before = _source("tv-food101", tmp_path / "a").digest
     write_fake("tv-food101", tmp_path / "a")  # the same once more
     _opened.cache_clear()
-    assert _source("tv-food101", tmp_path / "a").fingerprint == before
+    assert _source("tv-food101", tmp_path / "a").digest == before
     with pytest.raises(InputError, match="food-101 exists already and may be real"):
         write_fake("tv-food101", tmp_path / "a", seed=1)
     (tmp_path / "d/coop/dtd").mkdir(parents=True)

@@ -8,6 +8,8 @@ __all__, __getattr__, __dir__ = face(
         "corruptions": "CORRUPTIONS corrupt",
         "splits": "hold_out shots",
         "images": "Images",
-        "tasks": "classes fetch load",
+        "class_folders": "image_folder",
+        "packing": "pack",
+        "tasks": "classes digest fetch load",
     },
 )

@@ -13,14 +13,13 @@ All three splits are CoOp's own, val included; its train and val together are us
 from __future__ import annotations
 
 import json
-import zlib
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from PIL import Image
 
+from vpcore.data.decoding import opened
+from vpcore.data.digests import digest_of
 from vpcore.data.image_set import ImageSet
 from vpcore.data.splits import SPLITS
 from vpcore.errors import InputError, unknown
@@ -66,19 +65,12 @@ def open_set(name: str, root: Path) -> ImageSet:
     files = {split: [root / folder / images / image for image, _, _ in part] for split, part in rows.items()}
     sizes = _sizes(name, root, [image for part in files.values() for image in part])
 
-    def open_images(split: str) -> Callable[[int], Image.Image]:
-        def read(number: int) -> Image.Image:
-            with Image.open(files[split][number]) as image:
-                return image.convert("RGB")
-
-        return read
-
     return ImageSet(
         name,
         _classes(path, rows),
         {split: torch.tensor([label for _, label, _ in part], dtype=torch.int64) for split, part in rows.items()},
-        open_images,
-        f"{zlib.crc32(text + repr(sizes).encode()):08x}",
+        lambda split: lambda number: opened(files[split][number]),
+        digest_of(text, sizes),
     )
 
 

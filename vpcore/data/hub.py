@@ -13,15 +13,15 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
-import shutil
-import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vpcore.data.parquet import ParquetFolder
+from vpcore.data.decoding import BLOCK
+from vpcore.data.packing import new_set, write_card, write_shard
 from vpcore.errors import InputError
 
 
@@ -76,44 +76,28 @@ def fetch(source: Source, *, name: str, revision: str | None, folder: Path) -> P
         InputError: for a name or a revision that is none, a set that exists, a failed download, or files that are something
             else.
     """
-    if not re.fullmatch(r"[\w-]+", name):
-        raise InputError(f"`name` must consist of letters, digits, - and _, since it names a folder; got {name!r}")
-    path = Path(folder) / name
     if not re.fullmatch("[0-9a-f]{40}", revision or ""):
         raise InputError(
             f"`revision` must be a commit of 40 hexadecimal digits, got {revision!r}, since a branch moves; choose one of "
             f"https://huggingface.co/datasets/{source.repo}/commits and use --revision HASH"
         )
-    if path.exists():
-        raise InputError(f"{path} exists already; delete it to fetch it anew, or give another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".fetch-{name}.*"):  # of a fetch that was killed
-        shutil.rmtree(stale, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f".fetch-{name}.", dir=path.parent) as temporary:
-        download, made = Path(temporary) / ".download", Path(temporary) / name
+    with new_set(name, folder) as made:
+        download = made.parent / ".download"
         _download(source, revision, download)
-        made.mkdir()
         classes, counts = {}, {}
         for split, pattern in (("train", source.train), ("test", source.test)):
             files = sorted(p for p in download.rglob("*") if fnmatch.fnmatch(p.relative_to(download).as_posix(), pattern))
             if not files:
                 raise InputError(f"{source.repo} at {revision} has no file {pattern}; give the pattern of its {split} files")
-            classes[split] = _class_names(files[0], source.label)
-            targets = [made / f"{split}-{number:05d}-of-{len(files):05d}.parquet" for number in range(len(files))]
-            counts[split] = sum(_rewrite(*pair, source, classes[split]) for pair in zip(files, targets, strict=True))
+            classes[split], counts[split] = _class_names(files[0], source.label), 0
+            for number, file in enumerate(files):
+                target = made / f"{split}-{number:05d}-of-{len(files):05d}.parquet"
+                counts[split] += write_shard(target, _rows(file, source, classes[split]))
         if classes["train"] != classes["test"]:
             raise InputError(f"{source.test} of {source.repo} has other classes than {source.train}; choose another split")
-        card = {
-            "name": name,
-            "classes": classes["train"],
-            "splits": counts,
-            "source_repo": f"huggingface:{source.repo}@{revision}",
-            "source": asdict(source),
-        }
-        (made / "dataset.json").write_text(json.dumps(card, indent=1))
-        ParquetFolder.open(made)
-        made.replace(path)
-    return path
+        origin = {"source_repo": f"huggingface:{source.repo}@{revision}", "source": asdict(source)}
+        write_card(made, classes["train"], counts, origin=origin)
+    return Path(folder) / name
 
 
 def _download(source: Source, revision: str, folder: Path) -> None:
@@ -151,10 +135,9 @@ def _class_names(path: Path, label: str) -> list[str]:
     return list(names)
 
 
-def _rewrite(path: Path, target: Path, source: Source, classes: list[str]) -> int:
-    """Write the two columns under their usual names, batch by batch; returns the number of images."""
+def _rows(path: Path, source: Source, classes: list[str]) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
+    """The encoded images, their paths and their labels, batch by batch."""
     file = _opened(path)
-    schema = pa.schema({"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "label": pa.int64()})
     for column, fits in ((source.image, _holds_images), (source.label, pa.types.is_integer)):
         names = file.schema_arrow.names
         if column not in names or not fits(file.schema_arrow.field(column).type):
@@ -162,20 +145,16 @@ def _rewrite(path: Path, target: Path, source: Source, classes: list[str]) -> in
                 f"{path.name} of {source.repo} must have the image {{bytes, path}} in {source.image!r} and an integer in "
                 f"{source.label!r}; its columns are {', '.join(names)}; name the right ones"
             )
-    with pq.ParquetWriter(target, schema) as writer:
-        for batch in file.iter_batches(256, columns=[source.image, source.label]):
-            images, labels = batch.column(source.image), batch.column(source.label).cast(pa.int64())
-            wrong = [v for v in labels.to_pylist() if v is None or not 0 <= v < len(classes)]
-            encoded = images.field("bytes").cast(pa.binary())
-            if wrong or encoded.null_count:
-                raise InputError(
-                    f"every row of {path.name} must have an image and a label in 0..{len(classes) - 1}; "
-                    f"{encoded.null_count} have no image, {len(wrong)} have no such label; choose another split"
-                )
-            paths = images.field("path").cast(pa.string())
-            columns = [pa.StructArray.from_arrays([encoded, paths], ["bytes", "path"]), labels]
-            writer.write_table(pa.table(columns, schema=schema))
-    return file.metadata.num_rows
+    for batch in file.iter_batches(BLOCK, columns=[source.image, source.label]):
+        images, labels = batch.column(source.image), batch.column(source.label)
+        wrong = [v for v in labels.to_pylist() if v is None or not 0 <= v < len(classes)]
+        encoded = images.field("bytes")
+        if wrong or encoded.null_count:
+            raise InputError(
+                f"every row of {path.name} must have an image and a label in 0..{len(classes) - 1}; "
+                f"{encoded.null_count} have no image, {len(wrong)} have no such label; choose another split"
+            )
+        yield encoded, images.field("path"), labels
 
 
 def _holds_images(kind: pa.DataType) -> bool:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 from torch import Tensor
+
+from vpcore.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -17,3 +20,9 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def check_px(px: object) -> None:
+    """Accept the side of an image in pixels: 1, 2, ...; raises an `InputError` for anything else."""
+    if not (isinstance(px, Integral) and px >= 1):
+        raise InputError(f"`px` must be a whole number of pixels, at least 1, got {px!r}")

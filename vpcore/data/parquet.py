@@ -9,10 +9,9 @@ from __future__ import annotations
 import io
 import json
 import re
-import zlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +21,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vpcore.data.image_set import DAMAGE, pixels
+from vpcore.data.decoding import BLOCK, decode, opened
+from vpcore.data.digests import digest_of, file_digest
 from vpcore.data.splits import hold_out
 from vpcore.errors import InputError
-
-BLOCK = 256  # rows of a file whose encoded images are held at a time
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,6 @@ class ParquetFolder:
     path: Path
     classes: tuple[str, ...]
     shards: dict[str, list[Path]]
-    fingerprint: str
 
     @classmethod
     def open(cls, path: Path) -> ParquetFolder:
@@ -64,10 +61,21 @@ class ParquetFolder:
                 f"`classes` in {path}/dataset.json must be a list of names, all different, in the order of the labels; "
                 f"got {f'{twice} more than once' if twice else repr(names)}; put it right"
             )
+        if empty := [split for split, count in counts.items() if count < 1]:
+            raise InputError(
+                f"{path} must have at least one image of train and of test; it has none of {' and of '.join(empty)}; see "
+                f"`splits` in {path}/dataset.json"
+            )
         classes = tuple(names)
         shards = {split: _shards(path, split, count) for split, count in counts.items()}
-        sizes = [(p.name, p.stat().st_size) for files in shards.values() for p in files]
-        return cls(path, classes, shards, f"{zlib.crc32(repr((classes, sizes)).encode()):08x}")
+        return cls(path, classes, shards)
+
+    @property
+    def digest(self) -> str:
+        """12 hexadecimal digits for the content: the names of the classes, and every byte of the shards."""
+        return digest_of(
+            self.classes, {split: [file_digest(path) for path in files] for split, files in self.shards.items()}
+        )
 
     def labels(self, split: str) -> Tensor:
         """(n,) int64 labels of a split.
@@ -79,33 +87,26 @@ class ParquetFolder:
         return labels[self._rows(split, labels)]
 
     def decode(self, split: str, rows: Tensor, px: int) -> Tensor:
-        """The (n, 3, px, px) uint8 images of some rows of a split, which must ascend; two threads decode.
+        """The (n, 3, px, px) uint8 images of some rows of a split, which must ascend.
 
         Raises:
             InputError: for an image that is missing or damaged, and as `labels`.
         """
         rows = self._rows(split, self._file_labels(split))[rows]
-        images = torch.empty((len(rows), 3, px, px), dtype=torch.uint8)
-        start = done = 0
-        with ThreadPoolExecutor(2) as pool:
-            for where, block in self._encoded(split):
-                mine = rows[(rows >= start) & (rows < start + len(block))] - start
-                encoded = ((block[row].as_py(), f"{where[0]}, row {where[1] + row}") for row in mine.tolist())
-                for image in pool.map(lambda item: _decode(*item, px=px), encoded):
-                    images[done] = image
-                    done += 1
-                start += len(block)
-        return images
+        return decode(self._encoded(split, rows), count=len(rows), px=px, remedy="copy the file again")
 
-    def _encoded(self, split: str) -> Iterator[tuple[tuple[Path, int], pa.BinaryArray]]:
-        """The encoded images of the files that hold a split, a block of rows at a time, and where the block begins."""
+    def _encoded(self, split: str, rows: Tensor) -> Iterator[tuple[str, Callable[[], Image.Image]]]:
+        """What `decode` takes, for some rows of the files that hold a split; a block of rows is held at a time."""
+        passed = 0
         for path in self._files(split):
             start = 0
             try:
                 with pq.ParquetFile(path) as file:
                     for batch in file.iter_batches(BLOCK, columns=["image"]):
-                        yield (path, start), batch.column("image").field("bytes")
-                        start += len(batch)
+                        block = batch.column("image").field("bytes")
+                        for row in (rows[(rows >= passed) & (rows < passed + len(block))] - passed).tolist():
+                            yield f"the image in {path}, row {start + row}", partial(_open, block[row].as_py())
+                        start, passed = start + len(block), passed + len(block)
             except (OSError, ValueError) as error:
                 raise InputError(f"the column `image` of {path} is damaged ({error}); copy the file again") from error
 
@@ -177,8 +178,5 @@ def _label_column(path: Path) -> pa.ChunkedArray:
         raise InputError(f"the column `label` of {path} is damaged ({error}); copy the file again") from error
 
 
-def _decode(encoded: bytes, where: str, *, px: int) -> Tensor:
-    try:
-        return pixels(Image.open(io.BytesIO(encoded)), px)
-    except DAMAGE as error:
-        raise InputError(f"the image in {where} cannot be decoded ({error}); copy the file again") from error
+def _open(encoded: bytes) -> Image.Image:
+    return opened(io.BytesIO(encoded))

@@ -1,36 +1,30 @@
 """Image sets by name, as uint8 tensors with labels.
 
-Built-in tasks (`BUILTIN`) are drawn (`drawn`) or come with scikit-learn and need no download. All others lie below the
+Built-in tasks (`builtin`) are drawn or come with scikit-learn and need no download. All others lie below the
 data folder DIR:
 
     tv-NAME      DIR/tv/      a torchvision root, with the official splits       (`torchvision_sets`)
     coop-NAME    DIR/coop/    CoOp's folders and split files                     (`coop`)
     NAME         DIR/NAME/    Parquet files in the Hugging Face layout           (`parquet`, `hub`)
 
-Images are decoded once, resized to the size a run needs, and kept as one uint8 file that is memory-mapped from then on: one
-byte a value, whatever the number of runs.
+Images are decoded once, resized to the size a run needs, and kept in a `cache`.
 """
 
 from __future__ import annotations
 
 import functools
-import json
-import zlib
-from collections.abc import Callable
-from numbers import Integral
 from pathlib import Path
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-
-from vpcore.data import coop, drawn, hub, torchvision_sets
+from vpcore.data import coop, decoding, hub, splits, torchvision_sets
+from vpcore.data.builtin import BUILTIN, builtin_digest, read_builtin
+from vpcore.data.cache import cached
+from vpcore.data.class_folders import holds_class_folders
+from vpcore.data.digests import digest_of, file_digest
 from vpcore.data.image_set import ImageSet
-from vpcore.data.images import Images
+from vpcore.data.images import Images, check_px
 from vpcore.data.parquet import ParquetFolder
-from vpcore.data.splits import SPLITS, check_count, first, hold_out
+from vpcore.data.splits import SPLITS, check_count, first
 from vpcore.errors import InputError, WriteError, unknown
-from vpcore.files import write_atomically
 
 
 def load(
@@ -63,24 +57,21 @@ def load(
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     check_count("per_class", per_class)
-    if not (isinstance(px, Integral) and px >= 1):
-        raise InputError(f"`px` must be a whole number of pixels, at least 1, got {px!r}")
-    name = f"{task}-{split}-{px}px-{per_class or 'all'}"
-    if task in BUILTIN:
-        name += f"-{_code()}"
+    check_px(px)
 
-        def read() -> Images:
-            return _resize(_limit(BUILTIN[task][1](split), per_class, task), px)
-    else:
+    def read() -> Images:
+        if task in BUILTIN:
+            return read_builtin(task, split, px, per_class)
         source = _source(task, folder)
-        name += f"-{source.fingerprint}"
+        labels = source.labels(split)
+        rows = first(labels, per_class, task).sort().values
+        return Images(source.decode(split, rows, px), labels[rows], source.classes)
 
-        def read() -> Images:
-            labels = source.labels(split)
-            rows = first(labels, per_class, task).sort().values
-            return Images(source.decode(split, rows, px), labels[rows], source.classes)
-
-    return read() if cache is None else _cached(Path(cache) / name, read)
+    if cache is None:
+        return read()
+    made_by = [file_digest(Path(module.__file__)) for module in (decoding, splits)]
+    key = digest_of(digest(task, folder=folder), made_by)
+    return cached(Path(cache) / f"{task}-{split}-{px}px-{per_class or 'all'}-{key}", read)
 
 
 def classes(task: str, *, folder: Path | None = None) -> tuple[str, ...]:
@@ -90,6 +81,23 @@ def classes(task: str, *, folder: Path | None = None) -> tuple[str, ...]:
         InputError: for an unknown task, or a folder that is missing or incomplete.
     """
     return BUILTIN[task][0] if task in BUILTIN else _source(task, folder).classes
+
+
+def digest(task: str, *, folder: Path | None = None) -> str:
+    """By what a record names the images that it was measured on.
+
+    Args:
+        task: as `load` takes it.
+        folder: the data folder.
+
+    Returns:
+        12 hexadecimal digits for the content of a Parquet set (classes and shards), for the code and the sources of a
+        built-in task, and for the names and sizes of the files of a set of torchvision or CoOp.
+
+    Raises:
+        InputError: as `load` does.
+    """
+    return builtin_digest(task) if task in BUILTIN else _source(task, folder).digest
 
 
 def fetch(task: str, folder: Path, *, source: hub.Source | None = None, revision: str | None = None) -> Path:
@@ -142,6 +150,12 @@ def _source(task: str, folder: Path | None) -> ParquetFolder | ImageSet:
         )
     if task in torchvision_sets.SETS or task in coop.SETS:
         return _opened(task, Path(folder))
+    for images in (Path(folder) / task, Path(task)):
+        if images.is_dir() and not (images / "dataset.json").exists() and holds_class_folders(images):
+            raise InputError(
+                f"`task` must be the name of an image set, and {images} is a folder of images; make a set of it first: "
+                f"vpcore pack {images} --data {folder}"
+            )
     if Path(task).name != task or not (Path(folder) / task).is_dir():
         parquet = [path.parent.name for path in Path(folder).glob("*/dataset.json")]
         raise unknown(f"task in {folder}:", task, [*BUILTIN, *parquet, *torchvision_sets.SETS, *coop.SETS])
@@ -154,77 +168,3 @@ def _opened(task: str, folder: Path) -> ImageSet:
     if task in coop.SETS:
         return coop.open_set(task, folder / "coop")
     return torchvision_sets.open_set(task, folder / "tv")
-
-
-def _limit(images: Images, per_class: int | None, task: str) -> Images:
-    rows = first(images.labels, per_class, task).sort().values
-    return Images(images.images[rows], images.labels[rows], images.classes)
-
-
-def _resize(images: Images, px: int) -> Images:
-    if images.images.shape[-1] == px:
-        return images
-    resized = F.interpolate(images.images.float(), size=px, mode="bilinear", antialias=True, align_corners=False)
-    return Images(resized.round().clamp(0, 255).to(torch.uint8), images.labels, images.classes)
-
-
-def _cached(stem: Path, read: Callable[[], Images]) -> Images:
-    """What `read` returns, from `stem`.npy (memory-mapped) and `stem`.json when they exist."""
-    pixels, meta = stem.with_name(stem.name + ".npy"), stem.with_name(stem.name + ".json")
-    if not (pixels.exists() and meta.exists()):
-        fresh = read()
-        write_atomically(pixels, lambda file: np.save(file, fresh.images.numpy()))
-        text = json.dumps({"classes": fresh.classes, "labels": fresh.labels.tolist()})
-        write_atomically(meta, lambda file: file.write(text.encode()))
-    try:
-        saved = json.loads(meta.read_text())
-        images = torch.from_numpy(np.load(pixels, mmap_mode="c"))  # copy on write: torch wants writable memory
-    except (ValueError, EOFError) as error:
-        raise InputError(f"the decoded images {pixels} are damaged ({error}); delete the file, it is made again") from error
-    return Images(images, torch.tensor(saved["labels"]), tuple(saved["classes"]))
-
-
-@functools.lru_cache
-def _code() -> str:
-    """Eight digits for the code that makes the built-in images: when it changes, they are made again."""
-    return f"{zlib.crc32(Path(__file__).read_bytes() + Path(drawn.__file__).read_bytes()):08x}"
-
-
-# Built-in tasks ------------------------------------------------------------------------------------------------------
-
-DRAWN_PER_CLASS = {"glyphs": (200, 20, 40)}  # train, val, test
-DRAWN_SEED = {"train": 0, "val": 1, "test": 2}
-
-
-def _drawn(task: str) -> Callable[[str], Images]:
-    def read(split: str) -> Images:
-        per_class = DRAWN_PER_CLASS.get(task, (40, 15, 60))[SPLITS.index(split)]
-        images, labels = drawn.draw(task, per_class=per_class, px=32, seed=DRAWN_SEED[split])
-        return Images(images, labels, drawn.TASKS[task][0])
-
-    return read
-
-
-def _digits(split: str) -> Images:
-    """The 1,797 handwritten digits (8 x 8 px) that come with scikit-learn; 100 of each class are the test split."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise InputError("the task 'digits' needs scikit-learn; use: pip install 'vpcore[book]'") from error
-    bunch = load_digits()
-    grey = torch.from_numpy(bunch.images / 16 * 255).round().to(torch.uint8)
-    labels = torch.from_numpy(bunch.target).long()
-    test = first(labels, 100, "test digits").sort().values
-    rest = torch.ones(len(labels), dtype=torch.bool)
-    rest[test] = False
-    rest = rest.nonzero()[:, 0]
-    train, val = hold_out(labels[rest], "digits")
-    rows = {"train": rest[train], "val": rest[val], "test": test}[split]
-    return Images(grey[rows, None].repeat(1, 3, 1, 1), labels[rows], BUILTIN["digits"][0])
-
-
-# name -> (classes, the images of a split at their native size)
-BUILTIN: dict[str, tuple[tuple[str, ...], Callable[[str], Images]]] = {
-    "digits": (tuple("0123456789"), _digits),
-    **{name: (names, _drawn(name)) for name, (names, _) in drawn.TASKS.items()},
-}

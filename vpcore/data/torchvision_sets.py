@@ -43,7 +43,8 @@ from scipy.io.matlab import MatReadError
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vpcore.data.image_set import ImageSet, fingerprint
+from vpcore.data.digests import digest_of, names_and_sizes
+from vpcore.data.image_set import ImageSet
 from vpcore.data.splits import hold_out
 from vpcore.errors import InputError, difference, unknown
 
@@ -118,7 +119,7 @@ def _checked(name: str, root: Path, own: Path, way: str) -> ImageSet:
         return lambda number: data[int(rows[split][number])][0]
 
     split_labels = {split: labels[split if split in labels else "train"][index] for split, index in rows.items()}
-    return ImageSet(name, names["train"], split_labels, images, fingerprint(root, card.entries))
+    return ImageSet(name, names["train"], split_labels, images, digest_of(names_and_sizes(root, card.entries)))
 
 
 def fetch(name: str, root: Path) -> Path:

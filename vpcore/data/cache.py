@@ -1,0 +1,84 @@
+"""A cache of decoded images: one uint8 file that is memory-mapped, one byte a value, whatever the number of runs.
+
+    STEM.npy     (N, 3, px, px) uint8
+    STEM.json    {"classes", "labels", "checksum" of STEM.npy}
+
+STEM names everything that the pixels depend on, so that a file is right for ever, if it is whole. That is checked when a
+process first maps it; a damaged one is set aside, with a warning that names it, and made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vpcore.data.images import Images
+from vpcore.files import write_atomically
+
+
+def cached(stem: Path, make: Callable[[], Images]) -> Images:
+    """The images at `stem`, which `make` makes where there are none, or none that are whole.
+
+    Args:
+        stem: path without an ending.
+        make: reads and decodes the images.
+
+    Returns:
+        The images, mapped from the file; writing to them changes a copy in memory.
+
+    Raises:
+        WriteError: when the cache cannot be written.
+    """
+    pixels, meta = stem.with_name(stem.name + ".npy"), stem.with_name(stem.name + ".json")
+    found = _read(pixels, meta)
+    if found is None:
+        images = make()
+        write_atomically(pixels, lambda file: np.save(file, images.images.numpy()))
+        facts = {"classes": images.classes, "labels": images.labels.tolist(), "checksum": _checksum_of(pixels)}
+        write_atomically(meta, lambda file: file.write(json.dumps(facts).encode()))
+        found = _read(pixels, meta)
+    return found
+
+
+def _read(pixels: Path, meta: Path) -> Images | None:
+    if not (pixels.exists() and meta.exists()):
+        return None
+    try:
+        facts = json.loads(meta.read_text())
+        if facts["checksum"] != _checksum_of(pixels):
+            raise ValueError("its checksum is another than when it was written")
+        images = torch.from_numpy(np.load(pixels, mmap_mode="c"))  # copy on write: torch wants writable memory
+        return Images(images, torch.tensor(facts["labels"]), tuple(facts["classes"]))
+    except (ValueError, KeyError, TypeError, EOFError) as error:
+        for path in (pixels, meta):
+            with contextlib.suppress(FileNotFoundError):  # another process was first
+                path.replace(path.with_name(path.name + ".damaged"))
+        warnings.warn(
+            f"the decoded images {pixels} are damaged ({error}); they are set aside as {pixels.name}.damaged and made "
+            "again; if this happens twice, look at the disk",
+            stacklevel=4,
+        )
+        return None
+
+
+def _checksum_of(path: Path) -> int:
+    found = path.stat()
+    return _checksum(path, found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _checksum(path: Path, size: int, changed: int) -> int:
+    """CRC-32 of a file, which takes a second for several gigabytes."""
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(2**24):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
