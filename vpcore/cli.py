@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "publish": ("studies", "Write the records of a profile to one table."),
     "book": ("studies", "Run all notebooks as a batch."),
     "fetch": ("image_sets", "Download an image set into the data folder."),
+    "pack": ("image_sets", "Make an image set of a folder of class folders."),
     "prune": ("own_network", "Prune a network of one's own by magnitude."),
     "calibrate": ("own_logits", "Measure how well logits are calibrated."),
     "bench": ("speed", "Measure how fast the pieces are."),
@@ -71,6 +72,7 @@ def main() -> None:
     Networks, images and logits of one's own:
     vpcore prune resnet50 --weights FILE --density 0.2 --output ticket.safetensors
     vpcore calibrate logits.npy labels.npy
+    vpcore pack photos --data DIR
 
     Exit codes: 0 all done; 1 a run or notebook failed by our fault; 2 something you gave must change.
     """

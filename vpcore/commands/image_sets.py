@@ -1,4 +1,4 @@
-"""The commands that bring image sets into the data folder: `vpcore fetch`."""
+"""The commands that bring image sets into the data folder: `vpcore fetch` downloads, `vpcore pack` takes one's own files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import click
 
 from vpcore.commands.options import data_option
 from vpcore.data import hub, tasks
+from vpcore.data.packing import TEST_SHARE
+from vpcore.data.packing import pack as write_set
 from vpcore.errors import InputError, unknown
 
 
@@ -31,12 +33,40 @@ def fetch(name: str, data: Path | None, revision: str | None, repo: str | None, 
 
     Nothing else downloads images: a run whose set is missing says so, and names this command.
     """
-    if data is None:
-        raise InputError("`data` must name the folder that image sets are kept in; use --data DIR or set VPCORE_DATA")
+    folder = _named(data)
     given = {key: value for key, value in columns.items() if value is not None}
     source = hub.Source(repo, **given) if repo else None
     if given and not repo:
         if name not in hub.HUB_SETS:
             raise unknown("set on the hub", name, hub.HUB_SETS)
         source = dataclasses.replace(hub.HUB_SETS[name], **given)
-    click.echo(f"wrote {tasks.fetch(name, data, source=source, revision=revision)}")
+    click.echo(f"wrote {tasks.fetch(name, folder, source=source, revision=revision)}")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@data_option
+@click.option("--name", help="Name of the set, by which runs call their task.  [default: the name of FOLDER]")
+@click.option(
+    "--test-share",
+    default=TEST_SHARE,
+    show_default=True,
+    help="Share of each class that becomes the test split, where FOLDER holds no train and test.",
+)
+def pack(folder: Path, data: Path | None, name: str | None, test_share: float) -> None:
+    """Make an image set of a folder of class folders.
+
+    FOLDER holds a folder of images for each class, or the folders train and test that hold them. The set lies in the data
+    folder as Parquet files and a dataset.json; every command then takes it as a task by its name.
+
+    \b
+    vpcore pack photos --data DIR
+    vpcore measure --profile mini --data DIR task=photos method=vp budget=10
+    """
+    click.echo(f"wrote {write_set(folder, _named(data), name=name, test_share=test_share)}")
+
+
+def _named(data: Path | None) -> Path:
+    if data is None:
+        raise InputError("`data` must name the folder that image sets are kept in; use --data DIR or set VPCORE_DATA")
+    return data
