@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from vpcore.errors import InputError
 
-Array = Tensor | np.ndarray | Sequence  # what logits and labels may be given as
+Array = Tensor | np.ndarray | Sequence[Any]  # what logits and labels may be given as
 RANGE = 1e-6  # how far a probability may lie outside [0, 1]
 SUM = 1e-3  # how far the sum of a row may be from 1; half precision needs it
 

@@ -45,6 +45,7 @@ def cached(stem: Path, make: Callable[[], Images]) -> Images:
         facts = {"classes": images.classes, "labels": images.labels.tolist(), "checksum": _checksum_of(pixels)}
         write_atomically(meta, lambda file: file.write(json.dumps(facts).encode()))
         found = _read(pixels, meta)
+        return images if found is None else found
     return found
 
 

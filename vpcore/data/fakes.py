@@ -133,7 +133,8 @@ def _food101(root: Path, drawn: Drawn) -> None:
 def _stanford_cars(root: Path, drawn: Drawn) -> None:
     (root / "devkit").mkdir(parents=True)
     for split, file in (("train", "devkit/cars_train_annos.mat"), ("test", "cars_test_annos_withlabels.mat")):
-        rows, labels = [], set()
+        rows: list[tuple[str, int]] = []
+        labels = set()
         for label, _, image in drawn(split):
             rows.append((f"{len(rows) + 1:05d}.jpg", label + 1))
             labels.add(label)

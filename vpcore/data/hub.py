@@ -76,7 +76,7 @@ def fetch(source: Source, *, name: str, revision: str | None, folder: Path) -> P
         InputError: for a name or a revision that is none, a set that exists, a failed download, or files that are something
             else.
     """
-    if not re.fullmatch("[0-9a-f]{40}", revision or ""):
+    if revision is None or not re.fullmatch("[0-9a-f]{40}", revision):
         raise InputError(
             f"`revision` must be a commit of 40 hexadecimal digits, got {revision!r}, since a branch moves; choose one of "
             f"https://huggingface.co/datasets/{source.repo}/commits and use --revision HASH"
@@ -95,7 +95,7 @@ def fetch(source: Source, *, name: str, revision: str | None, folder: Path) -> P
                 counts[split] += write_shard(target, _rows(file, source, classes[split]))
         if classes["train"] != classes["test"]:
             raise InputError(f"{source.test} of {source.repo} has other classes than {source.train}; choose another split")
-        origin = {"source_repo": f"huggingface:{source.repo}@{revision}", "source": asdict(source)}
+        origin: dict[str, object] = {"source_repo": f"huggingface:{source.repo}@{revision}", "source": asdict(source)}
         write_card(made, classes["train"], counts, origin=origin)
     return Path(folder) / name
 

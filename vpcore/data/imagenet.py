@@ -38,7 +38,7 @@ def wnids() -> tuple[str, ...]:
         InputError: when timm is not installed.
     """
     try:
-        from timm.data import ImageNetInfo
+        from timm.data.imagenet_info import ImageNetInfo
     except ImportError as error:
         raise InputError("the WordNet ids of ImageNet come from timm; use: pip install 'vpcore[imagenet]'") from error
     return tuple(ImageNetInfo("imagenet-1k").label_names())

@@ -24,5 +24,5 @@ class Images:
 
 def check_px(px: object) -> None:
     """Accept the side of an image in pixels: 1, 2, ...; raises an `InputError` for anything else."""
-    if not (isinstance(px, Integral) and px >= 1):
+    if not (isinstance(px, Integral) and int(px) >= 1):
         raise InputError(f"`px` must be a whole number of pixels, at least 1, got {px!r}")

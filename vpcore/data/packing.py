@@ -24,7 +24,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -75,7 +75,6 @@ def pack(folder: Path | str, out: Path | str, *, name: str | None = None, test_s
     folder = Path(folder)
     name = folder.resolve().name if name is None else name
     splits = _splits(folder, name, test_share)
-    splits = _splits(folder, name, test_share)
     try:
         with new_set(name, Path(out)) as made:
             counts = {split: write_shard(_shard(made, split), _rows(listing, folder)) for split, listing in splits.items()}
@@ -114,7 +113,7 @@ def _splits(folder: Path, name: str, test_share: float) -> dict[str, Listing]:
 def _rows(listing: Listing, folder: Path) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
     """The encoded images, their paths below the folder and their labels, batch by batch, each image decoded as a test."""
     for start in range(0, len(listing.files), BLOCK):
-        files, labels = (part[start : start + BLOCK] for part in (listing.files, listing.labels))
+        files, labels = listing.files[start : start + BLOCK], listing.labels[start : start + BLOCK]
         named = ((f"the image {file}", partial(opened, file)) for file in files)
         decode(named, count=len(files), px=1, remedy="mend it, or move it out of the folder")
         paths = [file.relative_to(folder).as_posix() for file in files]
@@ -163,7 +162,7 @@ def write_shard(path: Path, rows: Iterable[tuple[pa.Array, pa.Array, pa.Array]])
     return count
 
 
-def write_card(made: Path, classes: Sequence[str], counts: dict[str, int], origin: dict[str, object]) -> None:
+def write_card(made: Path, classes: Sequence[str], counts: dict[str, int], origin: Mapping[str, object]) -> None:
     """Write the `dataset.json` of a set; `origin` is what more it says, such as where the set is from."""
     card = {"name": made.name, "classes": list(classes), "splits": counts, **origin}
     (made / "dataset.json").write_text(json.dumps(card, indent=1))

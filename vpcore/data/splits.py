@@ -54,7 +54,7 @@ def check_count(name: str, count: object) -> None:
     Raises:
         InputError: for anything else.
     """
-    if count is not None and not (isinstance(count, Integral) and count >= 1):
+    if count is not None and not (isinstance(count, Integral) and int(count) >= 1):
         raise InputError(f"`{name}` must be a whole number of images a class, at least 1, or None for all; got {count!r}")
 
 

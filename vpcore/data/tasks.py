@@ -13,6 +13,7 @@ Images are decoded once, resized to the size a run needs, and kept in a `cache`.
 from __future__ import annotations
 
 import functools
+import inspect
 from pathlib import Path
 
 from vpcore.data import coop, decoding, hub, splits, torchvision_sets
@@ -69,7 +70,7 @@ def load(
 
     if cache is None:
         return read()
-    made_by = [file_digest(Path(module.__file__)) for module in (decoding, splits)]
+    made_by = [file_digest(Path(inspect.getfile(module))) for module in (decoding, splits)]
     key = digest_of(digest(task, folder=folder), made_by)
     return cached(Path(cache) / f"{task}-{split}-{px}px-{per_class or 'all'}-{key}", read)
 

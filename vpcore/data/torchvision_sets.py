@@ -36,12 +36,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from scipy.io.matlab import MatReadError
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from vpcore.data.digests import digest_of, names_and_sizes
 from vpcore.data.image_set import ImageSet
@@ -50,6 +50,8 @@ from vpcore.errors import InputError, difference, unknown
 
 # what torchvision raises for files that are missing or damaged
 FAILURES = (OSError, RuntimeError, ValueError, KeyError, MatReadError)
+
+TorchvisionSet = Any  # torchvision has no types
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,12 @@ class Card:
         note: what to do where torchvision cannot download the set.
     """
 
-    make: Callable[[Path, str, bool], Dataset]
-    labels: Callable[[Dataset], Sequence[int]]
+    make: Callable[[Path, str, bool], TorchvisionSet]
+    labels: Callable[[TorchvisionSet], Sequence[int]]
     entries: tuple[str, ...]
     splits: dict[str, tuple[str, int]]
     test_share: float | None = None
-    classes: Callable[[Dataset], Sequence[str]] = attrgetter("classes")
+    classes: Callable[[TorchvisionSet], Sequence[str]] = attrgetter("classes")
     note: str = ""
 
 
@@ -169,7 +171,7 @@ def _command(name: str, root: Path) -> str:
     return f"vpcore fetch {name} --data {root.parent}"
 
 
-def _made(name: str, root: Path, split: str, way: str) -> Dataset:
+def _made(name: str, root: Path, split: str, way: str) -> TorchvisionSet:
     card = SETS[name]
     try:
         return card.make(root, card.splits[split][0], False)
@@ -200,37 +202,37 @@ def _rows(labels: dict[str, Tensor], name: str, test_share: float | None) -> dic
 # How torchvision is called --------------------------------------------------------------------------------------------
 
 
-def _read(loader: str, root: Path, **arguments: object) -> Dataset:
+def _read(loader: str, root: Path, **arguments: object) -> TorchvisionSet:
     """A class of torchvision.datasets; its import takes a second or two, which only those wait for who read such a set."""
     return getattr(importlib.import_module("torchvision.datasets"), loader)(root, **arguments)
 
 
-def _cifar(loader: str) -> Callable[[Path, str, bool], Dataset]:
+def _cifar(loader: str) -> Callable[[Path, str, bool], TorchvisionSet]:
     return lambda root, split, download: _read(loader, root, train=split == "train", download=download)
 
 
-def _split(loader: str) -> Callable[[Path, str, bool], Dataset]:
+def _split(loader: str) -> Callable[[Path, str, bool], TorchvisionSet]:
     return lambda root, split, download: _read(loader, root, split=split, download=download)
 
 
-def _whole(loader: str) -> Callable[[Path, str, bool], Dataset]:
+def _whole(loader: str) -> Callable[[Path, str, bool], TorchvisionSet]:
     return lambda root, split, download: _read(loader, root, download=download)
 
 
-def _sun397(root: Path, split: str, download: bool) -> Dataset:
+def _sun397(root: Path, split: str, download: bool) -> TorchvisionSet:
     data = _read("SUN397", root, download=download)
     pairs = sorted(zip(data._image_files, data._labels, strict=True))  # torchvision lists the files as the disk does
     data._image_files, data._labels = [file for file, _ in pairs], [label for _, label in pairs]
     return data
 
 
-def _imagenet(root: Path, split: str, download: bool) -> Dataset:
+def _imagenet(root: Path, split: str, download: bool) -> TorchvisionSet:
     if download:
         raise ValueError("ImageNet is for those who have agreed to its terms")
     return _read("ImageFolder", root / "imagenet" / split)
 
 
-def _pairs(data: Dataset) -> list[int]:
+def _pairs(data: TorchvisionSet) -> list[int]:
     return [label for _, label in data._samples]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,10 +114,10 @@ def fit(
     recipe: Recipe,
     *,
     first_epoch: int = 0,
-    optimizer_state: dict | None = None,
+    optimizer_state: dict[str, Any] | None = None,
     statistics: Statistics = IMAGENET,
     take_step: Step = lambda optimizer, step: optimizer.step(),
-    after_epoch: Callable[[int, float, dict], None] = lambda epoch, loss, state: None,
+    after_epoch: Callable[[int, float, dict[str, Any]], None] = lambda epoch, loss, state: None,
 ) -> None:
     """Train a network in place, from `first_epoch` to the end of the schedule.
 

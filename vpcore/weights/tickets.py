@@ -18,6 +18,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -193,7 +194,7 @@ class Progress:
     """
 
     epoch: int
-    optimizer: dict | None
+    optimizer: dict[str, Any] | None
     history: list[float]
 
 
