@@ -1,6 +1,8 @@
 import json
 import math
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,3 +90,21 @@ def test_float32_and_other_layouts_give_the_same_numbers() -> None:
     assert metrics(turned, labels.int()) == metrics(logits, labels)
     probs = Predictions.from_probs(logits.double().softmax(1), labels)
     assert METRICS["nll"](probs) == metrics(logits, labels)["nll"]
+
+
+def test_each_metric_says_which_direction_is_worse() -> None:
+    """Sure and right, against half as often right as it is sure: of the same labels, so that they are as uncertain."""
+    labels = torch.arange(200) % 2
+    right = Predictions.from_probs(torch.eye(2)[labels], labels)
+    wrong = Predictions.from_probs(torch.eye(2)[labels * (torch.arange(200) % 4 < 2)], labels)
+    assert len({metric.label for metric in METRICS.values()}) == len(METRICS)
+    for name, metric in METRICS.items():
+        change = metric(wrong) - metric(right)
+        assert {True: change > 1e-9, False: change < -1e-9, None: abs(change) < 1e-9}[metric.worse], name
+
+
+@pytest.mark.parametrize("form", [np.asarray, torch.Tensor.tolist, torch.Tensor.float, torch.Tensor.bfloat16])
+def test_ones_own_logits_in_whatever_form(form: Callable[[torch.Tensor], object]) -> None:
+    logits, labels = random_logits(7, n=60, classes=4)
+    logits = logits.bfloat16().double()  # what every form holds exactly
+    assert metrics(form(logits), labels.tolist()) == metrics(logits, labels)

@@ -18,6 +18,7 @@ from vpcore.study.execution import execute
 from vpcore.study.jobs import jobs
 from vpcore.study.profile import Profile
 from vpcore.study.run import Run, chain_id, run_id, source_run, ticket_run
+from vpcore.study.session import Session, make_ticket
 from vpcore.study.store import Store
 from vpcore.weights.tickets import read_ticket, write_ticket
 
@@ -229,6 +230,12 @@ def test_a_folder_that_cannot_be_made(tiny: Profile, tmp_path: Path, cpu: torch.
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="cannot write .*file/results"):
         finish(tiny.runs, Store(tmp_path / "file" / "results", "tiny"), cpu)
+
+
+def test_too_few_images_are_named_by_the_fields_of_a_run(store: Store, cpu: torch.device) -> None:
+    run = Run(source_per_class=1, source_epochs=1, source_batch=64)
+    with pytest.raises(InputError, match="`source_batch` must be at most .* glyphs, 48 with `source_per_class` 1; got 64"):
+        make_ticket(run, Session(store, cpu))
 
 
 def test_unknown_tasks_are_refused_before_anything_is_computed(tiny: Profile, store: Store, cpu: torch.device) -> None:

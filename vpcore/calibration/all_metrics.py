@@ -28,7 +28,7 @@ class Metric:
         label: its name in tables and figures.
         worse: True where more is worse, False where more is better, None where neither is.
         read: the attribute of what was made; "" for itself.
-        percent: whether it lies in [0, 1] and is shown in per cent.
+        percent: whether it is shown in per cent, as everything but the NLL.
     """
 
     make: Callable[[Predictions], Any]

@@ -7,6 +7,7 @@ glyphs, numerals, shapes, textures    see `drawn`; at 32 px, resized from there
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,8 @@ def read_builtin(task: str, split: str, px: int, per_class: int | None) -> Image
 
 @functools.cache
 def builtin_digest(task: str) -> str:
-    """12 hexadecimal digits for what a task is made of: our code, and the fonts or the digits themselves."""
-    code = [file_digest(Path(file)) for file in (__file__, drawn.__file__)]
+    """12 hexadecimal digits for what a task is made of: the code, and the fonts or the digits themselves."""
+    code = [file_digest(Path(file)) for file in (__file__, drawn.__file__, inspect.getfile(BUILTIN[task][1]))]
     if task == "digits":
         bunch = _load_digits()
         return digest_of(code, bunch.images.tobytes(), bunch.target.tolist())

@@ -217,6 +217,11 @@ def make_ticket(run: Run, session: Session) -> None:
         label_smoothing=run.label_smoothing,
         mixup=run.mixup,
     )
+    if recipe.epochs and len(train) < recipe.batch:
+        raise InputError(
+            f"`source_batch` must be at most the number of training images of {run.source}, {len(train)} with "
+            f"`source_per_class` {run.source_per_class or 'all'}; got {run.source_batch}"
+        )
     needed = [session.store.ticket_path(parent) for parent in parents(run)]
     dense = session.store.ticket_path(dataclasses.replace(run, round=0))
     make_round(
