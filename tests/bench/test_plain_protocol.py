@@ -10,10 +10,13 @@ from torch import nn
 from tests.prompting.tiny_network import CANVAS, PX, TARGETS, tinted, tiny_network
 from vpcore.bench import plain_protocol
 from vpcore.bench.plain_protocol import decode, features, linear_head
+from vpcore.data.images import Images
 from vpcore.networks.backbones import head_name
 from vpcore.networks.frozen import Frozen
-from vpcore.probing.linear_probing import linear_probe
-from vpcore.prompting.visual_prompting import prompted_logits, visual_prompt
+from vpcore.probing.linear_probing import probe_features
+from vpcore.prompting.fixed_prompts import PadPrompt
+from vpcore.prompting.label_mapping import MAPPINGS
+from vpcore.prompting.visual_prompting import visual_prompt
 
 
 @pytest.fixture
@@ -24,16 +27,21 @@ def model() -> nn.Module:
 @pytest.mark.parametrize("batch", [128, 10])
 def test_a_prompt_learned_the_naive_way_is_ours(model: nn.Module, cpu: torch.device, batch: int) -> None:
     train, test = tinted(24, seed=24), tinted(30, seed=30)
-    shared = {"targets": TARGETS, "canvas": CANVAS, "epochs": 6, "batch": batch, "lr": 0.1}
-    program, mapping, accuracies = plain_protocol.visual_prompt(model, train, test, seed=3, **shared)
+    shared, accuracies = {"epochs": 6, "batch": batch, "lr": 0.1}, []
+    plain = plain_protocol.visual_prompt(
+        plain_protocol.on_pixels(model), PadPrompt(1, canvas=CANVAS, image_px=PX), MAPPINGS["ilm"], train,
+        targets=TARGETS, sources=7, seed=3, after_epoch=lambda state: accuracies.append(state.accuracy(test, state.mapping)),
+        **shared,
+    )  # fmt: skip
     network = Frozen(model, precision="float32", device=cpu)
-    ours = visual_prompt(network, *train, torch.arange(24)[None], image_px=PX, seeds=[3], **shared)
-    assert torch.equal(ours.mapping[0], mapping)
+    ours = visual_prompt(network, Images(*train, ("a", "b", "c")), canvas=CANVAS, seeds=[3], **shared)
+    assert torch.equal(ours.mapping, plain.find())
     # float32: folding batch norm changes the last digits of a gradient, and Adam makes a step of any gradient
+    program = plain.prompt.program[0].detach()
     torch.testing.assert_close(ours.prompt.program[0].detach(), program, rtol=0, atol=2e-3)
     assert float(program.abs().mean()) > 0.1  # it did learn
     assert len(accuracies) == 6
-    logits = prompted_logits(network, ours, test[0])[0]
+    logits = ours(test[0])[0]
     assert float((logits.argmax(1) == test[1]).float().mean()) == pytest.approx(accuracies[-1], abs=0.1)  # a fresh mapping
 
 
@@ -43,7 +51,7 @@ def test_a_head_learned_the_naive_way_is_ours(batch: int) -> None:
     x = torch.randn(90, 12, generator=torch.Generator().manual_seed(0)) + nn.functional.one_hot(labels, 12)
     shared = {"targets": TARGETS, "epochs": 8, "batch": batch, "lr": 0.01}
     head = linear_head(x, labels, seed=2, **shared)
-    ours = linear_probe(x, labels, torch.arange(90)[None], seeds=[2], **shared)
+    ours = probe_features(x, labels, torch.arange(90)[None], seeds=[2], **shared)
     torch.testing.assert_close(ours(x)[0], head(x).detach(), rtol=1e-4, atol=1e-4)
 
 

@@ -10,7 +10,7 @@ from vpcore.networks.backbones import build, normalise
 from vpcore.networks.frozen import Frozen
 from vpcore.networks.shared_border import Framed
 from vpcore.prompting import prompts
-from vpcore.prompting.prompts import MAX_IMAGE_SHARE, PadPrompt
+from vpcore.prompting.fixed_prompts import MAX_IMAGE_SHARE, PadPrompt
 from vpcore.quantization.layers import quantize
 
 CONVOLUTIONAL = ("resnet18", "resnet50", "vgg11", "efficientnet-lite0")
@@ -89,7 +89,7 @@ def test_small_images_are_shown_in_two_parts_and_large_ones_whole() -> None:
     assert isinstance(views, Framed)
     assert views.shape == (6, 3, canvas, canvas)
     torch.testing.assert_close(views.whole(), prompt(images).flatten(0, 1), rtol=0, atol=0)
-    px = next(px for px in range(8, canvas) if (px / canvas) ** 2 > MAX_IMAGE_SHARE)
+    px = next(px for px in range(8, canvas) if (px / canvas) ** 2 > MAX_IMAGE_SHARE["cpu"])
     large = PadPrompt(2, canvas=canvas, image_px=px)
     assert isinstance(large.views(torch.rand(2, 3, 3, px, px)), Tensor)
     for name in ("frame", "watermark", "fixed_patch", "random_patch"):

@@ -8,8 +8,9 @@ from scipy.stats import beta, kstest
 from torch import nn
 
 from vpcore import InputError
+from vpcore.networks.augmentations import AUGMENTATIONS
 from vpcore.networks.backbones import build, normalise
-from vpcore.networks.training import AUGMENTATIONS, Recipe, _mixture, fit, one_cycle, predict
+from vpcore.networks.training import Recipe, _draw, fit, one_cycle, predict
 
 RECIPE = Recipe(epochs=4, batch=16, lr=0.1, weight_decay=1e-3, augment="none", precision="float32", seed=3)
 
@@ -152,10 +153,10 @@ def test_smoothed_and_mixed_labels_are_those_of_their_papers(regularised: dict[s
 
 def test_mixtures_follow_their_distribution_and_the_seed() -> None:
     recipe = replace(RECIPE, mixup=0.3, batch=5)
-    shares, orders = zip(*(_mixture(recipe, torch.Generator().manual_seed(k)) for k in range(2000)), strict=True)
-    assert kstest(shares, beta(0.3, 0.3).cdf).pvalue > 0.01
+    shares, orders = zip(*(_draw(recipe, 16, torch.Generator().manual_seed(k)) for k in range(2000)), strict=True)
+    assert kstest(torch.stack(shares), beta(0.3, 0.3).cdf).pvalue > 0.01
     assert all(sorted(order.tolist()) == [0, 1, 2, 3, 4] for order in orders)
-    again = _mixture(recipe, torch.Generator().manual_seed(7))
+    again = _draw(recipe, 16, torch.Generator().manual_seed(7))
     assert (again[0], again[1].tolist()) == (shares[7], orders[7].tolist())
 
 

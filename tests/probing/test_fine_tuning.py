@@ -1,30 +1,37 @@
 import copy
 
+import pytest
 import torch
 
+from vpcore import InputError
+from vpcore.data.images import Images
 from vpcore.networks.backbones import build, prunable
-from vpcore.networks.training import predict
 from vpcore.probing.fine_tuning import fine_tune
 from vpcore.pruning.masks import apply_, full, magnitude, select
 
 
-def task() -> tuple[torch.Tensor, torch.Tensor]:
+def task() -> Images:
     """Dark, middle and bright images of 16 px, and which they are."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(60) % 3
     images = (labels * 80 + 40)[:, None, None, None] + torch.randint(-30, 31, (60, 3, 16, 16), generator=generator)
-    return images.to(torch.uint8), labels
+    return Images(images.to(torch.uint8), labels, ("dark", "middle", "bright"))
 
 
-SHARED = {"targets": 3, "epochs": 4, "batch": 20, "lr": 0.05, "seed": 0, "precision": "float32"}
+SHARED = {"epochs": 4, "batch": 20, "lr": 0.05}
 
 
 def test_it_learns_the_task_and_leaves_the_source_network_alone(cpu: torch.device) -> None:
     model = build("resnet8", classes=5, seed=0)
     before = copy.deepcopy(model.state_dict())
-    tuned = fine_tune(model, {}, *task(), **SHARED, device=cpu)
-    assert tuned.classes == 3
-    assert (predict(tuned, task()[0], device=cpu).argmax(1) == task()[1]).float().mean() > 0.9
+    tuned = fine_tune(model, task(), **SHARED, seeds=[0, 1], device=cpu)
+    logits = tuned(task().images)
+    assert logits.shape == (2, 60, 3)
+    assert bool(((logits.argmax(2) == task().labels).float().mean(1) > 0.9).all())
+    assert not torch.equal(logits[0], logits[1])
+    assert [len(loss) for loss in tuned.loss] == [4, 4]
+    alone = fine_tune(model, task(), **SHARED, index=torch.arange(60)[None], seeds=[1])
+    assert torch.equal(alone(task().images)[0], logits[1])
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -33,8 +40,10 @@ def test_pruned_weights_stay_pruned_and_the_others_move(cpu: torch.device) -> No
     masks = full(model, prunable(model))
     masks = select(magnitude(model, masks), masks, density=0.2)
     apply_(model, masks)
-    tuned = fine_tune(model, masks, *task(), **SHARED, device=cpu)
-    weights = dict(tuned.body.named_parameters())  # batch norm is folded in, which scales weights but keeps zeros
+    tuned = fine_tune(model, task(), masks=masks, **SHARED, device=cpu)
+    weights = dict(
+        tuned.networks[0].body.named_parameters()
+    )  # batch norm is folded in, which scales weights but keeps zeros
     for name, mask in masks.items():
         assert not weights[name][~mask].any()
         assert not torch.equal(weights[name], dict(model.named_parameters())[name])
@@ -42,6 +51,15 @@ def test_pruned_weights_stay_pruned_and_the_others_move(cpu: torch.device) -> No
 
 def test_more_images_than_a_batch_are_not_needed(cpu: torch.device) -> None:
     """At one shot there are fewer images than a batch."""
-    images, labels = task()
-    tuned = fine_tune(build("resnet8", classes=5, seed=0), {}, images[:3], labels[:3], **SHARED, device=cpu)
-    assert torch.isfinite(predict(tuned, images, device=cpu)).all()
+    tuned = fine_tune(build("resnet8", classes=5, seed=0), task(), index=torch.arange(3)[None], **SHARED, device=cpu)
+    assert torch.isfinite(tuned(task().images)).all()
+
+
+def test_wrong_arguments() -> None:
+    model, train = build("resnet8", classes=5, seed=0), task()
+    with pytest.raises(InputError, match="`train.images` must be uint8 in 0..255, got torch.float32"):
+        fine_tune(model, Images(train.images / 255, train.labels, train.classes))
+    with pytest.raises(InputError, match="`labels` must be in 0..1, as there are 2 classes; got 0 to 2"):
+        fine_tune(model, Images(train.images, train.labels, train.classes[:2]))
+    with pytest.raises(InputError, match="`seeds` must be as many as `index` has rows, 1; got 2"):
+        fine_tune(model, train, index=torch.arange(3)[None], seeds=[0, 1])

@@ -6,7 +6,12 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from vpcore import InputError
-from vpcore.probing.linear_probing import L2_GRID, linear_probe, minimise, optimal_probe
+from vpcore.data.images import Images
+from vpcore.networks.backbones import build
+from vpcore.networks.frozen import Frozen
+from vpcore.networks.training import predict
+from vpcore.probing.linear_probing import linear_probe, probe_features
+from vpcore.probing.optimal_probing import L2_GRID, minimise, optimal_probe
 
 
 def blobs(n: int, width: int, targets: int, *, seed: int, spread: float = 2.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -26,7 +31,7 @@ def features(n: int = 90, width: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("batch", [128, 16])
 def test_a_probe_is_a_linear_layer_trained_with_adam(batch: int) -> None:
     x, labels = features()
-    probe = linear_probe(x, labels, torch.arange(90)[None], targets=3, epochs=10, batch=batch, lr=0.01, seeds=[2])
+    probe = probe_features(x, labels, torch.arange(90)[None], targets=3, epochs=10, batch=batch, lr=0.01, seeds=[2])
     generator = torch.Generator().manual_seed(2)
     layer, bound = nn.Linear(12, 3), 12**-0.5
     with torch.no_grad():
@@ -47,9 +52,9 @@ def test_probes_of_a_cohort_do_not_meet() -> None:
     x, labels = features()
     index = torch.stack([torch.arange(30), torch.arange(30, 60)])
     settings = {"targets": 3, "epochs": 60, "batch": 16, "lr": 0.01}
-    together = linear_probe(x, labels, index, seeds=[0, 1], **settings)(x)
+    together = probe_features(x, labels, index, seeds=[0, 1], **settings)(x)
     for k in range(2):
-        alone = linear_probe(x, labels, index[k : k + 1], seeds=[k], **settings)(x)
+        alone = probe_features(x, labels, index[k : k + 1], seeds=[k], **settings)(x)
         torch.testing.assert_close(alone[0], together[k], rtol=1e-4, atol=1e-4)
     accuracy = (together.argmax(2) == labels).float().mean(1)
     assert bool((accuracy > 0.8).all())
@@ -102,16 +107,16 @@ def test_members_are_as_if_alone() -> None:
         alone = optimal_probe(x, y, index[member : member + 1], targets=3, val=val)
         assert torch.equal(both(val[0])[member], alone(val[0])[0])
     adam = {"targets": 3, "epochs": 5, "batch": 8, "lr": 0.1}
-    together = linear_probe(x.float(), y, index, **adam, seeds=[3, 4])(val[0].float())
+    together = probe_features(x.float(), y, index, **adam, seeds=[3, 4])(val[0].float())
     for member, seed in enumerate((3, 4)):
-        alone = linear_probe(x.float(), y, index[member : member + 1], **adam, seeds=[seed])(val[0].float())
+        alone = probe_features(x.float(), y, index[member : member + 1], **adam, seeds=[seed])(val[0].float())
         assert torch.allclose(together[member], alone[0], atol=1e-5)
 
 
 def test_the_strong_probe_has_the_lower_training_loss_when_l2_is_weak() -> None:
     x, y = blobs(120, 10, 4, seed=8)
     index = torch.arange(120)[None]
-    paper = linear_probe(x.float(), y, index, targets=4, epochs=100, batch=128, lr=0.01, seeds=[0])(x.float())[0]
+    paper = probe_features(x.float(), y, index, targets=4, epochs=100, batch=128, lr=0.01, seeds=[0])(x.float())[0]
     strong = optimal_probe(x, y, index, targets=4, val=(x, y))(x)[0]
     loss = torch.nn.functional.cross_entropy
     assert loss(strong, y) < loss(paper, y)
@@ -127,8 +132,8 @@ def test_selection_keeps_the_best_epoch_of_each_member() -> None:
     def accuracy(logits: torch.Tensor) -> torch.Tensor:
         return (logits.argmax(2) == held[1]).double().mean(1)
 
-    picked = accuracy(linear_probe(x, y, index, epochs=8, select=held, **shared)(held[0]))
-    last = accuracy(linear_probe(x, y, index, epochs=8, **shared)(held[0]))
+    picked = accuracy(probe_features(x, y, index, epochs=8, select=held, **shared)(held[0]))
+    last = accuracy(probe_features(x, y, index, epochs=8, **shared)(held[0]))
     assert (picked >= last).all()
     assert (picked > last).any()
 
@@ -147,3 +152,63 @@ def test_the_weak_end_of_the_path_is_reached_too() -> None:
         optimal_probe(x, y, index, targets=3, val=val).strength
         == optimal_probe(x, y, index, targets=3, val=val, path=L2_GRID[-1:]).strength
     )
+
+
+def striped(n: int = 40) -> Images:
+    """Images of 16 px that are red, green or blue."""
+    labels = torch.arange(n) % 3
+    noise = torch.randint(100, (n, 3, 16, 16), generator=torch.Generator().manual_seed(0))
+    return Images((noise + 100 * F.one_hot(labels, 3)[:, :, None, None]).to(torch.uint8), labels, ("red", "green", "blue"))
+
+
+@pytest.fixture
+def network(cpu: torch.device) -> Frozen:
+    return Frozen(build("resnet8", classes=5, seed=0), precision="float32", device=cpu)
+
+
+def test_a_probe_on_images_is_one_on_their_features(network: Frozen, cpu: torch.device) -> None:
+    """Also of few shots, whose features alone are computed, of a view, and with a choice of the epoch."""
+    train, index = striped(), torch.tensor([[0, 1, 2, 9], [3, 4, 5, 9]])
+    settings = {"epochs": 7, "batch": 3, "lr": 0.1, "seeds": [1, 2]}
+    for view in (lambda x: x, lambda x: F.pad(x, [4] * 4, value=0.5)):
+        features = predict(lambda x, view=view: network.features(view(x)), train.images, device=cpu)
+        for select in (None, train):
+            held = None if select is None else (features, train.labels)
+            probed = linear_probe(network, train, index=index, view=view, select=select, **settings)
+            expected = probe_features(features, train.labels, index, targets=3, select=held, **settings)
+            torch.testing.assert_close(probed(train.images), expected(features), rtol=1e-3, atol=1e-4)
+            assert probed.classifiers.loss == pytest.approx(expected.loss, abs=1e-4)
+
+
+def test_the_defaults_are_the_authors_recipe(network: Frozen) -> None:
+    train = striped()
+    ours = linear_probe(network, train)
+    theirs = linear_probe(
+        network, train, index=torch.arange(40)[None], epochs=100, batch=64, lr=0.01, seeds=[0]
+    )  # 14 images a class: more than 10
+    logits = ours(train.images)
+    assert torch.equal(logits, theirs(train.images))
+    assert (logits.shape, logits.dtype, logits.device.type) == ((1, 40, 3), torch.float32, "cpu")
+    assert float((logits[0].argmax(1) == train.labels).float().mean()) > 0.9
+
+
+def test_wrong_arguments(network: Frozen) -> None:
+    train = striped()
+    with pytest.raises(InputError, match="`network` must be a Frozen network, got Linear"):
+        linear_probe(nn.Linear(2, 2), train)
+    with pytest.raises(InputError, match="`train.images` must be uint8 in 0..255, got torch.float32"):
+        linear_probe(network, Images(train.images / 255, train.labels, train.classes))
+    with pytest.raises(InputError, match="`index` must be in 0..39"):
+        linear_probe(network, train, index=torch.tensor([[40]]))
+    with pytest.raises(InputError, match="`epochs` must be a whole number of at least 1, got 0"):
+        linear_probe(network, train, epochs=0)
+    x, y = blobs(10, 3, 2, seed=0)
+    settings = {"targets": 2, "epochs": 1, "batch": 4, "lr": 0.1, "seeds": [0]}
+    with pytest.raises(InputError, match=r"`features` must be \(10, D\), a row for each label, got \(9, 3\)"):
+        probe_features(x[:9], y, torch.arange(9)[None], **settings)
+    x[3] = torch.nan
+    message = "`features` must be finite numbers, got NaN or infinity in 1 of 10 rows, first in row 3"
+    with pytest.raises(InputError, match=message):
+        probe_features(x.float(), y, torch.arange(10)[None], **settings)
+    with pytest.raises(InputError, match=message):
+        optimal_probe(x, y, torch.arange(10)[None], targets=2, val=(x, y))

@@ -8,19 +8,15 @@ from torch import Tensor, nn
 from vpcore import InputError
 from vpcore.prompting.label_mapping import (
     MAPPINGS,
-    TIES,
-    assignment,
     bayesian,
     frequencies,
-    greedy,
     linear_start,
-    lowest_first,
-    priorities,
-    random_index,
     strongest,
     target_logits,
     top_probabilities,
 )
+from vpcore.prompting.one_to_one import TIES, assignment, greedy, lowest_first, priorities, random_index
+from vpcore.prompting.prompts import PROMPTS
 
 ONE_TO_ONE = ("random", "frequency", "ilm", "ilm-running", "assignment")
 MATRICES = ("blm", "blm+", "full")
@@ -36,10 +32,9 @@ def few_shots(seed: int, *, targets: int, sources: int, cohort: int = 2, count: 
 
 def found(name: str, logits: Tensor, labels: Tensor, *, targets: int, ties: str = "random") -> Tensor:
     """The mapping of a registry name, as the training makes it."""
-    rule, seeds, sources = MAPPINGS[name], list(range(len(logits))), logits.shape[2]
-    if rule.draw is not None:
-        return rule.draw(seeds, targets=targets, sources=sources)
-    return rule.find(logits, labels, TIES[ties](seeds, targets=targets, sources=sources))
+    rule, seeds, sizes = MAPPINGS[name], list(range(len(logits))), {"targets": targets, "sources": logits.shape[2]}
+    drawn = rule.start(seeds, **sizes)
+    return rule.update(logits, labels, TIES[ties].priorities(seeds, **sizes)) if drawn is None else drawn
 
 
 def brute_force(counts: Tensor, priority: Tensor) -> list[int]:
@@ -138,7 +133,7 @@ def test_index_ties_without_counts_map_to_the_first_classes() -> None:
 
 @pytest.mark.parametrize("ties", TIES)
 def test_priorities_are_in_range_and_differ(ties: str) -> None:
-    priority = TIES[ties]([3, 4], targets=5, sources=9)
+    priority = TIES[ties].priorities([3, 4], targets=5, sources=9)
     assert priority.shape == (2, 5, 9)
     assert float(priority.min()) >= 0
     assert float(priority.max()) < 1
@@ -250,7 +245,24 @@ def test_a_mapping_of_a_cohort_is_that_of_its_members(name: str) -> None:
     if name in ONE_TO_ONE:
         assert all(len(set(row)) == 5 for row in mapping.tolist())
     rule = MAPPINGS[name]
-    assert (rule.draw is None) != (rule.find is None)
+    assert (rule.start([0], targets=5, sources=8) is None) == any(rule.due(epoch) for epoch in range(3))  # drawn or found
+
+
+def test_every_entry_has_a_label_of_its_own() -> None:
+    for registry in (MAPPINGS, TIES, PROMPTS):
+        labels = [entry.label for entry in registry.values()]
+        assert all(labels)
+        assert len(set(labels)) == len(registry)
+
+
+@pytest.mark.parametrize("name", MAPPINGS)
+def test_when_a_mapping_is_found(name: str) -> None:
+    """Never, once, or before every epoch; one that follows from the steps is found in them after the first."""
+    rule = MAPPINGS[name]
+    due = [rule.due(epoch) for epoch in range(3)]
+    expected = {"random": [False] * 3, "full": [False] * 3, "frequency": [True, False, False]}
+    assert due == expected.get(name, [True, not rule.running, not rule.running])
+    assert rule.repeat == (name in ("ilm", "ilm-running", "assignment", "blm", "blm+"))
 
 
 def test_names_stand_for_their_mappings() -> None:

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from vpcore import InputError
 from vpcore.networks.backbones import normalise
-from vpcore.prompting.prompts import PACE, PROMPTS, UNIT, PadPrompt, Prompt, build, input_px
+from vpcore.prompting.fixed_prompts import RANK, UNIT, PadPrompt, Prompt
+from vpcore.prompting.moving_prompts import PACE
+from vpcore.prompting.prompts import PROMPTS, build, input_px
 from vpcore.prompting.smm import WIDTHS, MaskNetwork
 
 CANVAS, IMAGE = 16, 10
@@ -74,7 +76,7 @@ def test_members_never_meet(name: str) -> None:
     prompt(images_for(name, cohort=2))[0].sum().backward()
     for parameter in prompt.parameters():
         assert bool((parameter.grad[1] == 0).all())
-    assert bool((prompt.program.grad[0] != 0).any())
+    assert any(bool((parameter.grad[0] != 0).any()) for parameter in prompt.parameters())
 
 
 @pytest.mark.parametrize("name", ["pad", "frame", "watermark", "fixed_patch", "random_patch"])
@@ -124,6 +126,21 @@ def test_programs_are_added_to_the_normalised_image_without_a_limit(name: str, r
     assert torch.equal(out[..., where == 0], images[..., where == 0])
     assert float(out.detach().min()) < -0.5
     assert float(out.detach().max()) > 1.5
+
+
+def test_low_rank_programs_are_products_that_start_at_nothing() -> None:
+    """As in the paper: the image plus B A, of rank 4 for each channel, with B = 0 and A drawn from the seed."""
+    prompt, images = build("lor", canvas=CANVAS, image_px=IMAGE, seeds=[3, 4]).double(), images_for("lor", cohort=2)
+    assert not prompt.columns.any()
+    assert float(prompt.rows.detach().std()) == pytest.approx(1, abs=0.1)
+    assert not torch.equal(prompt.rows[0], prompt.rows[1])
+    with torch.no_grad():
+        prompt.columns.normal_(generator=torch.Generator().manual_seed(1))
+    added = prompt(images) - images
+    expected = torch.einsum("kchr,kcrw->kchw", prompt.columns, prompt.rows)
+    torch.testing.assert_close(added, expected[:, None].expand_as(added))
+    assert torch.linalg.matrix_rank(added.detach()).unique().tolist() == [RANK]
+    assert prompt.size == sum(parameter[0].numel() for parameter in prompt.parameters()) == 3 * 2 * RANK * CANVAS
 
 
 def test_random_patches_lie_where_their_generator_says() -> None:

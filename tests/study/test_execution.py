@@ -95,12 +95,12 @@ def test_seeds_may_be_computed_one_at_a_time(tiny: Profile, store: Store, cpu: t
 def test_a_failed_run_is_reported_and_does_not_stop_the_others(
     tiny: Profile, store: Store, cpu: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = measurements.linear_probe
+    real = measurements.probe_features
 
     def fail(*args: object, **settings: object) -> object:
         raise RuntimeError("no luck")
 
-    monkeypatch.setattr(measurements, "linear_probe", fail)
+    monkeypatch.setattr(measurements, "probe_features", fail)
     done = finish(tiny.runs, store, cpu)
     failed = [d for d in done if d.error is not None]
     assert {d.job.kind for d in failed} == {"lp"}
@@ -108,7 +108,7 @@ def test_a_failed_run_is_reported_and_does_not_stop_the_others(
     texts = [path.read_text() for path in (store.root / "failed").glob("*.txt")]
     assert len(texts) == 4
     assert all("no luck" in text and "Traceback" in text for text in texts)
-    monkeypatch.setattr(measurements, "linear_probe", real)
+    monkeypatch.setattr(measurements, "probe_features", real)
     finish(tiny.runs, store, cpu)
     assert len(store.table(tiny.runs)) == len(tiny.runs)
     assert not list((store.root / "failed").glob("*"))

@@ -43,7 +43,7 @@ OTHER = Run(
 ONE_BLOCK = Backbone(lambda classes: ResNet(classes, blocks=(1,), widths=(8,), stem=(3, 2)), statistics=HALF)
 SPIED = [
     (sessions, "build"), (sessions, "Recipe"), (sessions, "make_round"), (sessions, "quantize"), (sessions, "Frozen"),
-    (measurement, "visual_prompt"), (measurement, "linear_probe"), (measurement, "optimal_probe"),
+    (measurement, "visual_prompt"), (measurement, "probe_features"), (measurement, "optimal_probe"),
     (measurement, "fine_tune"),
 ]  # fmt: skip
 NEAR = {"rtol": 0.02, "atol": 0.02}  # in bf16 batches of other sizes give other roundings
@@ -160,18 +160,14 @@ def test_the_two_runs_differ_in_every_field() -> None:
         *(("make_round", name, name) for name in ("rate", "rewind", "scope", "part")),
         *(("quantize", name, name) for name in ("weight_bits", "activation_bits", "quant_range", "batch_norm")),
         ("Frozen", "precision", "precision"),
-        *(("visual_prompt", name, name) for name in ("canvas", "image_px", "prompt", "mapping", "ties")),
+        *(("visual_prompt", name, name) for name in ("canvas", "image_px", "prompt", "mapping", "ties", "last_mapping")),
         *(("visual_prompt", name, name) for name in ("epochs", "batch", "lr")),
-        *(("linear_probe", name, name) for name in ("epochs", "batch", "lr")),
+        *(("probe_features", name, name) for name in ("epochs", "batch", "lr")),
         *(("fine_tune", name, name) for name in ("epochs", "batch", "lr", "precision")),
     ],
 )  # fmt: skip
 def test_a_function_is_given_the_field(study: Study, function: str, argument: str, field: str) -> None:
     assert study.given[function][argument] == getattr(study.run, field)
-
-
-def test_the_last_mapping(study: Study) -> None:
-    assert study.given["visual_prompt"]["stale"] is (study.run.last_mapping == "stale")
 
 
 def test_the_images_of_the_source(study: Study) -> None:
@@ -203,23 +199,25 @@ def test_what_a_way_looks_at_that_does_not_train(study: Study) -> None:
     assert study.looked_at == min(512, 10 * study.run.source_per_class)
 
 
-@pytest.mark.parametrize("function", ["visual_prompt", "linear_probe", "optimal_probe"])
+@pytest.mark.parametrize("function", ["visual_prompt", "probe_features", "optimal_probe", "fine_tune"])
 def test_the_images_of_each_seed(study: Study, function: str) -> None:
     assert torch.equal(study.given[function]["index"], study.index())
 
 
-@pytest.mark.parametrize("function", ["visual_prompt", "linear_probe"])
+@pytest.mark.parametrize("function", ["visual_prompt", "probe_features", "fine_tune"])
 def test_the_seeds(study: Study, function: str) -> None:
     assert study.given[function]["seeds"] == study.seeds
 
 
 def test_the_images_that_a_prompt_is_learned_on(study: Study) -> None:
     train = study.prompted("train")
-    assert torch.equal(study.given["visual_prompt"]["images"], train.images)
-    assert torch.equal(study.given["visual_prompt"]["labels"], train.labels)
+    given = study.given["visual_prompt"]["train"]
+    assert torch.equal(given.images, train.images)
+    assert torch.equal(given.labels, train.labels)
+    assert given.classes == train.classes
 
 
-@pytest.mark.parametrize("function", ["linear_probe", "optimal_probe"])
+@pytest.mark.parametrize("function", ["probe_features", "optimal_probe"])
 def test_the_features_are_those_of_the_view(study: Study, function: str) -> None:
     rows = study.index()[0]
     torch.testing.assert_close(study.given[function]["features"][rows], study.features("train")[rows], **NEAR)
@@ -236,13 +234,14 @@ def test_the_strength_is_chosen_on_val(study: Study) -> None:
 def test_the_images_that_choose_the_epoch(
     study: Study, method: str, selection: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = spy(monkeypatch, *((measurement, "visual_prompt") if method == "vp" else (measurement, "linear_probe")))
+    given = spy(monkeypatch, *((measurement, "visual_prompt") if method == "vp" else (measurement, "probe_features")))
     run = study.with_(method=method, probe="adam", selection=selection)
     adapt((run,), Session(study.store, torch.device("cpu")))
     if selection == "last":
         assert given["select"] is None
         return
-    shown, labels = given["select"]
+    select = given["select"]
+    shown, labels = (select.images, select.labels) if method == "vp" else select
     torch.testing.assert_close(
         shown, study.prompted(selection).images if method == "vp" else study.features(selection), **NEAR
     )
@@ -251,14 +250,13 @@ def test_the_images_that_choose_the_epoch(
 
 def test_what_is_tuned_is_the_float_network_under_its_masks(study: Study) -> None:
     state, masks, _ = read_ticket(study.store.ticket_path(study.run))
-    given, rows = study.given["fine_tune"], study.index()[1]
+    given = study.given["fine_tune"]
     assert masks.keys() == given["masks"].keys()
     assert all(torch.equal(mask, given["masks"][name]) for name, mask in masks.items())
     assert all(torch.equal(value, state[name]) for name, value in given["model"].state_dict().items())
     images = study.task_images("train", px=study.run.canvas)
-    assert given["seed"] == study.seeds[1]  # the last one
-    assert torch.equal(given["images"], images.images[rows])
-    assert torch.equal(given["labels"], images.labels[rows])
+    assert torch.equal(given["train"].images, images.images)
+    assert torch.equal(given["train"].labels, images.labels)
 
 
 @pytest.mark.parametrize("method", ["source", "vp", "lp", "ft"])

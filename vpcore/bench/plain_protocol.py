@@ -2,13 +2,14 @@
 
 One prompt at a time, in float32 and the usual memory format, batch norm as it was trained; a pass over the training images
 for the mapping before every epoch, a pass over the test images after it. It is what `bench` compares our speed with and what
-tests compare our results with; nothing else uses it.
+tests compare our results with, whatever the prompt and the mapping; nothing else uses it.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,76 +18,116 @@ from torch import Tensor, nn
 
 from vpcore.networks.backbones import IMAGENET, Statistics, normalise
 from vpcore.networks.cohort import MILESTONES
-from vpcore.prompting.label_mapping import frequencies, greedy, priorities
+from vpcore.prompting.fixed_prompts import Prompt
+from vpcore.prompting.label_mapping import LabelMapping, target_logits
+from vpcore.prompting.one_to_one import priorities
 
 BATCH = 128
 Labelled = tuple[Tensor, Tensor]  # (N, 3, h, h) uint8 images and (N,) classes
 
 
+@dataclass
+class Prompting:
+    """One prompt while it is learned.
+
+    Attributes:
+        network: (N, 3, H, H) images in [0, 1] -> (N, S) logits.
+        prompt: a cohort of one.
+        rule: where the mapping comes from.
+        train: images of the side that the prompt wants.
+        priority: (1, T, S), for ties.
+        batch: images shown at a time.
+        mapping: the one that the steps of the epoch read.
+    """
+
+    network: Callable[[Tensor], Tensor]
+    prompt: Prompt
+    rule: LabelMapping
+    train: Labelled
+    priority: Tensor
+    batch: int
+    mapping: Tensor | None
+
+    def source_logits(self, images: Tensor) -> Tensor:
+        """(n, 3, h, h) uint8 images -> (1, n, S)"""
+        x = images.to(next(self.prompt.parameters()).device).float() / 255
+        return self.network(self.prompt(x[None])[0])[None]
+
+    def find(self) -> Tensor:
+        """The mapping under the prompt as it is."""
+        self.prompt.eval()
+        with torch.no_grad():
+            logits = torch.cat([self.source_logits(images) for images, _ in _batches(self.train, self.batch)], dim=1)
+        return self.rule.update(logits, self.train[1][None].to(logits.device), self.priority)
+
+    def accuracy(self, test: Labelled, mapping: Tensor) -> float:
+        """Share of test images that are read right through a mapping."""
+        self.prompt.eval()
+        with torch.no_grad():
+            right = [
+                (target_logits(self.source_logits(images), mapping)[0].argmax(1).cpu() == labels).float()
+                for images, labels in _batches(test, self.batch)
+            ]
+        return float(torch.cat(right).mean())
+
+
 def visual_prompt(
-    model: nn.Module,
+    network: Callable[[Tensor], Tensor],
+    prompt: Prompt,
+    rule: LabelMapping,
     train: Labelled,
-    test: Labelled | None,
     *,
     targets: int,
-    canvas: int,
+    sources: int,
     epochs: int,
     batch: int,
     lr: float,
     seed: int,
-    statistics: Statistics = IMAGENET,
-) -> tuple[Tensor, Tensor, list[float]]:
-    """Visual prompting with iterative label mapping (ILM-VP, Chen et al. 2023, algorithm 1).
+    after_epoch: Callable[[Prompting], None] = lambda state: None,
+) -> Prompting:
+    """Visual prompting as its authors write it down; with `ilm`, algorithm 1 of Chen et al. 2023 (ILM-VP).
 
     Args:
-        model: images that are normalised with `statistics` -> (N, S) logits; on the device of the work, its weights without
-            gradients.
-        train, test: images of one side below the canvas; without `test` nothing is tested.
-        targets: number of target classes T.
-        canvas: side of the canvas, px.
+        network: (N, 3, H, H) images in [0, 1] -> (N, S) logits, its weights without gradients; e.g. `on_pixels(model)`.
+        prompt: an untrained cohort of one, on the device of the work.
+        rule: an entry of `label_mapping.MAPPINGS`.
+        train: images of the side that the prompt wants.
+        targets, sources: number of target classes T and of source classes S.
         epochs, batch, lr: see `visual_prompting.visual_prompt`.
         seed: of the order of the images and the ties in the mapping.
-        statistics: see `backbones.Backbone`.
-
-    Returns:
-        The (3, H, H) program, the (T,) mapping under the prompt as it is at the end, and the test accuracy after each epoch.
+        after_epoch: is given the state after each epoch, e.g. to test it.
     """
-    model.eval()
-    device, px = next(model.parameters()).device, train[0].shape[-1]
-    before = (canvas - px) // 2
-    padding = (before, canvas - px - before, before, canvas - px - before)
-    border = F.pad(torch.zeros(px, px), padding, value=1.0).to(device)
-    program = torch.zeros(3, canvas, canvas, device=device, requires_grad=True)
-    optimizer = torch.optim.Adam([program], lr=lr)
+    device = next(prompt.parameters()).device
+    mapping = rule.start([seed], targets=targets, sources=sources)
+    mapping = None if mapping is None else mapping.to(device).requires_grad_(rule.learned)
+    priority = priorities([seed], targets=targets, sources=sources).to(device)
+    state = Prompting(network, prompt, rule, train, priority, batch, mapping)
+    optimizer = torch.optim.Adam([*prompt.parameters(), *([mapping] if rule.learned else [])], lr=lr)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [int(m * epochs) for m in MILESTONES], gamma=0.1)
     generator = torch.Generator().manual_seed(seed)
-    priority, accuracies = None, []
-
-    def source_logits(images: Tensor) -> Tensor:
-        x = images.to(device).float() / 255
-        return model(normalise(F.pad(x, padding) + border * torch.sigmoid(program), statistics))
-
-    def find() -> Tensor:
-        nonlocal priority
-        with torch.no_grad():
-            logits = torch.cat([source_logits(images) for images, _ in _batches(train, batch)])
-        if priority is None:
-            priority = priorities([seed], targets=targets, sources=logits.shape[1]).to(device)
-        return greedy(frequencies(logits[None], train[1][None].to(device), targets=targets), priority)[0]
-
-    for _ in range(epochs):
-        mapping = find()
+    for epoch in range(epochs):
+        if rule.due(epoch):
+            state.mapping = state.find()
+        seen = []
         for images, labels in _batches(train, batch, generator):
-            loss = F.cross_entropy(source_logits(images)[:, mapping], labels.to(device))
+            prompt.train()
+            logits = state.source_logits(images)
+            seen.append((logits.detach(), labels.to(device)[None]))
+            loss = F.cross_entropy(target_logits(logits, state.mapping)[0], labels.to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         schedule.step()
-        if test is not None:
-            with torch.no_grad():
-                right = [(source_logits(x)[:, mapping].argmax(1).cpu() == y).float() for x, y in _batches(test, batch)]
-            accuracies.append(float(torch.cat(right).mean()))
-    return program.detach(), find(), accuracies
+        after_epoch(state)
+        if rule.running:
+            state.mapping = rule.update(*(torch.cat(parts, dim=1) for parts in zip(*seen, strict=True)), priority)
+    return state
+
+
+def on_pixels(model: nn.Module, statistics: Statistics = IMAGENET) -> Callable[[Tensor], Tensor]:
+    """A network in evaluation mode, as a function of images in [0, 1]."""
+    model.eval()
+    return lambda images: model(normalise(images, statistics))
 
 
 def features(model: nn.Module, images: Tensor, *, batch: int = BATCH, statistics: Statistics = IMAGENET) -> Tensor:
@@ -103,7 +144,7 @@ def linear_head(
     """A classifier on (N, D) features, by the paper's recipe."""
     generator = torch.Generator().manual_seed(seed)
     head = nn.Linear(features.shape[1], targets)
-    with torch.no_grad():  # as `linear_probing.linear_probe` starts
+    with torch.no_grad():  # as `linear_probing.probe_features` starts
         for values in (head.weight.T, head.bias):
             values.copy_((torch.rand(values.shape, generator=generator) * 2 - 1) * head.in_features**-0.5)
     head.to(features.device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -14,37 +13,28 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vpcore.bench import plain_protocol
 from vpcore.bench.floor import Bare, best_precision
-from vpcore.bench.timing import Row, Setting, medians
+from vpcore.bench.timing import CLASSES, Row, Setting, medians
+from vpcore.data.images import Images
 from vpcore.networks.backbones import PRECISIONS, head_name
 from vpcore.networks.frozen import Frozen
 from vpcore.networks.training import predict
-from vpcore.probing.linear_probing import linear_probe
-from vpcore.prompting.visual_prompting import Prompted, prompted_logits, visual_prompt
+from vpcore.probing.linear_probing import probe_features
+from vpcore.prompting.fixed_prompts import PadPrompt
+from vpcore.prompting.label_mapping import MAPPINGS
+from vpcore.prompting.visual_prompting import Prompted, visual_prompt
 
 TARGETS = 10  # classes of the task: CIFAR-10
 SHOTS, TRAIN, TEST = 100, 50_000, 10_000  # images of a 10-shot budget, of the whole training set, of the test set
 EPOCHS, BATCH = 100, 128  # of the paper's recipe
+STEPS = {"cpu": (1, 4), "cuda": (6, 26)}  # epochs of a short and a long training
 MEASURED = 256  # images of a pass that is extrapolated to more
 COHORT = 15
 GROWTH = {"images": (10, 30, 90), "prompts": (1, 3, 9), "classes": (10, 30, 90)}
 
 
-class _Stamped:
-    """A frozen network that notes when it is called: from one call to the next is a whole step of training."""
-
-    def __init__(self, frozen: Frozen, setting: Setting) -> None:
-        self.frozen, self.setting, self.times = frozen, setting, []
-        self.device, self.classes = frozen.device, frozen.classes
-
-    def __call__(self, images: Tensor) -> Tensor:
-        self.setting.sync()
-        self.times.append(time.perf_counter())
-        return self.frozen(images)
-
-
 def prompted(
     setting: Setting,
-    network: object,
+    network: Frozen,
     *,
     count: int,
     cohort: int = 1,
@@ -54,30 +44,37 @@ def prompted(
     mapping: str = "ilm",
 ) -> Prompted:
     """A cohort of visual prompts that learns from noise."""
-    px = px or setting.image_px
-    index = torch.arange(count).expand(cohort, count)
-    images, labels = setting.images(count, px), torch.arange(count) % targets
+    classes = tuple(str(number) for number in range(targets))
+    noise = Images(setting.images(count, px or setting.image_px), torch.arange(count) % targets, classes)
     return visual_prompt(
-        network, images, labels, index, targets=targets, canvas=setting.canvas, image_px=px,
-        mapping=mapping, epochs=epochs, batch=BATCH, lr=0.01, seeds=list(range(cohort)),
-    )  # fmt: skip
+        network, noise, canvas=setting.canvas, mapping=mapping, epochs=epochs, batch=BATCH, seeds=range(cohort)
+    )
 
 
 class _Steps:
-    """Times the steps of training a prompt: a call takes three, `seconds` is their median over all calls but the first."""
+    """Times the steps of training a prompt: those by which a long training is longer than a short one, of one step an epoch.
+
+    `seconds` is the median of a step over all calls but the first. Both trainings are so long that a GPU records its steps.
+    """
 
     def __init__(self, setting: Setting, precision: str, **prompt: int) -> None:
-        frozen = Frozen(setting.network(), precision=precision, device=setting.device)
-        self.stamped, self.setting, self.prompt, self.times = _Stamped(frozen, setting), setting, prompt, []
+        self.frozen = Frozen(setting.network(), precision=precision, device=setting.device)
+        self.setting, self.prompt, self.times = setting, prompt, []
 
     def __call__(self) -> None:
-        self.stamped.times = []
-        prompted(self.setting, self.stamped, epochs=3, **self.prompt)
-        self.times.extend(after - before for before, after in itertools.pairwise(self.stamped.times))
+        spent = []
+        for epochs in STEPS[self.setting.device.type]:
+            self.setting.sync()
+            start = time.perf_counter()
+            prompted(self.setting, self.frozen, epochs=epochs, **self.prompt)
+            self.setting.sync()
+            spent.append((time.perf_counter() - start, epochs))
+        (short, few), (long, many) = spent
+        self.times.append((long - short) / (many - few))
 
     @property
     def seconds(self) -> float:
-        return statistics.median(self.times[3:])  # without those of the warm-up
+        return statistics.median(self.times[1:])  # without those of the warm-up
 
 
 def floor(setting: Setting) -> Iterator[Row]:
@@ -150,16 +147,19 @@ def prompt(setting: Setting) -> Iterator[Row]:
     learned = prompted(setting, frozen, count=SHOTS, epochs=1)
 
     def naively(epochs: int, tested: plain_protocol.Labelled | None = None) -> None:
+        border = PadPrompt(1, canvas=setting.canvas, image_px=setting.image_px).to(setting.device)
         plain_protocol.visual_prompt(
-            model, train, tested, targets=TARGETS, canvas=setting.canvas, epochs=epochs, batch=BATCH, lr=0.01, seed=0
-        )
+            plain_protocol.on_pixels(model), border, MAPPINGS["ilm"], train, targets=TARGETS, sources=CLASSES,
+            epochs=epochs, batch=BATCH, lr=0.01, seed=0,
+            after_epoch=lambda state: tested and state.accuracy(tested, state.mapping),
+        )  # fmt: skip
 
     t = medians(
         setting,
         {
             "1": lambda: prompted(setting, frozen, count=SHOTS, epochs=1),
             "3": lambda: prompted(setting, frozen, count=SHOTS, epochs=3),
-            "test": lambda: prompted_logits(frozen, learned, test[0]),
+            "test": lambda: learned(test[0]),
             "naive 1": lambda: naively(1),
             "naive 2": lambda: naively(2),
             "naive 1, tested": lambda: naively(1, test),
@@ -186,7 +186,7 @@ def probe(setting: Setting) -> Iterator[Row]:
         labels, epochs = torch.arange(count) % TARGETS, EPOCHS if count == SHOTS else 2
 
         def ours(features: Tensor = features, labels: Tensor = labels, epochs: int = epochs) -> None:
-            linear_probe(
+            probe_features(
                 features, labels, torch.arange(len(labels))[None],
                 targets=TARGETS, epochs=epochs, batch=BATCH, lr=0.01, seeds=[0],
             )  # fmt: skip

@@ -9,6 +9,7 @@ named as torchvision's, so that a state dict of one fits the other.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -285,5 +286,12 @@ def head_name(model: nn.Module) -> str:
 
 def normalise(images: Tensor, statistics: Statistics = IMAGENET) -> Tensor:
     """(..., 3, H, W) images in [0, 1] -> the same with the mean removed and divided by the standard deviation."""
-    mean, std = (torch.tensor(s, device=images.device, dtype=images.dtype).view(3, 1, 1) for s in statistics)
+    mean, std = _constants(statistics, images.device, images.dtype)
     return (images - mean) / std
+
+
+@functools.cache
+def _constants(statistics: Statistics, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """(3, 1, 1) mean and deviation where they are needed, made once: a copy to a GPU waits for it."""
+    with torch.inference_mode(False):
+        return tuple(torch.tensor(numbers, device=device, dtype=dtype).view(3, 1, 1) for numbers in statistics)

@@ -6,11 +6,22 @@ member moves as if it were trained alone.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from numbers import Integral
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vpcore.errors import InputError
+from vpcore.networks.frozen import Frozen
+from vpcore.networks.training import check_loss
+
 MILESTONES = (0.5, 0.72)  # shares of the epochs at which the learning rate is divided by 10 (the paper's recipe)
+BATCHES = {1: 8, 10: 32, 50: 64, 100: 128}  # images a class -> images a step, in the code of the paper's authors
+LARGEST_BATCH = 256  # where there are more images a class, as in whole training sets
+READ_EVERY = 10  # epochs between two looks at their losses
 
 
 def set_rate(optimizer: torch.optim.Optimizer, lr: float, epoch: int, epochs: int) -> None:
@@ -23,7 +34,118 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float, epoch: int, epochs: in
     """
     passed = sum(epoch >= int(share * epochs) for share in MILESTONES)
     for group in optimizer.param_groups:
-        group["lr"] = lr * 0.1**passed
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr * 0.1**passed)
+        else:
+            group["lr"] = lr * 0.1**passed
+
+
+def usual_batch(images: int, *, targets: int) -> int:
+    """Images a step of the authors' code, for so many training images of T classes (`BATCHES`).
+
+    >>> [usual_batch(10 * shots, targets=10) for shots in (1, 2, 10, 50, 100, 5000)]
+    [8, 32, 32, 64, 128, 256]
+    """
+    return next((batch for shots, batch in BATCHES.items() if images <= shots * targets), LARGEST_BATCH)
+
+
+def check_cohort(
+    labels: Tensor, index: Tensor | None, *, targets: int, seeds: Sequence[int], epochs: int, batch: int | None, lr: float
+) -> tuple[Tensor, int]:
+    """What K runs learn from, and in which batches; refuses what would fail, or silently be wrong, further on.
+
+    Args:
+        labels: (M,) target classes of all training images.
+        index: (K, n) rows of these that each run learns from; None: all of them for each seed.
+        targets: number of target classes T.
+        seeds: K seeds.
+        epochs: passes over the n images, at least 1.
+        batch: images a step; None: `usual_batch`.
+        lr: learning rate at the start.
+
+    Returns:
+        (K, n) rows, and the images a step.
+
+    Raises:
+        InputError: for an argument that is not as told here.
+    """
+    seeds = list(seeds)
+    if not seeds:
+        raise InputError("`seeds` must hold a seed for each run, got none; use (0,) for a single run")
+    if labels.ndim != 1 or labels.dtype not in (torch.int64, torch.int32, torch.uint8) or not len(labels):
+        raise InputError(f"`labels` must be (M,) whole numbers, M at least 1, got {tuple(labels.shape)} {labels.dtype}")
+    if int(labels.min()) < 0 or int(labels.max()) >= targets:
+        raise InputError(
+            f"`labels` must be in 0..{targets - 1}, as there are {targets} classes; got {int(labels.min())} to "
+            f"{int(labels.max())}; number the classes from 0, or name them all in `classes`"
+        )
+    if index is None:
+        index = torch.arange(len(labels)).expand(len(seeds), -1)
+    if (
+        not isinstance(index, Tensor)
+        or index.ndim != 2
+        or not index.numel()
+        or index.dtype not in (torch.int64, torch.int32)
+    ):
+        found = f"{tuple(index.shape)} {index.dtype}" if isinstance(index, Tensor) else type(index).__name__
+        raise InputError(
+            f"`index` must be (K, n) rows of the training images, whole numbers, a row of them for each seed; got {found}; "
+            "use index[None] for a single run, or None for all images"
+        )
+    if len(index) != len(seeds):
+        raise InputError(f"`seeds` must be as many as `index` has rows, {len(index)}; got {len(seeds)}")
+    if int(index.min()) < 0 or int(index.max()) >= len(labels):
+        raise InputError(
+            f"`index` must be in 0..{len(labels) - 1}, rows of the {len(labels)} training images; got {int(index.min())} to "
+            f"{int(index.max())}"
+        )
+    batch = usual_batch(index.shape[1], targets=targets) if batch is None else batch
+    for name, value in (("epochs", epochs), ("batch", batch)):
+        if not isinstance(value, Integral) or value < 1:
+            raise InputError(f"`{name}` must be a whole number of at least 1, got {value!r}")
+    if not 0 < lr < math.inf:
+        raise InputError(f"`lr` must be a positive number, got {lr!r}; 0.01 is usual")
+    return index.long(), batch
+
+
+def check_frozen(network: object) -> None:
+    """Refuse a network that is not frozen."""
+    if not isinstance(network, Frozen):
+        raise InputError(f"`network` must be a Frozen network, got {type(network).__name__}; use Frozen(model)")
+
+
+def in_order(index: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """(K, n) rows, those of each member shuffled by its generator, on the CPU."""
+    order = torch.stack([torch.randperm(index.shape[1], generator=generator) for generator in generators])
+    return index.gather(1, order)
+
+
+class History:
+    """The mean losses of the epochs. They stay on the device and are read now and then, since a GPU waits for a look.
+
+    Args:
+        what: is learned, for the message when a loss is no longer a number.
+        lr: learning rate, likewise.
+    """
+
+    def __init__(self, what: str, *, lr: float) -> None:
+        self.what, self.lr = what, lr
+        self.known: list[float] = []
+        self.waiting: list[Tensor] = []
+
+    def append_(self, loss: Tensor) -> None:
+        """Add the loss of an epoch."""
+        self.waiting.append(loss)
+        if len(self.waiting) == READ_EVERY:
+            self.read()
+
+    def read(self) -> list[float]:
+        """The losses of all epochs so far; refuses one that is not a finite number."""
+        for loss in torch.stack(self.waiting).tolist() if self.waiting else []:
+            self.known.append(loss)
+            check_loss(loss, f"epoch {len(self.known)} of {self.what}", lr=self.lr)
+        self.waiting.clear()
+        return list(self.known)
 
 
 def member_losses(logits: Tensor, labels: Tensor) -> Tensor:

@@ -18,40 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpcore.errors import InputError, unknown
+from vpcore.networks.augmentations import AUGMENTATIONS
 from vpcore.networks.backbones import IMAGENET, PRECISIONS, Statistics, normalise
+from vpcore.networks.repeat import repeat, within_memory
 
 Step = Callable[[torch.optim.Optimizer, int], None]  # takes a step of training, given how many were done before it
 
 MOMENTUM = 0.9
-PIXELS = 2**21  # shown at a time in prediction: 512 images of 64 px, 41 of 224 px
+# device type -> pixels shown at a time in prediction: on a CPU 512 images of 64 px, 41 of 224 px
+PIXELS = {"cpu": 2**21, "cuda": 2**24}
 WARM_UP = 0.2  # share of the steps in which the learning rate rises
-
-
-def _shift(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Random crops after padding by an eighth of the side with edge pixels."""
-    n, _, height, width = images.shape
-    pad = height // 8
-    padded = F.pad(images.float(), [pad] * 4, mode="replicate").to(images.dtype)
-    top, left = torch.randint(2 * pad + 1, (2, n), generator=generator).to(images.device)
-    rows = top[:, None] + torch.arange(height, device=images.device)
-    columns = left[:, None] + torch.arange(width, device=images.device)
-    picked = padded.permute(0, 2, 3, 1)[
-        torch.arange(n, device=images.device)[:, None, None], rows[:, :, None], columns[:, None, :]
-    ]
-    return picked.permute(0, 3, 1, 2)
-
-
-def _shift_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    flip = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
-    return _shift(torch.where(flip[:, None, None, None], images.flip(3), images), generator)
-
-
-# name -> what is done to a batch of (N, 3, H, W) uint8 images in training
-AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
-    "none": lambda images, generator: images,
-    "shift": _shift,
-    "shift+flip": _shift_and_flip,
-}
 
 
 def one_cycle(progress: float) -> float:
@@ -138,6 +114,7 @@ def fit(
     """
     if recipe.augment not in AUGMENTATIONS:
         raise unknown("augment", recipe.augment, AUGMENTATIONS)
+    check_pixels("images", images, count=len(labels))
     if len(images) < recipe.batch:
         raise InputError(f"`batch` must be at most the number of images, {len(images)}; got {recipe.batch}")
     device = next(model.parameters()).device
@@ -148,55 +125,106 @@ def fit(
     optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=MOMENTUM, nesterov=True)
     if optimizer_state is not None:
         optimizer.load_state_dict(optimizer_state)
+    loss_of = loss_function(model, recipe, statistics)
+
+    def gradients(shown: Tensor, y: Tensor, *drawn: Tensor) -> Tensor:
+        model.zero_grad()
+        loss = loss_of(shown, y, *drawn)
+        loss.backward()
+        return loss.detach()
+
+    repeated = repeat(gradients, device=device)
     steps = len(images) // recipe.batch
     for epoch in range(first_epoch, recipe.epochs):
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(images), generator=generator)
+        order = torch.randperm(len(images), generator=generator).to(images.device)
+        y = labels.to(images.device)[order].to(device, non_blocking=True)
+        draws = [_draw(recipe, images.shape[2], generator) for _ in range(steps)]
+        drawn = [torch.stack(parts).to(device, non_blocking=True) for parts in zip(*draws, strict=True)]  # copied once
         total = torch.zeros((), device=device)
         for step in range(steps):
-            rows = order[step * recipe.batch : (step + 1) * recipe.batch]
-            x = AUGMENTATIONS[recipe.augment](images[rows].to(device), generator)
-            x = normalise(x.float() / 255, statistics).contiguous(memory_format=torch.channels_last)
+            rows = slice(step * recipe.batch, (step + 1) * recipe.batch)
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr * one_cycle((epoch * steps + step + 0.5) / recipe.steps(len(images)))
-            y, mixed = labels[rows].to(device), None
-            if recipe.mixup:
-                share, other = _mixture(recipe, generator)
-                x, mixed = share * x + (1 - share) * x[other.to(device)], y[other.to(device)]
-            with torch.autocast(device.type, PRECISIONS[recipe.precision], enabled=recipe.precision != "float32"):
-                logits = model(x).float()
-            loss = F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
-            if mixed is not None:
-                loss = share * loss + (1 - share) * F.cross_entropy(logits, mixed, label_smoothing=recipe.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()
+            total += repeated(images[order[rows]].to(device), y[rows], *(part[step] for part in drawn))
             take_step(optimizer, epoch * steps + step)
-            total += loss.detach()
         mean = float(total) / steps
         check_loss(mean, f"epoch {epoch + 1} of source training", lr=recipe.lr)
         after_epoch(epoch + 1, mean, optimizer.state_dict())
     model.eval()
 
 
-def _mixture(recipe: Recipe, generator: torch.Generator) -> tuple[float, Tensor]:
-    """What a step of mixup draws: the share of its own images, and the order of those that are mixed in."""
+def _draw(recipe: Recipe, px: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """What a step draws, on the CPU: for the augmentation, and for mixup the share and whom each image is mixed with."""
+    drawn = AUGMENTATIONS[recipe.augment].draw(recipe.batch, px, generator)
+    if not recipe.mixup:
+        return drawn
     seed = int(torch.randint(2**62, (), generator=generator))  # torch's own Beta distribution takes no generator
-    return np.random.default_rng(seed).beta(recipe.mixup, recipe.mixup), torch.randperm(recipe.batch, generator=generator)
+    share = np.random.default_rng(seed).beta(recipe.mixup, recipe.mixup)
+    return *drawn, torch.tensor(share, dtype=torch.float32), torch.randperm(recipe.batch, generator=generator)
+
+
+def loss_function(model: nn.Module, recipe: Recipe, statistics: Statistics) -> Callable[..., Tensor]:
+    """What a step minimises: ((N, 3, H, W) uint8 images, (N,) labels, what `_draw` gave) -> the loss; all on one device."""
+    smoothing, dtype = recipe.label_smoothing, PRECISIONS[recipe.precision]
+    vary = AUGMENTATIONS[recipe.augment].apply
+
+    def loss_of(images: Tensor, labels: Tensor, *drawn: Tensor) -> Tensor:
+        *drawn, share, other = drawn if recipe.mixup else (*drawn, None, None)
+        x = normalise(vary(images, *drawn).float() / 255, statistics).contiguous(memory_format=torch.channels_last)
+        if recipe.mixup:
+            x = share * x + (1 - share) * x[other]
+        # no cache of cast weights, which outlives a recording: none is cast twice
+        with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32, cache_enabled=False):
+            logits = model(x).float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        if recipe.mixup:
+            loss = share * loss + (1 - share) * F.cross_entropy(logits, labels[other], label_smoothing=smoothing)
+        return loss
+
+    return loss_of
 
 
 def check_loss(loss: float, where: str, *, lr: float) -> None:
     """Refuse a loss that is not a finite number: what was trained with it is worthless."""
-    if not torch.isfinite(torch.tensor(loss)):
+    if not math.isfinite(loss):
         raise InputError(
             f"the loss must be a finite number, got {loss} in {where} with learning rate {lr}; use a lower learning rate"
         )
 
 
-@torch.no_grad()
+def check_pixels(name: str, images: Tensor, *, count: int | None = None) -> None:
+    """Refuse images that are not (N, 3, H, W) uint8: those that were scaled to [0, 1] would be almost black.
+
+    Args:
+        name: of the argument, for the message.
+        images: its value.
+        count: N, where there must be one for each label.
+
+    Raises:
+        InputError: that says what was given.
+    """
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
+        found = f"{type(images).__name__} {tuple(images.shape) if hasattr(images, 'shape') else ''}".strip()
+        raise InputError(
+            f"`{name}` must be a tensor of (N, 3, H, W) images, got {found}; torch.from_numpy makes one of an array, "
+            "images.expand(-1, 3, -1, -1) a coloured one of grey images"
+        )
+    if images.dtype != torch.uint8:
+        highest = images.max().item() if images.numel() else 0
+        scaled = "(images * 255).round().to(torch.uint8)" if highest <= 1 else "images.round().to(torch.uint8)"
+        raise InputError(
+            f"`{name}` must be uint8 in 0..255, got {images.dtype} up to {highest:g}; use {scaled}, or images that "
+            "were neither scaled (ToTensor) nor normalised"
+        )
+    if count is not None and len(images) != count:
+        raise InputError(f"`{name}` must be as many as there are labels, {count}; got {len(images)}")
+
+
 def predict(
     forward: Callable[[Tensor], Tensor], images: Tensor, *, batch: int | None = None, device: torch.device
 ) -> Tensor:
-    """Apply `forward` to all images, in batches.
+    """Apply `forward` to all images, in batches; in smaller ones where a GPU's memory runs out.
 
     Args:
         forward: (n, 3, H, W) float images in [0, 1] -> (n, ...), e.g. a `Frozen` network or its features.
@@ -206,6 +234,20 @@ def predict(
 
     Returns:
         (N, ...) float32 on the CPU.
+
+    Raises:
+        InputError: when `images` are no uint8 images.
     """
-    batch = batch or max(1, PIXELS // images.shape[-1] ** 2)
-    return torch.cat([forward(part.to(device).float() / 255).float().cpu() for part in images.split(batch)])
+    check_pixels("images", images)
+
+    def in_parts(size: int) -> Tensor:
+        step = repeat(lambda part: forward(part.float() / 255).float(), device=device)
+        return torch.cat([step(part.to(device)) for part in images.split(size)]).cpu()
+
+    with torch.no_grad():
+        return within_memory(in_parts, batch or images_shown(device, side=images.shape[-1]))
+
+
+def images_shown(device: torch.device, *, side: int, members: int = 1) -> int:
+    """How many images of a side are shown at a time in prediction, to each of so many members of a cohort."""
+    return max(1, PIXELS.get(device.type, PIXELS["cpu"]) // (members * side**2))

@@ -6,6 +6,7 @@ __all__, __getattr__, __dir__ = face(
     __name__,
     {
         "fine_tuning": "fine_tune",
-        "linear_probing": "linear_probe optimal_probe",
+        "linear_probing": "linear_probe probe_features",
+        "optimal_probing": "optimal_probe",
     },
 )

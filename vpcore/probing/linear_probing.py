@@ -1,47 +1,136 @@
 """Linear probing: a linear classifier on the features of a frozen network.
 
-Two recipes for the same classifier, logits = x W + b on features x:
-
-    linear_probe     the paper's: Adam, learning rate 0.01, divided by 10 at 50 % and 72 % of the epochs, no decay
-    optimal_probe    min over W, b of  mean_i CE(x_i W + b, y_i) + lambda / 2 |W|^2,  solved to its optimum by L-BFGS for a
-                     path of lambda, the one with the lowest NLL on validation images kept
-
-The second is what a linear probe can give (Kornblith et al. 2019, arXiv 1805.08974, and CLIP's evaluation choose L2 alike);
-the first stops where its schedule ends. The unit is a cohort, K probes on the same features that differ in their seed.
+The logits x W + b of features x, trained by the paper's recipe: Adam, learning rate 0.01, divided by 10 at 50 % and 72 % of
+the epochs, no decay. What a linear probe can give is more than that: see `optimal_probing`. The unit is a cohort, K probes
+on the same features that differ in their seed. `linear_probe` starts from images, `probe_features` from features that were
+computed once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from vpcore.data.images import Images
 from vpcore.errors import InputError
-from vpcore.networks.cohort import Best, set_rate
-from vpcore.networks.training import check_loss
+from vpcore.networks.cohort import Best, History, check_cohort, check_frozen, in_order, set_rate
+from vpcore.networks.frozen import Frozen
+from vpcore.networks.repeat import adam, repeat
+from vpcore.networks.training import check_pixels, predict
 
-L2_GRID = tuple(
-    10.0**power for power in range(0, -8, -1)
-)  # lambda over the mean squared norm of the features, strong to weak
-COARSE, FINE = 1e-5, 1e-8  # largest gradient along the path (less where L2 is weak), and at the strength that is chosen
-Probe = Callable[[Tensor], Tensor]
+View = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Classifiers:
+    """K linear classifiers of features.
+
+    Attributes:
+        weight: (K, D, T).
+        bias: (K, 1, T).
+        loss: mean training loss of the cohort in each epoch; empty where they were solved for.
+        strength: the L2 penalty lambda of each that was chosen; empty where there is none.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    loss: list[float]
+    strength: list[float]
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """(N, D) features -> (K, N, T) float32 logits, where the classifiers are."""
+        return apply_probe(self.weight, self.bias, features.to(self.weight.dtype)).float()
+
+
+@dataclass(frozen=True)
+class Probed:
+    """K linear probes: a frozen network with classifiers of its features.
+
+    Attributes:
+        network: frozen.
+        classifiers: of its features.
+        view: what the network is shown of images in [0, 1].
+    """
+
+    network: Frozen
+    classifiers: Classifiers
+    view: View
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(N, 3, h, h) uint8 images -> (K, N, T) float32 logits on the CPU."""
+        return self.classifiers(_features(self.network, images, self.view)).cpu()
+
+
+def _whole(images: Tensor) -> Tensor:
+    """The view of a probe that sees images as they are."""
+    return images
 
 
 def linear_probe(
+    network: Frozen,
+    train: Images,
+    *,
+    index: Tensor | None = None,
+    view: View = _whole,
+    select: Images | None = None,
+    epochs: int = 100,
+    batch: int | None = None,
+    lr: float = 0.01,
+    seeds: Sequence[int] = (0,),
+) -> Probed:
+    """Linear probing by the paper's recipe: K linear classifiers on the features of a frozen network.
+
+    Args:
+        network: frozen.
+        train: training images of the task, uint8, of the side that the network takes. The classes that it names are the T
+            target classes.
+        index: (K, n) which of the images each member learns from; None: all of them for each seed.
+        view: (N, 3, h, h) images in [0, 1] -> what the network sees of them.
+        select: images on which the best epoch is picked for each member; None: the last epoch counts.
+        epochs: passes over the n images.
+        batch: images a step of each member; None: as in the authors' code for such a budget (`cohort.BATCHES`).
+        lr: learning rate of Adam at the start.
+        seeds: K seeds: of the starting weights and the order of the images.
+
+    Returns:
+        The probes: call it with (N, 3, h, h) uint8 images for (K, N, T) logits.
+
+    Raises:
+        InputError: for a network that is not frozen, images that are not uint8, and as `probe_features`.
+    """
+    check_frozen(network)
+    check_pixels("train.images", train.images, count=len(train.labels))
+    targets, rows = len(train.classes), slice(None)
+    checked, _ = check_cohort(train.labels, index, targets=targets, seeds=seeds, epochs=epochs, batch=batch, lr=lr)
+    if index is not None:  # few shots need few features
+        rows, checked = checked.unique(return_inverse=True)
+    found = probe_features(
+        _features(network, train.images[rows], view).to(network.device), train.labels[rows], checked,
+        targets=targets, epochs=epochs, batch=batch, lr=lr, seeds=seeds,
+        select=None if select is None else (_features(network, select.images, view), select.labels),
+    )  # fmt: skip
+    return Probed(network, found, view)
+
+
+def _features(network: Frozen, images: Tensor, view: View) -> Tensor:
+    return predict(lambda part: network.features(view(part)), images, device=network.device)
+
+
+def probe_features(
     features: Tensor,
     labels: Tensor,
     index: Tensor,
     *,
     targets: int,
     epochs: int,
-    batch: int,
+    batch: int | None,
     lr: float,
-    seeds: list[int],
+    seeds: Sequence[int],
     select: tuple[Tensor, Tensor] | None = None,
-) -> Probe:
+) -> Classifiers:
     """K linear classifiers on features that were computed once, trained by the paper's recipe.
 
     Args:
@@ -50,136 +139,59 @@ def linear_probe(
         index: (K, n) which of them each member learns from.
         targets: number of target classes T.
         epochs: passes over the n images.
-        batch: images a step of each member.
+        batch: images a step of each member; None: `cohort.usual_batch`.
         lr: learning rate of Adam at the start.
         seeds: K seeds: of the starting weights and the order of the images.
         select: features and labels on which the best epoch of each member is picked; None: the last epoch counts.
 
     Returns:
-        A function: (N, D) features -> (K, N, T) logits, on the same device.
+        The classifiers, on the same device.
+
+    Raises:
+        InputError: for features that are NaN, labels, rows or numbers out of range, or a loss that is no longer a number.
     """
+    index, batch = check_cohort(labels, index, targets=targets, seeds=seeds, epochs=epochs, batch=batch, lr=lr)
+    check_features(features, labels)
     cohort, count = index.shape
     device, width = features.device, features.shape[1]
-    labels, index = labels.to(device), index.to(device)
+    labels = labels.to(device)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     weight, bias = (_start(generators, shape, width).to(device) for shape in ((width, targets), (1, targets)))
-    optimizer = torch.optim.Adam([weight, bias], lr=lr, fused=True)
-    best = Best(cohort)
+    optimizer = adam([weight, bias], lr=lr, device=device, fused=True)
+
+    def step(rows: Tensor) -> Tensor:
+        """(K, n) rows -> their part of the mean loss of the epoch; moves the classifiers."""
+        x, label = features[rows], labels[rows][..., None]
+        log_probs = torch.baddbmm(bias, x, weight).log_softmax(2)
+        # the gradient of the mean cross-entropy: x^T (p - y) / n
+        error = log_probs.exp().scatter_add_(2, label, torch.full_like(label, -1, dtype=x.dtype)) / rows.shape[1]
+        weight.grad, bias.grad = x.transpose(1, 2) @ error, error.sum(1, keepdim=True)
+        optimizer.step()
+        return -log_probs.gather(2, label).sum() / (cohort * count)
+
+    repeated, history, best = repeat(step, device=device), History("linear probing", lr=lr), Best(cohort)
     for epoch in range(epochs):
         set_rate(optimizer, lr, epoch, epochs)
-        order = torch.stack([torch.randperm(count, generator=generator) for generator in generators]).to(device)
-        total = torch.zeros((), device=device)
-        for rows in index.gather(1, order).split(batch, dim=1):
-            x, label = features[rows], labels[rows][..., None]
-            log_probs = torch.baddbmm(bias, x, weight).log_softmax(2)
-            # the gradient of the mean cross-entropy: x^T (p - y) / n
-            error = log_probs.exp().scatter_add_(2, label, torch.full_like(label, -1, dtype=x.dtype)) / rows.shape[1]
-            weight.grad, bias.grad = x.transpose(1, 2) @ error, error.sum(1, keepdim=True)
-            optimizer.step()
-            total -= log_probs.gather(2, label).sum() / (cohort * count)
-        check_loss(float(total), f"epoch {epoch + 1} of linear probing", lr=lr)
+        loss = torch.zeros((), device=device)
+        for rows in in_order(index, generators).to(device, non_blocking=True).split(batch, dim=1):
+            loss += repeated(rows)
+        history.append_(loss)
         if select is not None:
-            logits = _apply(weight, bias, select[0])
-            best.update_({"weight": weight, "bias": bias}, logits, select[1])
+            best.update_({"weight": weight, "bias": bias}, apply_probe(weight, bias, select[0]), select[1])
     state = {"weight": weight, "bias": bias} if select is None else best.state
-    return lambda x: _apply(state["weight"], state["bias"], x)
+    return Classifiers(state["weight"], state["bias"], history.read(), [])
 
 
-@dataclass(frozen=True)
-class OptimalProbes:
-    """K linear classifiers at the optimum of their objective.
-
-    Attributes:
-        weight: (K, D, T) float64.
-        bias: (K, 1, T) float64.
-        strength: the chosen lambda of each.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    strength: list[float]
-
-    def __call__(self, features: Tensor) -> Tensor:
-        """(N, D) features -> (K, N, T) float32 logits."""
-        return _apply(self.weight, self.bias, features.double()).float()
-
-
-def optimal_probe(
-    features: Tensor,
-    labels: Tensor,
-    index: Tensor,
-    *,
-    targets: int,
-    val: tuple[Tensor, Tensor],
-    path: tuple[float, ...] = L2_GRID,
-) -> OptimalProbes:
-    """K linear classifiers at the optimum, the strength of L2 chosen on validation images.
-
-    Args:
-        features: (M, D) features of the training images.
-        labels: (M,) target classes.
-        index: (K, n) which of them each member learns from.
-        targets: number of target classes T.
-        val: (N, D) features and (N,) labels of the validation images; the lowest NLL there wins.
-        path: strengths to try, from strong to weak; lambda is each times the mean squared norm of the features learned from,
-            so that the scale of the features does not matter.
-
-    Returns:
-        The classifiers; biases are not penalised.
-    """
-    found = [_along_path(features[rows].double(), labels[rows].to(features.device), targets, val, path) for rows in index]
-    weights, biases, strengths = zip(*found, strict=True)
-    return OptimalProbes(torch.stack(weights), torch.stack(biases), list(strengths))
-
-
-def _along_path(
-    x: Tensor, y: Tensor, targets: int, val: tuple[Tensor, Tensor], path: tuple[float, ...]
-) -> tuple[Tensor, Tensor, float]:
-    unit = float(x.square().sum(1).mean().sqrt()) or 1.0
-    x, x_val, y_val = x / unit, val[0].to(x.device).double() / unit, val[1].to(x.device)
-    weight, bias = x.new_zeros(x.shape[1], targets), x.new_zeros(1, targets)
-    found = []
-    for strength in path:  # each start is the optimum before
-        weight, bias = minimise(x, y, weight, bias, strength=strength, tolerance=min(COARSE, strength / 100))
-        found.append((float(F.cross_entropy(x_val @ weight + bias, y_val)), strength, weight, bias))
-        if len(found) > 2 and found[-3][0] < found[-2][0] < found[-1][0]:
-            break  # NLL rises for good once the probe over-fits, and the weak end of the path takes longest
-    if not found:
-        raise InputError("`path` must hold at least one strength of L2, got none")
-    _, strength, weight, bias = min(found, key=lambda each: each[0])
-    weight, bias = minimise(x, y, weight, bias, strength=strength)
-    return weight / unit, bias, strength * unit**2
-
-
-def minimise(
-    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, *, strength: float, tolerance: float = FINE
-) -> tuple[Tensor, Tensor]:
-    """The optimum of  mean CE + strength / 2 |W|^2  by L-BFGS.
-
-    Args:
-        x: (n, D) float64 features.
-        y: (n,) classes.
-        weight: (D, T) float64, where to start; left as it is, like `bias`, (1, T).
-        strength: lambda. In scikit-learn's terms, C = 1 / (n * strength).
-        tolerance: largest number in the gradient with which it is content.
-
-    Returns:
-        The weights and the biases.
-    """
-    weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=5000, tolerance_grad=tolerance, tolerance_change=0, history_size=50,
-        line_search_fn="strong_wolfe",
-    )  # fmt: skip
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(x @ weight + bias, y) + strength / 2 * weight.square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return weight.detach(), bias.detach()
+def check_features(features: Tensor, labels: Tensor) -> None:
+    """Refuse features that are not a finite row for each label."""
+    if features.ndim != 2 or len(features) != len(labels):
+        raise InputError(f"`features` must be ({len(labels)}, D), a row for each label, got {tuple(features.shape)}")
+    if not bool(features.isfinite().all()):
+        rows = (~features.isfinite().all(1)).nonzero()[:, 0]
+        raise InputError(
+            f"`features` must be finite numbers, got NaN or infinity in {len(rows)} of {len(features)} rows, first in row "
+            f"{int(rows[0])}; look at the weights of the network and at the images"
+        )
 
 
 def _start(generators: list[torch.Generator], shape: tuple[int, int], width: int) -> Tensor:
@@ -188,6 +200,7 @@ def _start(generators: list[torch.Generator], shape: tuple[int, int], width: int
     return (draws * 2 - 1) * width**-0.5
 
 
-def _apply(weight: Tensor, bias: Tensor, features: Tensor) -> Tensor:
+def apply_probe(weight: Tensor, bias: Tensor, features: Tensor) -> Tensor:
+    """(N, D) features -> (K, N, T) logits of classifiers of (K, D, T) and (K, 1, T), where they are."""
     features = features.to(weight.device)
     return torch.baddbmm(bias, features.expand(len(weight), *features.shape), weight)

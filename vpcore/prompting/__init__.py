@@ -6,7 +6,8 @@ __all__, __getattr__, __dir__ = face(
     __name__,
     {
         "label_mapping": "MAPPINGS",
-        "prompts": "PROMPTS Prompt",
-        "visual_prompting": "Prompted prompted_logits visual_prompt",
+        "fixed_prompts": "Prompt",
+        "prompts": "PROMPTS",
+        "visual_prompting": "Prompted visual_prompt",
     },
 )

@@ -16,25 +16,23 @@ two forms, which `target_logits` applies alike (each in a cohort of K):
 
     n[t, s] = number of training images of target class t that are predicted as source class s
 
-At few shots most counts are equal (at 1 shot all of them). One-to-one mappings break ties by a priority in [0, 1) for each
-pair: by default drawn at random once per run and the same for every network. In the authors' code the lowest index wins
-(`ties="index"`), which at 1 shot maps targets to source classes 0, 1, 2, ... whatever the network sees. A target class
-without images has only zeros: one to one it gets what is left, in a matrix it weighs all source classes alike.
+How the one-to-one ones are found, and how they break ties, is told in `one_to_one`. In a matrix a target class without
+images weighs all source classes alike.
 
 Chen et al., arXiv 2211.11635. Cai et al., arXiv 2410.24018. Tsao et al., arXiv 2310.08381.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from vpcore.errors import InputError
+from vpcore.errors import unknown
+from vpcore.prompting.one_to_one import assignment, check_one_to_one, greedy, random_index
 
 LAPLACE = 1.0  # lambda of BLM
 TOP_SHARE = 0.15  # BLM+ looks at this many source classes, as a share of the number of target classes
@@ -84,92 +82,6 @@ def top_probabilities(logits: Tensor, labels: Tensor, *, targets: int) -> Tensor
     return F.one_hot(labels, targets).to(kept.dtype).transpose(1, 2) @ kept
 
 
-def priorities(seeds: list[int], *, targets: int, sources: int) -> Tensor:
-    """(K, T, S) numbers in [0, 1) that break ties: one draw for each seed, whatever the network."""
-    return torch.stack([torch.rand((targets, sources), generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-
-
-def lowest_first(seeds: list[int], *, targets: int, sources: int) -> Tensor:
-    """(K, T, S) numbers in [0, 1) by which ties go to the lowest source class and then the lowest target class.
-
-    In `assignment` the numbers of a mapping are added up: it takes the lowest source classes, in an order of its own.
-
-    >>> lowest_first([0], targets=2, sources=2).tolist()
-    [[[0.75, 0.25], [0.5, 0.0]]]
-    """
-    rank = torch.arange(targets * sources, dtype=torch.float64).view(sources, targets).T
-    return (1 - (rank + 1) / (targets * sources)).expand(len(seeds), -1, -1)
-
-
-# name -> the priorities by which one-to-one mappings break ties
-TIES: dict[str, Callable[..., Tensor]] = {"random": priorities, "index": lowest_first}
-
-
-def check_one_to_one(targets: int, sources: int) -> None:
-    """Refuse a task that has more classes than the network."""
-    if targets > sources:
-        raise InputError(
-            f"a one-to-one mapping needs at least as many source classes as the task has classes, {targets}; "
-            f"the network has {sources}; use a network with more classes, another task, or the mapping 'blm' or 'full'"
-        )
-
-
-def greedy(counts: Tensor, priority: Tensor) -> Tensor:
-    """The one-to-one frequency mapping: again and again the largest count of the targets and sources that are left.
-
-    Args:
-        counts: (K, T, S) from `frequencies`; left as they are.
-        priority: (K, T, S) in [0, 1), added to the counts, so that it decides between equal counts and nothing else.
-
-    Returns:
-        (K, T) source classes, all different within a mapping.
-
-    Raises:
-        InputError: when there are more target classes than source classes.
-
-    >>> greedy(torch.tensor([[[3, 2], [4, 0]]]), torch.zeros(1, 2, 2)).tolist()
-    [[1, 0]]
-    """
-    cohort, targets, sources = counts.shape
-    check_one_to_one(targets, sources)
-    score = counts.double() + priority.to(counts.device)
-    mapping = torch.empty((cohort, targets), dtype=torch.int64, device=counts.device)
-    member = torch.arange(cohort, device=counts.device)
-    for _ in range(targets):
-        best = score.flatten(1).argmax(1)
-        target, source = best // sources, best % sources
-        mapping[member, target] = source
-        score[member, target, :] = -1
-        score[member, :, source] = -1
-    return mapping
-
-
-def assignment(counts: Tensor, priority: Tensor) -> Tensor:
-    """The one-to-one mapping under which most images are predicted as the source class of their target class.
-
-    Counts are multiplied by T, so that the T priorities of a mapping, which sum to less than T, decide between mappings with
-    the same number of such images and nothing else.
-
-    Args:
-        counts: (K, T, S) from `frequencies`; left as they are.
-        priority: (K, T, S) in [0, 1).
-
-    Returns:
-        (K, T) source classes, all different within a mapping.
-
-    Raises:
-        InputError: when there are more target classes than source classes.
-
-    >>> assignment(torch.tensor([[[3, 2], [4, 0]]]), torch.zeros(1, 2, 2)).tolist()  # 2 + 4, where the other has 3 + 0
-    [[1, 0]]
-    """
-    _, targets, sources = counts.shape
-    check_one_to_one(targets, sources)
-    score = (counts.double() * targets + priority.to(counts.device)).cpu().numpy()
-    columns = [linear_sum_assignment(member, maximize=True)[1] for member in score]
-    return torch.stack([torch.from_numpy(column).long() for column in columns]).to(counts.device)
-
-
 def bayesian(counts: Tensor) -> Tensor:
     """The matrix of Bayesian label mapping.
 
@@ -193,64 +105,122 @@ def bayesian(counts: Tensor) -> Tensor:
     return weights.transpose(1, 2).contiguous()
 
 
-def random_index(seeds: list[int], *, targets: int, sources: int) -> Tensor:
-    """(K, T) different source classes, drawn from each seed, whatever the network."""
-    check_one_to_one(targets, sources)
-    draws = [torch.randperm(sources, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return torch.stack(draws)[:, :targets]
-
-
-def linear_start(seeds: list[int], *, targets: int, sources: int) -> Tensor:
+def linear_start(seeds: Sequence[int], *, targets: int, sources: int) -> Tensor:
     """(K, S + 1, T) weights and biases uniform in +-1 / sqrt(S), as torch.nn.Linear starts, drawn from each seed."""
     shape = (sources + 1, targets)
     draws = torch.stack([torch.rand(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     return (draws * 2 - 1) * sources**-0.5
 
 
-@dataclass(frozen=True)
-class Rule:
-    """Where a mapping comes from: it is drawn from seeds or found in predictions, exactly one of the two.
+# Where a mapping comes from --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelMapping:
+    """Where a mapping comes from while a prompt is learned: the contract. A new one is an entry in `MAPPINGS`.
 
     Attributes:
-        draw: (seeds, targets=T, sources=S) -> mapping, before anything is seen.
-        find: (K, N, S) logits of the training images, their (K, N) labels, (K, T, S) priorities -> mapping.
-        ranked: ties in what is found are broken by the priorities.
-        repeat: found anew before every epoch.
-        running: in what the training pass of the epoch before has predicted, under a prompt that changed from step to step,
-            instead of in a pass of its own.
-        learned: what is drawn is then trained with the prompt.
+        label: what tables and figures call it.
+        ranked: ties in what is found are broken by priorities (`one_to_one.TIES`).
+        repeat: found anew for every epoch, so that the last one may be out of date when training ends.
+        running: what is found for the next epoch is found in what the training steps of this one have predicted, under a
+            prompt that changed from step to step, instead of in a pass of its own.
+        learned: a parameter, trained together with the prompt.
+        on_host: `update` needs the CPU, so that a GPU waits for it.
     """
 
-    draw: Callable[..., Tensor] | None = None
-    find: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    label: str
     ranked: bool = False
     repeat: bool = False
     running: bool = False
     learned: bool = False
+    on_host: bool = False
+
+    def start(self, seeds: Sequence[int], *, targets: int, sources: int) -> Tensor | None:
+        """The mapping before any image is seen; None when it has to be found first.
+
+        Raises:
+            InputError: when a one-to-one mapping cannot be, as the task has more classes than the network.
+        """
+        raise NotImplementedError
+
+    def due(self, epoch: int) -> bool:
+        """Whether it is found, by `update`, in the training images under the prompt as it is before an epoch."""
+        return False
+
+    def update(self, logits: Tensor, labels: Tensor, priority: Tensor) -> Tensor:
+        """Find the mapping in predictions.
+
+        Args:
+            logits: (K, N, S) of the training images.
+            labels: (K, N) their target classes.
+            priority: (K, T, S) in [0, 1), for ties.
+        """
+        raise NotImplementedError
 
 
-def _counted(choose: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    return lambda logits, labels, priority: choose(frequencies(logits, labels, targets=priority.shape[1]), priority)
+@dataclass(frozen=True, kw_only=True)
+class Drawn(LabelMapping):
+    """Drawn from the seeds and then left as it is, or, when `learned`, trained. `draw`: (seeds, targets=T, sources=S)."""
+
+    draw: Callable[..., Tensor]
+
+    def start(self, seeds: Sequence[int], *, targets: int, sources: int) -> Tensor:
+        return self.draw(seeds, targets=targets, sources=sources)
 
 
-def _weighed(count: Callable[..., Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    def find(logits: Tensor, labels: Tensor, priority: Tensor) -> Tensor:
-        weights = bayesian(count(logits, labels, targets=priority.shape[1])).to(logits.dtype)
-        return F.pad(weights, (0, 0, 0, 1))  # no biases
+@dataclass(frozen=True, kw_only=True)
+class FoundOnce(LabelMapping):
+    """Found under the untouched prompt. `count`: see `frequencies`; `choose`: (counts, priorities) -> mapping."""
 
-    return find
+    count: Callable[..., Tensor]
+    choose: Callable[[Tensor, Tensor], Tensor]
+
+    def start(self, seeds: Sequence[int], *, targets: int, sources: int) -> None:
+        if self.ranked:
+            check_one_to_one(targets, sources)
+
+    def due(self, epoch: int) -> bool:
+        return epoch == 0
+
+    def update(self, logits: Tensor, labels: Tensor, priority: Tensor) -> Tensor:
+        chosen = self.choose(self.count(logits, labels, targets=priority.shape[1]), priority)
+        return chosen.to(logits.dtype) if chosen.is_floating_point() else chosen
 
 
-# name -> where the mapping comes from
-MAPPINGS: dict[str, Rule] = {
-    "random": Rule(draw=random_index),
-    "frequency": Rule(find=_counted(greedy), ranked=True),
-    "ilm": Rule(find=_counted(greedy), ranked=True, repeat=True),
-    "ilm-running": Rule(find=_counted(greedy), ranked=True, repeat=True, running=True),
-    "assignment": Rule(find=_counted(assignment), ranked=True, repeat=True),
-    "blm": Rule(find=_weighed(frequencies), repeat=True),
-    "blm+": Rule(find=_weighed(top_probabilities), repeat=True),
-    "full": Rule(draw=linear_start, learned=True),
+@dataclass(frozen=True, kw_only=True)
+class FoundAgain(FoundOnce):
+    """Found before every epoch."""
+
+    repeat: bool = True
+
+    def due(self, epoch: int) -> bool:
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundOnTheWay(FoundOnce):
+    """Found under the untouched prompt, and after every epoch in the predictions of its steps."""
+
+    repeat: bool = True
+    running: bool = True
+
+
+def _weighed(counts: Tensor, priority: Tensor) -> Tensor:
+    return F.pad(bayesian(counts), (0, 0, 0, 1))  # no biases
+
+
+MAPPINGS: dict[str, LabelMapping] = {
+    "random": Drawn(label="random", draw=random_index),
+    "frequency": FoundOnce(label="frequency, once (FLM)", count=frequencies, choose=greedy, ranked=True),
+    "ilm": FoundAgain(label="iterative (ILM)", count=frequencies, choose=greedy, ranked=True),
+    "ilm-running": FoundOnTheWay(label="iterative, from the steps", count=frequencies, choose=greedy, ranked=True),
+    "assignment": FoundAgain(
+        label="iterative, optimal assignment", count=frequencies, choose=assignment, ranked=True, on_host=True
+    ),
+    "blm": FoundAgain(label="Bayesian (BLM)", count=frequencies, choose=_weighed),
+    "blm+": FoundAgain(label="Bayesian (BLM+)", count=top_probabilities, choose=_weighed),
+    "full": Drawn(label="learned (FullyMap)", draw=linear_start, learned=True),
 }
 
 
@@ -268,3 +238,10 @@ def strongest(mapping: Tensor) -> Tensor:
     [[1, 0]]
     """
     return mapping if mapping.ndim == 2 else mapping[:, :-1].argmax(1)
+
+
+def mapping_named(name: str) -> LabelMapping:
+    """The entry of `MAPPINGS`; an unknown name is refused."""
+    if name not in MAPPINGS:
+        raise unknown("mapping", name, MAPPINGS)
+    return MAPPINGS[name]

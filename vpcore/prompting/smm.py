@@ -18,6 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vpcore.errors import InputError
+from vpcore.networks.backbones import IMAGENET, normalise
+from vpcore.prompting.fixed_prompts import UNIT, Prompt
+
 WIDTHS = (3, 8, 16, 32, 64, 3)  # channels before, between and after the five convolutions
 PATCH = 8  # px; a square of this side has one value of the mask
 
@@ -79,3 +83,26 @@ class MaskNetwork(nn.Module):
             x = F.max_pool2d(x, 2) if 2 ** (number + 1) <= PATCH else x
         masks = F.interpolate(self.convolutions[-1](x), scale_factor=PATCH, mode="nearest")
         return masks.unflatten(1, (images.shape[0], images.shape[2])).transpose(0, 1)
+
+
+class MaskedPrompt(Prompt):
+    """K programs, each behind a mask that a small network draws for each image (SMM).
+
+    Args:
+        seeds: K seeds of the weights of the mask networks.
+        canvas: side of the images, px, a multiple of 8.
+    """
+
+    varies = True  # the batch norm of the mask network
+
+    def __init__(self, seeds: list[int], *, canvas: int) -> None:
+        super().__init__()
+        if canvas % PATCH:
+            raise InputError(f"`canvas` must be a multiple of {PATCH} px for the prompt 'smm', got {canvas}")
+        self.program = nn.Parameter(torch.zeros(len(seeds), 3, canvas, canvas))
+        self.mask = MaskNetwork(seeds)
+        self.register_buffer("unit", UNIT, persistent=False)
+        self.size = sum(parameter[0].numel() for parameter in self.parameters())
+
+    def forward(self, images: Tensor, drawn: Tensor | None = None) -> Tensor:
+        return images + (self.unit * self.program)[:, None] * self.mask(normalise(images, IMAGENET))

@@ -3,9 +3,9 @@
     min over the prompt  mean_i CE(mapping(network(prompt(x_i))), y_i),      the mapping found anew before every epoch
 
 What a prompt does to an image is told in `prompts`, how source classes are read as target classes in
-`label_mapping`; here they are trained. The unit is a cohort: K runs that share the network, the task and the
-budget and differ in their seed, trained in one pass. The logits of the target task are returned, so that metrics are
-computed once, afterwards.
+`label_mapping`; here they are trained, in the steps of `learner`. The unit is a cohort: K runs that share the network, the
+task and the budget and differ in their seed, trained in one pass. What comes back takes images and gives logits of the
+target task, so that metrics are computed once, afterwards.
 
 Recipe (the paper's): Adam, learning rate 0.01, divided by 10 at 50 % and 72 % of the epochs, no augmentation; the last epoch
 counts, unless images to pick another one are given.
@@ -13,30 +13,40 @@ counts, unless images to pick another one are given.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from vpcore.data.images import Images
 from vpcore.errors import InputError, unknown
-from vpcore.networks.cohort import Best, member_losses, set_rate
+from vpcore.networks.cohort import Best, History, check_cohort, check_frozen, in_order, set_rate
 from vpcore.networks.frozen import Frozen
-from vpcore.networks.training import PIXELS, check_loss, predict
-from vpcore.prompting.label_mapping import MAPPINGS, TIES, strongest, target_logits
-from vpcore.prompting.prompts import Prompt, build, input_px
+from vpcore.networks.training import check_pixels, images_shown, predict
+from vpcore.prompting.fixed_prompts import Prompt
+from vpcore.prompting.label_mapping import LabelMapping, mapping_named, strongest, target_logits
+from vpcore.prompting.learner import Learner
+from vpcore.prompting.one_to_one import TIES
+from vpcore.prompting.prompts import PromptKind, prompt_kind
+
+LAST_MAPPINGS = ("fresh", "stale")
+IMAGE_SHARE = 4 / 7  # side of the image on the canvas where nothing else says it: the paper's 128 of 224 px
 
 
 @dataclass(frozen=True)
 class Prompted:
-    """K prompts as they were learned, with the mappings through which they are read.
+    """K prompts as they were learned, with the network that they prompt and the mappings through which it is read.
 
     Attributes:
+        network: frozen.
         prompt: the module that puts the prompts on images, in evaluation mode.
         mapping: (K, T) indices or (K, S + 1, T) matrices, see `label_mapping`.
         loss: mean training loss of the cohort in each epoch.
         epoch: for each member, the number of epochs after which prompt and mapping were taken.
     """
 
+    network: Frozen
     prompt: Prompt
     mapping: Tensor
     loss: list[float]
@@ -53,25 +63,43 @@ class Prompted:
         matrix = {} if self.mapping.ndim == 2 else {"mapping": self.mapping}
         return {**self.prompt.state_dict(), **matrix}
 
+    def __call__(self, images: Tensor) -> Tensor:
+        """(N, 3, h, h) uint8 images -> (K, N, T) float32 target logits on the CPU, of every member for all images.
+
+        Raises:
+            InputError: for images of another kind, or another side than those that were learned from.
+        """
+        check_pixels("images", images)
+        cohort = len(self.mapping)
+
+        def show(part: Tensor) -> Tensor:
+            views = self.prompt.views(part.expand(cohort, *part.shape))
+            logits = self.network(views).unflatten(0, (cohort, len(part)))
+            return target_logits(logits, self.mapping).transpose(0, 1)
+
+        with torch.no_grad():
+            one = images[:1].to(self.network.device).float() / 255
+            side = self.prompt.views(one.expand(cohort, *one.shape)).shape[-1]
+        batch = images_shown(self.network.device, side=side, members=cohort)
+        return predict(show, images, batch=batch, device=self.network.device).transpose(0, 1)
+
 
 def visual_prompt(
     network: Frozen,
-    images: Tensor,
-    labels: Tensor,
-    index: Tensor,
+    train: Images,
     *,
-    targets: int,
     canvas: int,
-    image_px: int,
-    prompt: str = "pad",
-    mapping: str = "ilm",
+    image_px: int | None = None,
+    index: Tensor | None = None,
+    prompt: str | PromptKind = "pad",
+    mapping: str | LabelMapping = "ilm",
     ties: str = "random",
-    stale: bool = False,
-    select: tuple[Tensor, Tensor] | None = None,
-    epochs: int,
-    batch: int,
-    lr: float,
-    seeds: list[int],
+    last_mapping: str = "fresh",
+    select: Images | None = None,
+    epochs: int = 100,
+    batch: int | None = None,
+    lr: float = 0.01,
+    seeds: Sequence[int] = (0,),
 ) -> Prompted:
     """Visual prompting; with the defaults, that with iterative label mapping (ILM-VP, Chen et al. 2023, algorithm 1).
 
@@ -81,118 +109,110 @@ def visual_prompt(
 
     Args:
         network: frozen, S source classes.
-        images: (M, 3, h, h) uint8 training images of the task, of the side that `prompts.input_px` tells.
-        labels: (M,) target classes.
-        index: (K, n) which of them each member learns from.
-        targets: number of target classes T.
+        train: training images of the task, uint8; their side is that on the canvas for `pad` and `scale`, the canvas for all
+            other prompts (`prompts.input_px`). The classes that it names are the T target classes.
         canvas: side of the canvas, px.
-        image_px: side of the image on it, px, see `prompts.build`.
-        prompt: a key of `prompts.PROMPTS`.
-        mapping: a key of `label_mapping.MAPPINGS`.
-        ties: a key of `label_mapping.TIES`; "index" is the rule of the authors' code, a defect.
-        stale: read the last prompt through the mapping computed before the last epoch, as the authors' code does, a defect;
-            else the mapping is computed once more at the end.
-        select: images and labels on which the best epoch is picked for each member; the authors' code takes the test
-            images, a defect. By default the last epoch counts.
+        image_px: side of the image on it, px, see `prompts.build`. None: the side of the images; where they fill the canvas,
+            4 / 7 of it, so that a frame is as wide as the paper's border.
+        index: (K, n) which of the images each member learns from; None: all of them for each seed.
+        prompt: a key of `prompts.PROMPTS`, or a kind of one's own.
+        mapping: a key of `label_mapping.MAPPINGS`, or a rule of one's own.
+        ties: a key of `one_to_one.TIES`; "index" is the rule of the authors' code, a defect.
+        last_mapping: the prompt is read through a mapping computed once more at the end, "fresh"; or through the one of
+            before the last epoch, "stale", as in the authors' code, a defect.
+        select: images on which the best epoch is picked for each member; the authors' code takes the test images, a defect.
+            By default the last epoch counts.
         epochs: passes over the n images.
-        batch: images a step of each member.
+        batch: images a step of each member; None: as in the authors' code for such a budget (`cohort.BATCHES`).
         lr: learning rate of Adam at the start.
         seeds: K seeds: of the order of the images, the ties in the mapping, and whatever prompt and mapping draw.
 
     Returns:
-        The prompts and their mappings.
+        The prompts and their mappings: call it with (N, 3, h, h) uint8 images for (K, N, T) logits.
 
     Raises:
-        InputError: for an unknown name, images of another side, a mapping that the network has too few classes for, or a
-            loss that is no longer a number.
+        InputError: for an unknown name, images that are not uint8 or of another side, labels, rows or numbers out of range,
+            a mapping that the network has too few classes for, or a loss that is no longer a number.
     """
-    for kind, name, known in (("mapping", mapping, MAPPINGS), ("ties", ties, TIES)):
-        if name not in known:
-            raise unknown(kind, name, known)
-    side = input_px(prompt, canvas=canvas, image_px=image_px)
-    if images.shape[-1] != side:
-        raise InputError(f"`images` must have a side of {side} px for the prompt {prompt!r}, got {images.shape[-1]}")
-    cohort, count = index.shape
-    device = network.device
-    images, labels, index = images.to(device), labels.to(device), index.to(device)
-    module = build(prompt, canvas=canvas, image_px=image_px, seeds=seeds).to(device)
-    rule = MAPPINGS[mapping]
-    priority = TIES[ties](seeds, targets=targets, sources=network.classes).to(device)
-    current = None  # until it is found, in the first epoch
-    if rule.draw is not None:
-        current = rule.draw(seeds, targets=targets, sources=network.classes).to(device).requires_grad_(rule.learned)
+    kind = prompt_kind(prompt) if isinstance(prompt, str) else prompt
+    rule = mapping_named(mapping) if isinstance(mapping, str) else mapping
+    for name, value, known in (("ties", ties, TIES), ("last_mapping", last_mapping, LAST_MAPPINGS)):
+        if value not in known:
+            raise unknown(name, value, known)
+    check_frozen(network)
+    seeds, sizes = list(seeds), {"targets": len(train.classes), "sources": network.classes}
+    index, batch = check_cohort(
+        train.labels, index, targets=sizes["targets"], seeds=seeds, epochs=epochs, batch=batch, lr=lr
+    )
+    module = kind.make(seeds, canvas, _check_side(kind, train, canvas=canvas, image_px=image_px)).to(network.device)
+    learner = Learner(
+        network, module, rule, rule.start(seeds, **sizes), train.images, train.labels,
+        priority=TIES[ties].priorities(seeds, **sizes), lr=lr,
+    )  # fmt: skip
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    optimizer = torch.optim.Adam([*module.parameters(), *([current] if rule.learned else [])], lr=lr)
-    history: list[float] = []
-    best = Best(cohort)
-
-    def source_logits(rows: Tensor) -> Tensor:
-        """(K, n) rows -> (K, n, S)"""
-        return network(module.views(images[rows].float() / 255)).unflatten(0, rows.shape)
-
-    def find() -> Tensor:
-        """The mapping under the prompt as it is."""
-        module.eval()
-        with torch.no_grad():
-            logits = torch.cat([source_logits(part) for part in index.split(batch, dim=1)], dim=1)
-        return rule.find(logits, labels[index], priority)
+    shown, count = index.to(network.device), index.shape[1]
+    history, best = History("visual prompting", lr=lr), Best(len(seeds))
 
     def result(epoch: int) -> Prompted:
         """The prompt as it is, with the mapping that goes with it."""
-        final = find() if current is None or (rule.repeat and not stale) else current.detach()
-        return Prompted(module.eval(), final, history, [epoch] * cohort)
+        anew = rule.repeat and last_mapping == "fresh"
+        final = learner.find_now(shown, batch) if anew else learner.mapping.detach().clone()
+        return Prompted(network, module.eval(), final, history.known, [epoch] * len(seeds))
 
     for epoch in range(epochs):
-        set_rate(optimizer, lr, epoch, epochs)
-        shuffled = index
-        if count > batch:
-            order = torch.stack([torch.randperm(count, generator=generator) for generator in generators]).to(device)
-            shuffled = index.gather(1, order)
-        first, *rest = shuffled.split(batch, dim=1)
-        due = rule.find is not None and (epoch == 0 or (rule.repeat and not rule.running))
+        set_rate(learner.optimizer, lr, epoch, epochs)
+        order = in_order(index, generators).to(network.device, non_blocking=True) if count > batch else shown
+        due = rule.due(epoch)
         if due and module.varies:
-            current, due = find(), False
+            learner.read_through_(learner.find_now(shown, batch))
+            due = False
         module.train()
-        total, seen = torch.zeros((), device=device), []
-        for rows in (first, *rest):
-            logits = source_logits(rows)
-            if due:  # the prompt is as it was before the epoch: the first step and the mapping share their logits
-                with torch.no_grad():
-                    others = [source_logits(part) for part in rest]
-                current, due = rule.find(torch.cat([logits.detach(), *others], dim=1), labels[shuffled], priority), False
+        batches = order.split(batch, dim=1)
+        drawn = _drawn(module, [rows.shape[1] for rows in batches], network.device)
+        loss, seen = torch.zeros((), device=network.device), []
+        for rows, places in zip(batches, drawn, strict=True):
+            if due:
+                others = [learner.look(part) for part in batches[1:]]
+                logits, losses = learner.first_step(rows, order, *([torch.cat(others, dim=1)] if others else []))
+                due = False
+            else:
+                logits, losses = learner.step(rows, *places)
+            loss += losses.mean() * rows.shape[1] / count
             if rule.running:
-                seen.append(logits.detach())
-            losses = member_losses(target_logits(logits, current), labels[rows])
-            optimizer.zero_grad()
-            losses.sum().backward()
-            optimizer.step()
-            total += losses.detach().mean() * rows.shape[1] / count
+                seen.append(logits)
         if rule.running:
-            current = rule.find(torch.cat(seen, dim=1), labels[shuffled], priority)
-        history.append(float(total))
-        check_loss(history[-1], f"epoch {epoch + 1} of visual prompting", lr=lr)
+            learner.read_through_(learner.find(torch.cat(seen, dim=1), learner.labels[order]))
+        history.append_(loss)
         if select is not None:
             now = result(epoch + 1)
             state = {**module.state_dict(), "mapping": now.mapping, "epoch": torch.tensor(now.epoch)}
-            best.update_(state, prompted_logits(network, now, select[0]), select[1])
+            best.update_(state, now(select.images), select.labels)
+    history.read()
     if not best.state:
         return result(epochs)
     final, taken = best.state.pop("mapping"), best.state.pop("epoch")
     module.load_state_dict(best.state)
-    return Prompted(module.eval(), final, history, taken.tolist())
+    return Prompted(network, module.eval(), final, history.known, taken.tolist())
 
 
-def prompted_logits(network: Frozen, prompted: Prompted, images: Tensor) -> Tensor:
-    """(N, 3, h, h) uint8 images -> (K, N, T) target logits, of every member for all images."""
-    cohort = len(prompted.mapping)
+def _drawn(module: Prompt, counts: list[int], device: torch.device) -> list[list[Tensor]]:
+    """What a prompt draws for the batches of an epoch, copied to the device at once; nothing for most prompts."""
+    drawn = [module.draw(count) for count in counts]
+    if drawn[0] is None:
+        return [[] for _ in counts]
+    return [[part] for part in torch.cat(drawn, dim=1).to(device, non_blocking=True).split(counts, dim=1)]
 
-    def forward(part: Tensor) -> Tensor:
-        with torch.no_grad():
-            views = prompted.prompt.views(part.expand(cohort, *part.shape))
-            logits = network(views).unflatten(0, (cohort, len(part)))
-            return target_logits(logits, prompted.mapping).transpose(0, 1)
 
-    with torch.no_grad():
-        side = prompted.prompt.views((images[:1].to(network.device).float() / 255).expand(cohort, 1, -1, -1, -1)).shape[-1]
-    batch = max(1, PIXELS // (cohort * side**2))
-    return predict(forward, images, batch=batch, device=network.device).transpose(0, 1)
+def _check_side(kind: PromptKind, train: Images, *, canvas: int, image_px: int | None) -> int:
+    """The side of the image on the canvas, px; refuses images of another side than the prompt wants."""
+    check_pixels("train.images", train.images, count=len(train.labels))
+    side = tuple(train.images.shape[2:])
+    if image_px is None:
+        image_px = side[0] if kind.shown_small else round(IMAGE_SHARE * canvas)
+    wanted = image_px if kind.shown_small else canvas
+    if side != (wanted, wanted):
+        raise InputError(
+            f"`train.images` must have a side of {wanted} px for the prompt {kind.label!r}, got {side[0]} x {side[1]}; load "
+            "them at that size"
+        )
+    return image_px

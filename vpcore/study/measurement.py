@@ -22,11 +22,13 @@ from vpcore.data.images import Images
 from vpcore.data.splits import saturated, shots
 from vpcore.errors import InputError
 from vpcore.networks.backbones import backbone
+from vpcore.networks.repeat import within_memory
 from vpcore.networks.training import predict
 from vpcore.probing.fine_tuning import fine_tune
-from vpcore.probing.linear_probing import linear_probe, optimal_probe
+from vpcore.probing.linear_probing import probe_features
+from vpcore.probing.optimal_probing import optimal_probe
 from vpcore.prompting.prompts import input_px
-from vpcore.prompting.visual_prompting import prompted_logits, visual_prompt
+from vpcore.prompting.visual_prompting import visual_prompt
 from vpcore.study.run import Run
 from vpcore.study.session import Session, make_ticket
 from vpcore.study.store import Record, provenance
@@ -119,32 +121,33 @@ def _visual_prompt(
 ) -> Logits:
     """So many members at a time as memory allows; they learn the same together or alone."""
     step = min(runs[0].batch, task.index.shape[1]) * runs[0].canvas ** 2  # pixels of a member
-    size = max(1, PIXELS_TRAINED // step)
-    parts = [slice(first, first + size) for first in range(0, len(runs), size)]
-    found = [
-        _prompted_together(runs[p], session, dataclasses.replace(task, index=task.index[p]), measured[p], arrays[p])
-        for p in parts
-    ]
-    return {split: torch.cat([logits[split] for logits in found]) for split in SPLITS}
+
+    def in_parts(size: int) -> Logits:
+        parts = [slice(first, first + size) for first in range(0, len(runs), size)]
+        found = [
+            _prompted_together(runs[p], session, dataclasses.replace(task, index=task.index[p]), measured[p], arrays[p])
+            for p in parts
+        ]
+        return {split: torch.cat([logits[split] for logits in found]) for split in SPLITS}
+
+    return within_memory(in_parts, min(len(runs), max(1, PIXELS_TRAINED // step)))
 
 
 def _prompted_together(
     runs: tuple[Run, ...], session: Session, task: Task, measured: list[Record], arrays: list[dict[str, Tensor]]
 ) -> Logits:
-    run, network, picked = runs[0], session.network(runs[0]).frozen, task.held_out.get(runs[0].selection)
+    run = runs[0]
     prompted = visual_prompt(
-        network,
-        task.train.images,
-        task.train.labels,
-        task.index,
-        targets=task.targets,
+        session.network(run).frozen,
+        task.train,
+        index=task.index,
         canvas=run.canvas,
         image_px=run.image_px,
         prompt=run.prompt,
         mapping=run.mapping,
         ties=run.ties,
-        stale=run.last_mapping == "stale",
-        select=None if picked is None else (picked.images, picked.labels),
+        last_mapping=run.last_mapping,
+        select=task.held_out.get(run.selection),
         epochs=run.epochs,
         batch=run.batch,
         lr=run.lr,
@@ -155,7 +158,7 @@ def _prompted_together(
         measured[k] |= {"mapped": sources, "mapped_names": [names[s] for s in sources], "loss": prompted.loss}
         measured[k] |= {"epoch": prompted.epoch[k], "prompt_size": prompted.prompt.size}
         arrays[k] |= {name: value[k].cpu() for name, value in prompted.learned.items()}
-    return {split: prompted_logits(network, prompted, task.held_out[split].images) for split in SPLITS}
+    return {split: prompted(task.held_out[split].images) for split in SPLITS}
 
 
 def _linear_probe(
@@ -172,7 +175,7 @@ def _linear_probe(
             measured[k]["l2"] = strength
     else:
         picked = held_out.get(run.selection)
-        probe = linear_probe(
+        probe = probe_features(
             features,
             task.train.labels,
             task.index,
@@ -190,25 +193,20 @@ def _fine_tune(
     runs: tuple[Run, ...], session: Session, task: Task, measured: list[Record], arrays: list[dict[str, Tensor]]
 ) -> Logits:
     run, network = runs[0], session.network(runs[0])
-    logits: dict[str, list[Tensor]] = {split: [] for split in SPLITS}
-    for rows, r in zip(task.index, runs, strict=True):
-        tuned = fine_tune(
-            network.model,
-            network.masks,
-            task.train.images[rows],
-            task.train.labels[rows],
-            targets=task.targets,
-            epochs=run.epochs,
-            batch=run.batch,
-            lr=run.lr,
-            seed=r.seed,
-            precision=run.precision,
-            device=session.device,
-            statistics=backbone(run.model).statistics,
-        )
-        for split in SPLITS:
-            logits[split].append(predict(tuned, task.held_out[split].images, device=session.device))
-    return {split: torch.stack(parts) for split, parts in logits.items()}
+    tuned = fine_tune(
+        network.model,
+        task.train,
+        masks=network.masks,
+        index=task.index,
+        epochs=run.epochs,
+        batch=run.batch,
+        lr=run.lr,
+        seeds=[r.seed for r in runs],
+        precision=run.precision,
+        device=session.device,
+        statistics=backbone(run.model).statistics,
+    )
+    return {split: tuned(task.held_out[split].images) for split in SPLITS}
 
 
 # method -> how a cohort is adapted by it: adds to the records and arrays of the members, returns their logits

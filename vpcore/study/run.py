@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from vpcore.networks.augmentations import AUGMENTATIONS
 from vpcore.networks.backbones import MODELS, PARTS, PRECISIONS
-from vpcore.networks.training import AUGMENTATIONS
-from vpcore.prompting.label_mapping import MAPPINGS, TIES
+from vpcore.prompting.label_mapping import MAPPINGS
+from vpcore.prompting.one_to_one import TIES
 from vpcore.prompting.prompts import PROMPTS
 from vpcore.pruning.masks import SCOPES, density_of_round
 from vpcore.pruning.methods import METHODS
