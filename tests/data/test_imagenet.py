@@ -47,6 +47,6 @@ def test_what_is_no_class_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"(?s)WordNet ids of ImageNet-1k .*\+ goldfish\n  \+ n00000001"):
         index_of(["n01440764", "goldfish", "n00000001"])
     wnids.cache_clear()
-    monkeypatch.setitem(sys.modules, "timm.data", None)
+    monkeypatch.setitem(sys.modules, "timm.data.imagenet_info", None)
     with pytest.raises(InputError, match=r"come from timm; use: pip install 'vpcore\[imagenet\]'"):
         index_of(["n01440764"])
