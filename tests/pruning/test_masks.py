@@ -300,3 +300,17 @@ def test_weights_that_are_not_numbers_are_not_masked_away() -> None:
     model.mix.weight.data[0, 0] = torch.nan
     with pytest.raises(InputError, match="must have finite weights, but mix.weight"):
         pruning.apply_(model, masks)
+
+
+def test_a_later_round_stays_within_the_masks_of_an_earlier_one() -> None:
+    model = Own()
+    half = pruning.prune(model, density=0.5)
+    for value in model.parameters():
+        value.data = torch.rand_like(value)  # the order is another now
+    quarter = pruning.prune(model, density=0.25, within=half)
+    assert kept(quarter) == round(0.25 * sum(mask.numel() for mask in half.values()))
+    assert all(bool((half[name] | ~mask).all()) for name, mask in quarter.items())
+    with pytest.raises(InputError, match="between 1 and .* can be kept"):
+        pruning.prune(model, density=0.6, within=half)
+    with pytest.raises(InputError, match="must be a dict, name of a weight -> bool tensor"):
+        pruning.prune(model, density=0.6, within={})

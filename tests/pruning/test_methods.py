@@ -33,8 +33,8 @@ def tickets(made: Path, tmp_path: Path) -> Path:
     return shutil.copytree(made, tmp_path, dirs_exist_ok=True)
 
 
-def load(folder: Path, way: str, number: int) -> dict[str, torch.Tensor]:
-    return read_ticket(path_of(folder, way, number))[0]
+def load(folder: Path, method: str, number: int) -> dict[str, torch.Tensor]:
+    return read_ticket(path_of(folder, method, number))[0]
 
 
 def everything() -> pruning.Masks:
@@ -42,58 +42,58 @@ def everything() -> pruning.Masks:
     return pruning.full(model, prunable(model))
 
 
-def test_every_way_leads_back_to_the_dense_network_or_to_fresh_weights() -> None:
+def test_every_method_leads_back_to_the_dense_network_or_to_fresh_weights() -> None:
     expected = {
         "imp": [None, ("imp", 0), ("imp", 1), ("imp", 2)],
         "imp-lr": [None, ("imp", 0), ("imp-lr", 1), ("imp-lr", 2)],
         **dict.fromkeys(FROM_DENSE, [None, *[("imp", 0)] * 3]),
-        **dict.fromkeys(("gmp", "acdc", "rigl", "random-uniform", "random-erk"), [None] * 4),
+        **dict.fromkeys(("gmp", "acdc", "rigl", "snip", "random-uniform", "random-erk"), [None] * 4),
         **dict.fromkeys(("reinit", "imp-unmasked"), [None, ("imp", 1), ("imp", 2), ("imp", 3)]),
     }
-    assert {way: [methods.parent(way, number) for number in range(4)] for way in METHODS} == expected
+    assert {method: [methods.parent(method, number) for number in range(4)] for method in METHODS} == expected
 
 
-@pytest.mark.parametrize("way", METHODS)
-def test_epochs_seen_are_those_that_were_trained(tickets: Path, way: str) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_epochs_seen_are_those_that_were_trained(tickets: Path, method: str) -> None:
     """Counted from the losses: of the round, of the epochs it was rewound to, and of the parent whose weights go on."""
 
-    def count(way: str, number: int) -> int:
-        _, _, header = read_ticket(path_of(tickets, way, number))
-        origin = methods.parent(way, number)
-        before = count(*origin) if origin and way not in ("imp", "reinit") else 0
-        assert header["epochs_seen"] == methods.epochs_seen(way, number, epochs=RECIPE.epochs)
-        return len(header["history"]) + before + (way == "imp" and number > 0)  # rewound to epoch 1
+    def count(method: str, number: int) -> int:
+        _, _, header = read_ticket(path_of(tickets, method, number))
+        origin = methods.parent(method, number)
+        before = count(*origin) if origin and method not in ("imp", "reinit") else 0
+        assert header["epochs_seen"] == methods.epochs_seen(method, number, epochs=RECIPE.epochs)
+        return len(header["history"]) + before + (method == "imp" and number > 0)  # rewound to epoch 1
 
-    number = 1 if way == "2:4" else 2
-    make(tickets, way, number, recipe=replace(STILL, epochs=3))
-    assert count(way, number) == methods.epochs_seen(way, number, epochs=3)
+    number = 1 if method == "2:4" else 2
+    make(tickets, method, number, recipe=replace(STILL, epochs=3))
+    assert count(method, number) == methods.epochs_seen(method, number, epochs=3)
 
 
-@pytest.mark.parametrize("way", METHODS)
-def test_where_the_weights_come_from(tickets: Path, way: str) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_where_the_weights_come_from(tickets: Path, method: str) -> None:
     """When training moves nothing, a network ends as it began, under its masks."""
-    number = 1 if way == "2:4" else 2
-    state, masks, _ = read_ticket(make(tickets, way, number, recipe=STILL))
+    number = 1 if method == "2:4" else 2
+    state, masks, _ = read_ticket(make(tickets, method, number, recipe=STILL))
     fresh, redrawn = tiny().state_dict(), tiny(methods.REDRAWN).state_dict()
     rewound, _, _ = read_ticket(tickets / "rewound.safetensors")
     ticket, kept, _ = read_ticket(path_of(tickets, "imp", 2))
-    if way == "imp-unmasked":
+    if method == "imp-unmasked":
         for name, mask in kept.items():
             assert torch.equal(state[name][mask], ticket[name][mask])
             assert torch.equal(state[name][~mask], rewound[name][~mask])
         assert all(torch.equal(state[name], ticket[name]) for name in state if name not in kept)  # batch norms, too
-        assert methods.METHODS[way].train is None
+        assert methods.METHODS[method].train is None
         return
     source = {
         "imp": rewound,
         "imp-lr": load(tickets, "imp-lr", 1),
         "reinit": redrawn,
         **dict.fromkeys(FROM_DENSE, load(tickets, "imp", 0)),
-    }.get(way, fresh)
+    }.get(method, fresh)
     for name, _ in tiny().named_parameters():
-        if way == "rigl" and name in masks:  # what was grown began at zero
+        if method == "rigl" and name in masks:  # what was grown began at zero
             assert bool(((state[name] == source[name]) | (state[name].abs() < 1e-20)).all())
-        elif way == "reconstruction" and name in masks:
+        elif method == "reconstruction" and name in masks:
             assert not state[name][~masks[name]].any()
             assert not torch.equal(state[name], source[name] * masks[name])
         else:
@@ -117,9 +117,9 @@ def test_which_weights_are_kept(tickets: Path) -> None:
         ("random-erk", 2): pruning.select_counts(random, full, structures.erk(full, density=0.25)),
         ("reinit", 2): read_ticket(path_of(tickets, "imp", 2))[1],
     }
-    for (way, number), masks in expected.items():
-        _, found, _ = read_ticket(make(tickets, way, number, recipe=STILL))
-        assert all(torch.equal(found[name], mask) for name, mask in masks.items()), way
+    for (method, number), masks in expected.items():
+        _, found, _ = read_ticket(make(tickets, method, number, recipe=STILL))
+        assert all(torch.equal(found[name], mask) for name, mask in masks.items()), method
 
 
 def test_rigl_starts_from_random_erk_and_moves_on(tickets: Path) -> None:
@@ -132,7 +132,7 @@ def test_rigl_starts_from_random_erk_and_moves_on(tickets: Path) -> None:
 
 
 def test_whole_filters_and_pairs_are_zero_after_training(tickets: Path) -> None:
-    channels, pairs = (read_ticket(make(tickets, way, number))[0] for way, number in (("channels", 2), ("2:4", 1)))
+    channels, pairs = (read_ticket(make(tickets, method, number))[0] for method, number in (("channels", 2), ("2:4", 1)))
     for name in prunable(tiny()):
         filters = (channels[name] != 0).flatten(1)
         assert bool((filters.all(1) | ~filters.any(1)).all())
@@ -140,19 +140,19 @@ def test_whole_filters_and_pairs_are_zero_after_training(tickets: Path) -> None:
     assert any(bool((channels[name] == 0).flatten(1).all(1).any()) for name in prunable(tiny()))
 
 
-def test_the_layers_scope_reaches_the_ways_that_rank(tickets: Path) -> None:
+def test_the_layers_scope_reaches_the_methods_that_rank(tickets: Path) -> None:
     """imp and imp-lr: see test_rounds."""
-    for way in ("oneshot", "gmp", "acdc", "magnitude", "magnitude-bn", "reconstruction"):
-        _, masks, _ = read_ticket(make(tickets, way, 2, scope="layer", recipe=STILL))
-        assert all(abs(int(mask.sum()) - 0.25 * mask.numel()) < 1 for mask in masks.values()), way
+    for method in ("oneshot", "gmp", "acdc", "magnitude", "magnitude-bn", "reconstruction"):
+        _, masks, _ = read_ticket(make(tickets, method, 2, scope="layer", recipe=STILL))
+        assert all(abs(int(mask.sum()) - 0.25 * mask.numel()) < 1 for mask in masks.values()), method
 
 
 def test_bad_arguments(tickets: Path) -> None:
-    with pytest.raises(InputError, match="unknown way 'one-shot'; did you mean 'oneshot'"):
+    with pytest.raises(InputError, match="unknown sparsifier 'one-shot'; did you mean 'oneshot'"):
         methods.parent("one-shot", 1)
-    with pytest.raises(InputError, match="unknown way 'lth'"):
+    with pytest.raises(InputError, match="unknown sparsifier 'lth'"):
         methods.epochs_seen("lth", 0, epochs=3)
-    with pytest.raises(InputError, match=r"`density` must be 0.5 for the way 2:4, got 0.25; use the round where"):
+    with pytest.raises(InputError, match=r"`density` must be 0.5 for the sparsifier 2:4, got 0.25; use the round where"):
         make(tickets, "2:4", 2)
-    with pytest.raises(InputError, match="`part` must leave out the classifier for the way channels"):
+    with pytest.raises(InputError, match="`part` must leave out the classifier for the sparsifier channels"):
         make(tickets, "channels", 1, part="all")

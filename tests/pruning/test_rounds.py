@@ -23,50 +23,50 @@ from vpcore.weights.tickets import read_ticket, ticket_path, unfinished_path, wr
 RECIPE = Recipe(epochs=3, batch=8, lr=0.1, weight_decay=1e-3, augment="shift", precision="float32", seed=3)
 IMAGES, LABELS = blobs(80)
 STEPS = RECIPE.steps(80)
-TRAINED = [way for way in METHODS if METHODS[way].train is not None]
+TRAINED = [method for method in METHODS if METHODS[method].train is not None]
 
 
-def path_of(folder: Path, way: str, number: int) -> Path:
-    return ticket_path(folder / (way.replace(":", "-") if number else "imp"), number)
+def path_of(folder: Path, method: str, number: int) -> Path:
+    return ticket_path(folder / (method.replace(":", "-") if number else "imp"), number)
 
 
 def make(
-    folder: Path, way: str, number: int, *, recipe: Recipe = RECIPE, rewind: int = 1, scope: str = "global",
+    folder: Path, method: str, number: int, *, recipe: Recipe = RECIPE, rewind: int = 1, scope: str = "global",
     part: str = "body", rate: float = 0.5, log: Callable[[str], None] = lambda text: None,
 ) -> Path:  # fmt: skip
     """The ticket of a round, with those that it needs before."""
-    path, origin = path_of(folder, way, number), parent(way, number)
+    path, origin = path_of(folder, method, number), parent(method, number)
     if origin is not None and not path_of(folder, *origin).exists():
         make(folder, *origin, rewind=rewind, scope=scope, part=part, rate=rate)
     make_round(
-        way, number, tiny, IMAGES, LABELS, recipe, path=path, parent=origin and path_of(folder, *origin),
+        method, number, tiny, IMAGES, LABELS, recipe, path=path, parent=origin and path_of(folder, *origin),
         rewound=folder / "rewound.safetensors", rate=rate, rewind=rewind, scope=scope, part=part,
         device=torch.device("cpu"), header={"made": "here"}, log=log,
     )  # fmt: skip
     return path
 
 
-def number_of(way: str) -> int:
+def number_of(method: str) -> int:
     """The round that is looked at."""
-    return 1 if way == "2:4" else 2
+    return 1 if method == "2:4" else 2
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A round of every way, and those that it needs before."""
-    folder = tmp_path_factory.mktemp("ways")
-    for way in METHODS:
-        make(folder, way, number_of(way))
+    """A round of every method, and those that it needs before."""
+    folder = tmp_path_factory.mktemp("methods")
+    for method in METHODS:
+        make(folder, method, number_of(method))
     return folder
 
 
 @pytest.fixture
 def again(made: Path, tmp_path: Path) -> Callable[[str], Path]:
-    """A folder in which this round of a way is missing, and others are there."""
+    """A folder in which this round of a method is missing, and others are there."""
 
-    def folder(way: str, number: int) -> Path:
+    def folder(method: str, number: int) -> Path:
         shutil.copytree(made, tmp_path, dirs_exist_ok=True)
-        path_of(tmp_path, way, number).unlink()
+        path_of(tmp_path, method, number).unlink()
         return tmp_path
 
     return folder
@@ -76,25 +76,25 @@ def support(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: state[name] != 0 for name in prunable(tiny())}
 
 
-@pytest.mark.parametrize("way", ["dense", *METHODS])
-def test_the_density_is_the_one_asked_for(made: Path, way: str) -> None:
-    way, number = ("imp", 0) if way == "dense" else (way, number_of(way))
-    state, masks, header = read_ticket(path_of(made, way, number))
+@pytest.mark.parametrize("method", ["dense", *METHODS])
+def test_the_density_is_the_one_asked_for(made: Path, method: str) -> None:
+    method, number = ("imp", 0) if method == "dense" else (method, number_of(method))
+    state, masks, header = read_ticket(path_of(made, method, number))
     kept = {name: int(weights.sum()) for name, weights in support(state).items()}
     total, asked = sum(state[name].numel() for name in kept), round(sum(state[name].numel() for name in kept) * 0.5**number)
-    if number == 0 or way == "imp-unmasked":
+    if number == 0 or method == "imp-unmasked":
         assert not masks
         assert sum(kept.values()) > 0.99 * total
     else:
         assert kept == {name: int(masks[name].sum()) for name in kept}
         assert set(masks) == set(kept)
-        assert sum(kept.values()) == asked if way != "channels" else asked - 32 < sum(kept.values()) <= asked
+        assert sum(kept.values()) == asked if method != "channels" else asked - 32 < sum(kept.values()) <= asked
     assert header["made"] == "here"
 
 
 @pytest.mark.parametrize("rewind", [0, 1, 2])
 def test_imp_against_a_plain_loop(tmp_path: Path, rewind: int) -> None:
-    """The paper's way, written down step by step; the tickets are the same to the last bit."""
+    """The paper's method, written down step by step; the tickets are the same to the last bit."""
     make(tmp_path, "imp", 2, rewind=rewind)
     model, names, states, masks = tiny(), prunable(tiny()), {}, {}
 
@@ -125,11 +125,11 @@ def test_imp_against_a_plain_loop(tmp_path: Path, rewind: int) -> None:
             model.get_parameter(name).data[~mask] = 0
 
 
-@pytest.mark.parametrize("way", TRAINED)
-def test_masks_hold_at_every_step(again: Callable[..., Path], way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", TRAINED)
+def test_masks_hold_at_every_step(again: Callable[..., Path], method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """After each step the network has as many weights as it should, and with fixed masks those of the ticket."""
-    seen, number = [], number_of(way)
-    folder = again(way, number)
+    seen, number = [], number_of(method)
+    folder = again(method, number)
 
     def spy(model: nn.Module, *args: object, take_step: Callable[..., None], **more: object) -> None:
         def look(optimizer: torch.optim.Optimizer, step: int) -> None:
@@ -139,16 +139,16 @@ def test_masks_hold_at_every_step(again: Callable[..., Path], way: str, monkeypa
         fit(model, *args, take_step=look, **more)
 
     monkeypatch.setattr(rounds, "fit", spy)
-    _, masks, _ = read_ticket(make(folder, way, number))
-    assert len(seen) == STEPS - (10 if way == "imp" else 0)
+    _, masks, _ = read_ticket(make(folder, method, number))
+    assert len(seen) == STEPS - (10 if method == "imp" else 0)
     total, target = sum(mask.numel() for mask in masks.values()), SparsityTarget(0.5**number, STEPS, "global")
     for step, weights in enumerate(seen):
         count = sum(int(weights[name].sum()) for name in masks)
-        if way == "gmp":
+        if method == "gmp":
             assert count == round(gradual_density(step + 1, target) * total)
-        elif way == "acdc":
+        elif method == "acdc":
             assert count == round((0.25 if in_sparse_phase(step, target) else 1) * total)
-        elif way == "rigl":
+        elif method == "rigl":
             assert count <= round(0.25 * total)  # those that were just grown are zero
         else:
             assert all(torch.equal(weights[name], mask) for name, mask in masks.items())
@@ -156,16 +156,16 @@ def test_masks_hold_at_every_step(again: Callable[..., Path], way: str, monkeypa
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-@pytest.mark.parametrize("way", ["imp", "imp-lr"])
+@pytest.mark.parametrize("method", ["imp", "imp-lr"])
 def test_rounds_are_nested_and_keep_the_largest_weights_of_the_round_before(
-    made: Path, tmp_path: Path, way: str, scope: str
+    made: Path, tmp_path: Path, method: str, scope: str
 ) -> None:
     folder = made if scope == "global" else tmp_path
     if scope == "layer":
-        make(folder, way, 2, scope=scope)
+        make(folder, method, 2, scope=scope)
     for number in (1, 2):
-        before, older, _ = read_ticket(path_of(folder, way, number - 1))
-        _, masks, _ = read_ticket(path_of(folder, way, number))
+        before, older, _ = read_ticket(path_of(folder, method, number - 1))
+        _, masks, _ = read_ticket(path_of(folder, method, number))
         for rivals in [[name] for name in masks] if scope == "layer" else [list(masks)]:
             kept = torch.cat([before[name][masks[name]].abs() for name in rivals])
             gone = torch.cat([before[name][~masks[name] & (before[name] != 0)].abs() for name in rivals])
@@ -175,27 +175,27 @@ def test_rounds_are_nested_and_keep_the_largest_weights_of_the_round_before(
         assert (max(shares) - min(shares) < 0.02) == (scope == "layer")
 
 
-@pytest.mark.parametrize("way", ["dense", *TRAINED])
-def test_a_killed_round_goes_on_from_its_last_epoch(made: Path, again: Callable[..., Path], way: str) -> None:
+@pytest.mark.parametrize("method", ["dense", *TRAINED])
+def test_a_killed_round_goes_on_from_its_last_epoch(made: Path, again: Callable[..., Path], method: str) -> None:
     """Killed after each epoch, it gives the same ticket, to the last bit."""
-    way, number = ("imp", 0) if way == "dense" else (way, number_of(way))
-    folder, told = again(way, number), []
-    path = path_of(folder, way, number)
+    method, number = ("imp", 0) if method == "dense" else (method, number_of(method))
+    folder, told = again(method, number), []
+    path = path_of(folder, method, number)
 
     def kill(text: str) -> None:
         told.append(text.split(",")[1])
         raise KeyboardInterrupt
 
-    epochs = [f" epoch {epoch}/3" for epoch in (1, 2, 3)][way == "imp" and number > 0 :]
+    epochs = [f" epoch {epoch}/3" for epoch in (1, 2, 3)][method == "imp" and number > 0 :]
     for _ in epochs:
         with pytest.raises(KeyboardInterrupt):
-            make(folder, way, number, log=kill)
+            make(folder, method, number, log=kill)
         assert not path.exists()
         assert unfinished_path(path).exists()
-    make(folder, way, number, log=kill)  # nothing is left to train
+    make(folder, method, number, log=kill)  # nothing is left to train
     assert told == epochs  # what was done is not done again
     assert not list(folder.rglob("*.unfinished"))
-    whole, resumed = read_ticket(path_of(made, way, number)), read_ticket(path)
+    whole, resumed = read_ticket(path_of(made, method, number)), read_ticket(path)
     assert all(torch.equal(value, resumed[0][name]) for name, value in whole[0].items())
     assert all(torch.equal(mask, resumed[1][name]) for name, mask in whole[1].items())
     assert whole[2] == resumed[2]
@@ -206,8 +206,8 @@ def test_a_killed_round_goes_on_from_its_last_epoch(made: Path, again: Callable[
 def test_the_part_that_is_pruned(tmp_path: Path, part: str) -> None:
     """The dense network is the same for all parts, so its ticket serves them all."""
     make(tmp_path, "imp", 0)
-    for way in ("oneshot", "rigl", "imp"):
-        state, masks, _ = read_ticket(make(tmp_path, way, 1, part=part))
+    for method in ("oneshot", "rigl", "imp"):
+        state, masks, _ = read_ticket(make(tmp_path, method, 1, part=part))
         assert set(masks) == set(prunable(tiny(), part))
         assert "conv1.weight" in masks
         total = sum(mask.numel() for mask in masks.values())
@@ -220,12 +220,12 @@ def test_the_part_that_is_pruned(tmp_path: Path, part: str) -> None:
 
 def test_statistics_reach_the_training_and_the_images_that_are_looked_at(tmp_path: Path) -> None:
     make(tmp_path, "imp", 0)
-    for way in ("random-erk", "magnitude-bn"):
+    for method in ("random-erk", "magnitude-bn"):
         states = []
         for number, statistics in enumerate([((0.5,) * 3, (0.5,) * 3), ((0.0,) * 3, (1.0,) * 3)]):
-            path, origin = tmp_path / f"{way}-{number}.safetensors", parent(way, 1)
+            path, origin = tmp_path / f"{method}-{number}.safetensors", parent(method, 1)
             make_round(
-                way, 1, tiny, IMAGES, LABELS, RECIPE, path=path, parent=origin and path_of(tmp_path, *origin),
+                method, 1, tiny, IMAGES, LABELS, RECIPE, path=path, parent=origin and path_of(tmp_path, *origin),
                 rewound=tmp_path / "rewound.safetensors", rate=0.5, rewind=1, scope="global", part="body",
                 device=torch.device("cpu"), header={}, statistics=statistics,
             )  # fmt: skip

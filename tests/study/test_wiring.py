@@ -117,9 +117,9 @@ def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     run, store, looked_at = request.param, Store(tmp_path_factory.mktemp("results"), "tiny"), []
     store.cache = cache
 
-    def look(model: nn.Module, masks: Masks, batches: Iterable[Tensor]) -> None:
+    def look(model: nn.Module, masks: Masks, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         apply_(model, masks)
-        looked_at.extend(image for batch in batches for image in batch)
+        looked_at.extend(image for images, _ in batches for image in images)
 
     def finish(*runs: Run) -> None:
         assert [done.error for done in execute(runs, store, device=torch.device("cpu")) if done.error] == []
@@ -155,7 +155,7 @@ def test_the_two_runs_differ_in_every_field() -> None:
         ("Recipe", "augment", "augment"),
         ("Recipe", "precision", "precision"),
         ("Recipe", "seed", "source_seed"),
-        ("make_round", "way", "sparsifier"),
+        ("make_round", "sparsifier", "sparsifier"),
         ("make_round", "number", "round"),
         *(("make_round", name, name) for name in ("rate", "rewind", "scope", "part")),
         *(("quantize", name, name) for name in ("weight_bits", "activation_bits", "quant_range", "batch_norm")),

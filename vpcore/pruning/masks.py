@@ -39,6 +39,7 @@ def prune(
     part: str = "body",
     scores: Scores | None = None,
     weights: Iterable[str] | None = None,
+    within: Masks | None = None,
 ) -> Masks:
     """The masks of a network at a density: of its weights, the largest in absolute value are kept.
 
@@ -50,6 +51,7 @@ def prune(
         scores: name of a weight -> tensor of its shape, higher is kept, in place of absolute values; alone these weights are
             pruned, unless `weights` names others.
         weights: names of the parameters that are pruned, where those of `part` are not what one wants or cannot be guessed.
+        within: masks of an earlier round, in place of `weights`; what they leave out stays out.
 
     Returns:
         Name of a weight -> bool tensor of its shape, True where it is kept: round(density * prunable) in all.
@@ -66,9 +68,12 @@ def prune(
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"`model` must be a torch.nn.Module, got a {type(model).__name__}")
-    if weights is None:
-        weights = prunable(model, part) if scores is None else scores
-    masks = full(model, [weights] if isinstance(weights, str) else weights)
+    if within is not None:
+        check_masks(model, masks := within)
+    else:
+        if weights is None:
+            weights = prunable(model, part) if scores is None else scores
+        masks = full(model, [weights] if isinstance(weights, str) else weights)
     if not masks:
         raise InputError(f"`weights` must name some, but `part` {part} of {type(model).__name__} is empty; use part='all'")
     check_finite(model)

@@ -1,14 +1,12 @@
-"""Sparsifiers: the ways to a sparse network, at matched density.
+"""Sparse methods: how a network gets sparse, at matched density.
 
-A lottery ticket is one way to be sparse. Round r of every way has the density (1 - rate)^r, so that rounds of different ways
-compare; round 0 is the dense network, which all share. Iterative magnitude pruning with weight rewinding, the paper's way:
-
-    round 0     train the dense network for the whole schedule; keep its weights of epoch `rewind`
-    round r     masks of density (1 - rate)^r from the magnitudes at the end of round r - 1;
-                go back to the weights of epoch `rewind` under these masks; train from there to the end of the schedule
+A lottery ticket is one sparse network among others. Round r of every method has the density (1 - rate)^r, so that rounds of
+different methods compare; round 0 is the dense network, which all share. The paper's method, iterative magnitude pruning
+with weight rewinding, stands in `iterative` as one loop.
 
 A method answers four questions, each a field of `SparseMethod`: which network it starts from, which weights it keeps, which
-values they have at the start, and how they are trained (`schedules`). `rounds` puts the answers to work.
+values they have at the start, and how they are trained (`schedules`). `rounds` puts the answers to work. A new method is one
+entry of `METHODS`; its label is what tables and figures call it.
 
     imp              Frankle et al. 2020, arXiv 1912.05671
     imp-lr           the same, but trains on from the trained weights, the learning rate rewound (Renda et al. 2020, arXiv
@@ -25,6 +23,7 @@ values they have at the start, and how they are trained (`schedules`). `rounds` 
     magnitude        as oneshot, but untrained
     magnitude-bn     the same, and the batch norms are re-estimated (`reconstruction`)
     reconstruction   as oneshot, but untrained: layer by layer, what is left makes up for what is gone (`reconstruction`)
+    snip             the fresh weights to which the loss is most sensitive (Lee et al. 2019, arXiv 1810.02340; `saliency`)
     imp-unmasked     not sparse, but a mistake to be shown: the masks of the ticket are lost, and what was pruned has the
                      values again that the training was rewound to
 """
@@ -43,16 +42,19 @@ from vpcore.networks.backbones import head_name
 from vpcore.networks.training import Step
 from vpcore.pruning.masks import Masks, apply_, full, magnitude, select, select_counts
 from vpcore.pruning.reconstruction import reconstruct_, reestimate_batch_norm_
+from vpcore.pruning.saliency import sensitivity
 from vpcore.pruning.schedules import SparsityTarget, alternating, fixed, gradual, rewired
 from vpcore.pruning.structures import channels, erk, random_scores, two_of_four
 from vpcore.weights.tickets import State, read_ticket
+
+Batch = tuple[Tensor, Tensor]  # images and labels
 
 REDRAWN = 100_003  # offset of the seed from which `reinit` draws its weights
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a way starts from.
+    """What a method starts from.
 
     Attributes:
         model: the parent's network, or one with fresh weights.
@@ -61,6 +63,8 @@ class Start:
         rewind: that epoch.
         seed: of random masks.
         build: offset of the seed -> a network with fresh weights.
+        batches: -> some hundred training images of the source task, in batches of (n, 3, H, W) normalised images and their
+            (n,) labels, on the device where the network is trained.
     """
 
     model: nn.Module
@@ -69,9 +73,10 @@ class Start:
     rewind: int
     seed: int
     build: Callable[[int], nn.Module]
+    batches: Callable[[], Iterable[Batch]]
 
 
-# Which network a way starts from --------------------------------------------------------------------------------------
+# Which network a method starts from --------------------------------------------------------------------------------------
 
 
 def _nothing(number: int) -> None:
@@ -113,7 +118,8 @@ def _largest(start: Start, target: SparsityTarget) -> Masks:
 def _two_of_four(start: Start, target: SparsityTarget) -> Masks:
     if abs(target.density - 0.5) > 1e-9:
         raise InputError(
-            f"`density` must be 0.5 for the way 2:4, got {target.density:g}; use the round where (1 - rate)^round = 0.5"
+            f"`density` must be 0.5 for the sparsifier 2:4, got {target.density:g}; "
+            "use the round where (1 - rate)^round = 0.5"
         )
     return two_of_four(magnitude(start.model, start.masks), start.masks)
 
@@ -121,7 +127,7 @@ def _two_of_four(start: Start, target: SparsityTarget) -> Masks:
 def _channels(start: Start, target: SparsityTarget) -> Masks:
     if f"{head_name(start.model)}.weight" in start.masks:
         raise InputError(
-            "`part` must leave out the classifier for the way channels, since its channels are the classes; "
+            "`part` must leave out the classifier for the sparsifier channels, since its channels are the classes; "
             "use body or body+stem"
         )
     scores = magnitude(start.model, start.masks)
@@ -136,6 +142,11 @@ def _random_uniform(start: Start, target: SparsityTarget) -> Masks:
 def _random_erk(start: Start, target: SparsityTarget) -> Masks:
     scores = random_scores(start.masks, seed=start.seed)
     return select_counts(scores, start.masks, erk(start.masks, density=target.density))
+
+
+def _sensitive(start: Start, target: SparsityTarget) -> Masks:
+    scores = sensitivity(start.model, start.masks, start.batches())
+    return select(scores, start.masks, density=target.density, scope=target.scope)
 
 
 # Which values they have, and how many epochs of the schedule these have behind them -----------------------------------
@@ -166,13 +177,17 @@ def _unmasked(start: Start) -> tuple[State, int]:
 # How they are put right and trained -----------------------------------------------------------------------------------
 
 
-def _mask_(model: nn.Module, masks: Masks, batches: Iterable[Tensor]) -> None:
+def _mask_(model: nn.Module, masks: Masks, batches: Iterable[Batch]) -> None:
     apply_(model, masks)
 
 
-def _mask_and_renew_batch_norm_(model: nn.Module, masks: Masks, batches: Iterable[Tensor]) -> None:
+def _mask_and_renew_batch_norm_(model: nn.Module, masks: Masks, batches: Iterable[Batch]) -> None:
     apply_(model, masks)
-    reestimate_batch_norm_(model, batches)
+    reestimate_batch_norm_(model, (images for images, _ in batches))
+
+
+def _reconstruct_(model: nn.Module, masks: Masks, batches: Iterable[Batch]) -> None:
+    reconstruct_(model, masks, (images for images, _ in batches))
 
 
 def _densely(model: nn.Module, masks: Masks, target: SparsityTarget) -> Step:
@@ -183,93 +198,98 @@ def _under_the_masks(model: nn.Module, masks: Masks, target: SparsityTarget) -> 
     return fixed(model, masks)
 
 
-# The ways -------------------------------------------------------------------------------------------------------------
+# The methods ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class SparseMethod:
-    """A way to a sparse network.
+    """How a network gets sparse.
 
     Attributes:
-        parent: round -> way and round of the ticket that it starts from; None for fresh weights.
+        label: its name in tables and figures.
+        parent: round -> method and round of the ticket that it starts from; None for fresh weights.
         masks: which weights are kept, at first.
         weights: their values at the start, and how many epochs of the schedule these have behind them.
-        adjust_: what it does to the model with the masks before it trains, or instead; may look at some hundred images of
-            the source task, batches of (n, 3, H, W), normalised. Leaves 0 where the masks are False.
-        train: how it trains, or None.
-        ranked: weights are ranked by their size, over the whole network or layer by layer (`SparsityTarget.scope`).
+        adjust_: what it does to the model with the masks before it trains, or instead; it may look at `Start.batches`, and
+            leaves 0 where the masks are False.
+        train: the steps of its training (`schedules`), or None.
+        ranked: weights are ranked, over the whole network or layer by layer (`SparsityTarget.scope`).
         schedules: round -> how many whole schedules the weights have been trained for in the end.
     """
 
+    label: str
     parent: Callable[[int], tuple[str, int] | None]
     masks: Callable[[Start, SparsityTarget], Masks]
     weights: Callable[[Start], tuple[State, int]] = _as_they_are
-    adjust_: Callable[[nn.Module, Masks, Iterable[Tensor]], None] = _mask_
+    adjust_: Callable[[nn.Module, Masks, Iterable[Batch]], None] = _mask_
     train: Callable[[nn.Module, Masks, SparsityTarget], Step] | None = _under_the_masks
     ranked: bool = True
     schedules: Callable[[int], int] = lambda number: 1
 
 
-DENSE = SparseMethod(_nothing, _everything, train=_densely)  # round 0 of all ways
+DENSE = SparseMethod("dense", _nothing, _everything, train=_densely)  # round 0 of all methods
 
 METHODS: dict[str, SparseMethod] = {
-    "imp": SparseMethod(_round_before, _largest, _rewound),
-    "imp-lr": SparseMethod(_own_round_before, _largest, schedules=lambda number: number + 1),
-    "oneshot": SparseMethod(_dense, _largest, schedules=lambda number: 2),
-    "gmp": SparseMethod(_nothing, _everything, train=gradual),
-    "acdc": SparseMethod(_nothing, _everything, train=alternating),
-    "rigl": SparseMethod(_nothing, _random_erk, train=rewired, ranked=False),
-    "random-uniform": SparseMethod(_nothing, _random_uniform, ranked=False),
-    "random-erk": SparseMethod(_nothing, _random_erk, ranked=False),
-    "reinit": SparseMethod(_ticket, _the_same, _redrawn),
-    "2:4": SparseMethod(_dense, _two_of_four, ranked=False, schedules=lambda number: 2),
-    "channels": SparseMethod(_dense, _channels, schedules=lambda number: 2),
-    "magnitude": SparseMethod(_dense, _largest, train=None),
-    "magnitude-bn": SparseMethod(_dense, _largest, adjust_=_mask_and_renew_batch_norm_, train=None),
-    "reconstruction": SparseMethod(_dense, _largest, adjust_=reconstruct_, train=None),
-    "imp-unmasked": SparseMethod(_ticket, _everything, _unmasked, train=None),
+    "imp": SparseMethod("lottery ticket (IMP, weights rewound)", _round_before, _largest, _rewound),
+    "imp-lr": SparseMethod("IMP, learning rate rewound", _own_round_before, _largest, schedules=lambda number: number + 1),
+    "oneshot": SparseMethod("one shot, fine-tuned", _dense, _largest, schedules=lambda number: 2),
+    "2:4": SparseMethod("2:4, fine-tuned", _dense, _two_of_four, ranked=False, schedules=lambda number: 2),
+    "channels": SparseMethod("whole channels, fine-tuned", _dense, _channels, schedules=lambda number: 2),
+    "gmp": SparseMethod("gradual pruning", _nothing, _everything, train=gradual),
+    "acdc": SparseMethod("AC/DC", _nothing, _everything, train=alternating),
+    "rigl": SparseMethod("RigL", _nothing, _random_erk, train=rewired, ranked=False),
+    "snip": SparseMethod("SNIP", _nothing, _sensitive),
+    "random-erk": SparseMethod("random, ERK", _nothing, _random_erk, ranked=False),
+    "random-uniform": SparseMethod("random, uniform", _nothing, _random_uniform, ranked=False),
+    "reinit": SparseMethod("ticket's mask, fresh weights", _ticket, _the_same, _redrawn),
+    "reconstruction": SparseMethod("untrained, reconstructed", _dense, _largest, adjust_=_reconstruct_, train=None),
+    "magnitude": SparseMethod("untrained", _dense, _largest, train=None),
+    "magnitude-bn": SparseMethod(
+        "untrained, batch norm renewed", _dense, _largest, adjust_=_mask_and_renew_batch_norm_, train=None
+    ),
+    "imp-unmasked": SparseMethod("ticket, masks undone", _ticket, _everything, _unmasked, train=None),
 }
 
 
 def method_named(name: str, number: int) -> SparseMethod:
-    """The way with a name, or `DENSE` for round 0.
+    """The entry of `METHODS`, or `DENSE` for round 0.
 
     Raises:
         InputError: for an unknown name.
     """
     if name not in METHODS:
-        raise unknown("way", name, METHODS)
+        raise unknown("sparsifier", name, METHODS)
     return METHODS[name] if number else DENSE
 
 
-def parent(way: str, number: int) -> tuple[str, int] | None:
-    """SparseMethod and round of the ticket that a round starts from; None for fresh weights, as in round 0.
+def parent(name: str, number: int) -> tuple[str, int] | None:
+    """Method and round of the ticket that a round starts from; None for fresh weights, as in round 0.
 
     >>> parent("imp", 3), parent("imp-lr", 1), parent("oneshot", 3), parent("gmp", 3), parent("reinit", 3)
     (('imp', 2), ('imp', 0), ('imp', 0), None, ('imp', 3))
     """
-    return method_named(way, number).parent(number)
+    return method_named(name, number).parent(number)
 
 
-def rewinds(way: str) -> bool:
-    """Whether a way, or one whose tickets it starts from, goes back to the weights of an early epoch.
+def rewinds(name: str) -> bool:
+    """Whether a method, or one whose tickets it starts from, goes back to the weights of an early epoch.
 
-    >>> [way for way in METHODS if rewinds(way)]
+    >>> [name for name in METHODS if rewinds(name)]
     ['imp', 'reinit', 'imp-unmasked']
     """
-    origin = parent(way, 1)
-    return METHODS[way].weights is _rewound or (origin is not None and origin[1] > 0 and rewinds(origin[0]))
+    origin = parent(name, 1)
+    return METHODS[name].weights is _rewound or (origin is not None and origin[1] > 0 and rewinds(origin[0]))
 
 
-def epochs_seen(way: str, number: int, *, epochs: int) -> int:
+def epochs_seen(name: str, number: int, *, epochs: int) -> int:
     """How many epochs the weights of a round have been trained for in the end, those in the networks before included.
 
     Args:
-        way: a key of `METHODS`.
+        name: a key of `METHODS`.
         number: of the round.
         epochs: length of the schedule.
 
     >>> epochs_seen("imp", 3, epochs=12), epochs_seen("imp-lr", 3, epochs=12), epochs_seen("oneshot", 3, epochs=12)
     (12, 48, 24)
     """
-    return epochs * method_named(way, number).schedules(number)
+    return epochs * method_named(name, number).schedules(number)

@@ -1,13 +1,14 @@
-"""Rounds: a way to a sparse network, carried out for one density, from its parent's ticket to its own.
+"""Rounds: a sparse method, carried out for one density, from its parent's ticket to its own.
 
 Each round is a file, and each is resumable: what was trained lies beside the ticket to come, epoch by epoch, and is gone at
-the end (`tickets`). What happens in between is up to the way (`methods`).
+the end (`tickets`). What happens in between is up to the method (`methods`): for the lottery ticket it is one turn of the
+loop in `iterative`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -21,11 +22,12 @@ from vpcore.pruning.methods import Start, epochs_seen, method_named
 from vpcore.pruning.schedules import SparsityTarget
 from vpcore.weights.tickets import Progress, read_ticket, resume_, save_unfinished, unfinished_path, write_ticket
 
-UNLABELLED_IMAGES = 512  # images that a way may look at which does not train
+LOOKED_AT = 512  # so many training images a method may look at before it trains, or instead
+LOOKED_AT_ONCE = 64  # images of a batch of them
 
 
 def make_round(
-    way: str,
+    sparsifier: str,
     number: int,
     build: Callable[[int], nn.Module],
     images: Tensor,
@@ -49,8 +51,8 @@ def make_round(
     A round that was killed goes on from its last finished epoch.
 
     Args:
-        way: a key of `methods.METHODS`.
-        number: of the round; 0 is dense, whatever the way.
+        sparsifier: a key of `methods.METHODS`.
+        number: of the round; 0 is dense, whatever the sparsifier.
         build: offset -> the network with fresh weights, drawn from the seed of the chain plus this offset.
         images: (N, 3, H, W) uint8 images of the source task; `labels`: (N,).
         recipe: of every round.
@@ -70,15 +72,15 @@ def make_round(
         InputError: when an argument is wrong, or a file is missing, damaged or of another network.
         WriteError: when a file cannot be written.
     """
-    chosen, density = method_named(way, number), pruning.density_of_round(number, rate=rate)
+    chosen, density = method_named(sparsifier, number), pruning.density_of_round(number, rate=rate)
     pruning.check_scope(scope)
     if chosen.train is not None and not 0 <= rewind < recipe.epochs:
         raise InputError(f"`rewind` must be an epoch in 0..{recipe.epochs - 1}, got {rewind}")
     origin = chosen.parent(number)
     if origin is None and parent is not None:
-        raise InputError(f"`parent` must be None for {way} {number}, which starts from fresh weights, got {parent}")
+        raise InputError(f"`parent` must be None for {sparsifier} {number}, which starts from fresh weights, got {parent}")
     if origin is not None and parent is None:
-        raise InputError(f"`parent` must be the path of {origin[0]} {origin[1]} for {way} {number}, got None")
+        raise InputError(f"`parent` must be the path of {origin[0]} {origin[1]} for {sparsifier} {number}, got None")
     model = build(0)
     masks = pruning.full(model, prunable(model, part))
     if parent is not None:
@@ -89,15 +91,20 @@ def make_round(
             raise InputError(f"{parent} must be pruned in `part` {part} alone, but is elsewhere; use a larger one:\n{lines}")
         masks |= kept
 
-    start = Start(model, masks, rewound, rewind, recipe.seed, build)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(recipe.seed))[:LOOKED_AT]
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in order.split(LOOKED_AT_ONCE):
+            yield normalise(images[rows].to(device).float() / 255, statistics), labels[rows].to(device)
+
+    start = Start(model, masks, rewound, rewind, recipe.seed, build, batches)
     target = SparsityTarget(density, recipe.steps(len(images)), scope)
     masks = {name: mask.to(device) for name, mask in chosen.masks(start, target).items()}
     state, first = chosen.weights(start)
-    where = f"what {way} {number} starts from (if it is {rewound}, delete its folder: the chain is trained anew)"
+    where = f"what {sparsifier} {number} starts from (if it is {rewound}, delete its folder: the chain is trained anew)"
     load_weights_(model, state, where=where)
     model.to(device)
-    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(recipe.seed))[:UNLABELLED_IMAGES]
-    chosen.adjust_(model, masks, (normalise(images[part].to(device).float() / 255, statistics) for part in rows.split(64)))
+    chosen.adjust_(model, masks, batches())
 
     def at_epoch(epoch: int) -> None:
         if number == 0 and epoch == rewind:
@@ -114,7 +121,8 @@ def make_round(
             at_epoch(epoch)
             save_unfinished(path, model, masks, Progress(epoch, optimizer, history))
             left = (time.perf_counter() - begun) / (epoch - progress.epoch) * (recipe.epochs - epoch)
-            log(f"{way} round {number}, epoch {epoch}/{recipe.epochs}, loss {loss:.3f}, {left:.0f} s left in this round")
+            done = f"epoch {epoch}/{recipe.epochs}, loss {loss:.3f}"
+            log(f"{sparsifier} round {number}, {done}, {left:.0f} s left in this round")
 
         fit(
             model,
@@ -127,7 +135,7 @@ def make_round(
             take_step=chosen.train(model, masks, target),
             after_epoch=after_epoch,
         )
-    seen = epochs_seen(way, number, epochs=recipe.epochs)
+    seen = epochs_seen(sparsifier, number, epochs=recipe.epochs)
     pruned = masks if pruning.density(masks) < 1 else {}
     write_ticket(path, model.state_dict(), pruned, header={**header, "epochs_seen": seen, "history": history})
     unfinished_path(path).unlink(missing_ok=True)

@@ -16,6 +16,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
+from vpcore.pruning.methods import METHODS
 from vpcore.report.claims import Estimate
 
 METHOD_NAMES = {
@@ -23,22 +24,7 @@ METHOD_NAMES = {
 }  # fmt: skip
 METHOD_COLOURS = dict(zip(METHOD_NAMES, sns.color_palette("colorblind")[:4], strict=True))
 METHOD_MARKERS = {"vp": "o", "lp": "s", "source": "D", "ft": "^"}
-WAY_NAMES = {
-    "imp": "lottery ticket (IMP, weights rewound)",
-    "imp-lr": "IMP, learning rate rewound",
-    "oneshot": "one shot, fine-tuned",
-    "2:4": "2:4, fine-tuned",
-    "channels": "whole channels, fine-tuned",
-    "gmp": "gradual pruning",
-    "acdc": "AC/DC",
-    "rigl": "RigL",
-    "random-erk": "random, ERK",
-    "random-uniform": "random, uniform",
-    "reinit": "ticket's mask, fresh weights",
-    "reconstruction": "untrained, reconstructed",
-    "magnitude": "untrained",
-    "magnitude-bn": "untrained, batch norm renewed",
-}
+SPARSIFIER_NAMES = {name: method.label for name, method in METHODS.items()}
 PERCENT = FuncFormatter(lambda value, position: f"{100 * value:.6g}%".replace("-", "\N{MINUS SIGN}"))
 
 

@@ -1,0 +1,43 @@
+"""Saliency: how much the loss depends on a weight, before anything is trained.
+
+Magnitude knows nothing of the task. SNIP (Lee et al. 2019, arXiv 1810.02340) asks of every weight w what the loss L would do
+if it were taken out: with a gate c = 1 on the connection, the network computes with c w, and
+
+    s = |dL / dc| = |w dL / dw|
+
+is the connection sensitivity of the weight. It is measured once, on fresh weights and some hundred labelled images; the
+largest are kept, and the sparse network is trained from these weights on.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpcore.errors import InputError
+from vpcore.pruning.masks import Masks, Scores
+
+
+def sensitivity(model: nn.Module, masks: Masks, batches: Iterable[tuple[Tensor, Tensor]]) -> Scores:
+    """Connection sensitivities |w dL / dw| of the masked weights, to be ranked by `masks.select`.
+
+    Args:
+        model: left as it is; in training mode its batch norms use the statistics of each batch.
+        masks: whose names say which weights are meant.
+        batches: (n, 3, H, W) normalised images and their (n,) labels each; L is the mean cross-entropy over all images.
+
+    Raises:
+        InputError: when there are no batches.
+    """
+    network, seen = copy.deepcopy(model).train(), 0
+    for images, labels in batches:
+        network.to(images.device)
+        F.cross_entropy(network(images), labels, reduction="sum").backward()
+        seen += len(images)
+    if not seen:
+        raise InputError("`batches` must hold at least one batch of images and labels, got none")
+    weights = dict(network.named_parameters())
+    return {name: (weights[name] * weights[name].grad).detach().abs().to(masks[name].device) / seen for name in masks}
