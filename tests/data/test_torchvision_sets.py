@@ -250,8 +250,9 @@ def test_changed_files_are_not_served_from_an_old_cache(tmp_path: Path, name: st
     change(tmp_path)
     _opened.cache_clear()
     assert _source(name, tmp_path).digest != before
-    with pytest.raises(InputError, match=f"of the split (train|val|test) of {name} cannot be decoded"):
+    with pytest.raises(InputError, match=f"of the split (train|val|test) of {name}.*cannot be decoded") as caught:
         loaded(name, tmp_path)
+    assert "1.jpg" in str(caught.value)
 
 
 # What is wrong is named ------------------------------------------------------------------------------------------------

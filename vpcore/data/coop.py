@@ -71,6 +71,7 @@ def open_set(name: str, root: Path) -> ImageSet:
         {split: torch.tensor([label for _, label, _ in part], dtype=torch.int64) for split, part in rows.items()},
         lambda split: lambda number: opened(files[split][number]),
         digest_of(text, sizes),
+        files,
     )
 
 

@@ -39,8 +39,11 @@ BITS, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF
 
 def opened(file: Path | BinaryIO) -> Image.Image:
     """An image file as 8-bit RGB, as it would be seen; raises one of `DAMAGE` where it cannot be."""
-    with Image.open(file) as image:
-        return as_seen(image)
+    try:
+        with Image.open(file) as image:
+            return as_seen(image)
+    except UnidentifiedImageError as error:  # whose text is an address in memory
+        raise ValueError("no image that Pillow knows") from error
 
 
 def as_seen(image: Image.Image) -> Image.Image:
@@ -100,8 +103,7 @@ def decode(
         try:
             return pixels(read(), px)
         except DAMAGE as error:
-            why = "no image that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
-            raise InputError(f"{name} cannot be decoded ({why}); {remedy}") from error
+            raise InputError(f"{name} cannot be decoded ({error}); {remedy}") from error
 
     images, remaining = torch.empty((count, 3, px, px), dtype=torch.uint8), iter(files)
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -128,15 +128,9 @@ def font_paths() -> tuple[Path, ...]:
             "the drawn tasks need the fonts of matplotlib, which is not installed; use: pip install 'vpcore[book]'"
         )
     folder = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
-    names = [
-        f"DejaVu{family}{style}"
-        for family, styles in {
-            "Sans": ("", "-Bold", "-Oblique", "-BoldOblique"),
-            "SansMono": ("", "-Bold", "-Oblique", "-BoldOblique"),
-            "Serif": ("", "-Bold", "-Italic", "-BoldItalic"),
-        }.items()
-        for style in styles
-    ] + ["STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta"]
+    slanted = {"Sans": "Oblique", "SansMono": "Oblique", "Serif": "Italic"}
+    names = [f"DejaVu{family}{s}" for family, slant in slanted.items() for s in ("", "-Bold", f"-{slant}", f"-Bold{slant}")]
+    names += ["STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta"]
     paths = tuple(folder / f"{name}.ttf" for name in names)
     missing = [path.name for path in paths if not path.exists()]
     if missing:
@@ -154,6 +148,47 @@ def _character(character: str, font: ImageFont.FreeTypeFont) -> Tensor:
     return _tensor(image)
 
 
+Points = list[tuple[float, float]]
+
+
+def _ring(count: int, inner: float = 1.0) -> Points:
+    """Corners at equal angles, clockwise from the top, every other one at the distance `inner` from the centre."""
+    radii, angles = [1.0, inner] * count, [2 * math.pi * i / count for i in range(count)]
+    return [(r * math.sin(t), -r * math.cos(t)) for r, t in zip(radii, angles, strict=False)]
+
+
+def _arc(x: float, radius: float, start: float, end: float) -> Points:
+    return [(x + radius * math.cos(t), radius * math.sin(t)) for t in torch.linspace(start, end, 40).tolist()]
+
+
+THIRD = 1 / 3
+ELLIPSES: dict[str, tuple[float, float]] = {"circle": (1, 1), "ellipse": (1.1, 0.55)}  # their radii
+POLYGONS: dict[str, Points] = {
+    "triangle": _ring(3),
+    "square": [(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)],
+    "diamond": [(0, -1.1), (0.65, 0), (0, 1.1), (-0.65, 0)],
+    "pentagon": _ring(5),
+    "star": _ring(10, 0.42),
+    "cross": [
+        (-THIRD, -1),
+        (THIRD, -1),
+        (THIRD, -THIRD),
+        (1, -THIRD),
+        (1, THIRD),
+        (THIRD, THIRD),
+        (THIRD, 1),
+        (-THIRD, 1),
+        (-THIRD, THIRD),
+        (-1, THIRD),
+        (-1, -THIRD),
+        (-THIRD, -THIRD),
+    ],  # fmt: skip
+    "arrow": [(-1, -0.25), (0.1, -0.25), (0.1, -0.75), (1, 0), (0.1, 0.75), (0.1, 0.25), (-1, 0.25)],
+    # the part of a disc that a shifted disc leaves
+    "crescent": _arc(0, 1, 0.9, 2 * math.pi - 0.9) + _arc(0.45, 0.8, 2 * math.pi - 1.35, 1.35),
+}
+
+
 def _shape(name: str, hollow: int) -> Tensor:
     """A shape about the centre, filled (hollow = 0) or an outline of `hollow` px at four times the resolution."""
     side = 4 * TILE
@@ -161,67 +196,15 @@ def _shape(name: str, hollow: int) -> Tensor:
     pen = ImageDraw.Draw(image)
     fill, width = (255, 0) if not hollow else (None, 4 * hollow // 2)
     radius, centre = 0.36 * side, side / 2
-
-    def polygon(*points: tuple[float, float]) -> None:
-        corners = [(centre + radius * x, centre + radius * y) for x, y in points]
+    if name in ELLIPSES:
+        x, y = (radius * r for r in ELLIPSES[name])
+        box = [centre - x, centre - y, centre + x, centre + y]
+        pen.ellipse(box, fill=fill, outline=255, width=max(width, 1))
+    else:
+        corners = [(centre + radius * x, centre + radius * y) for x, y in POLYGONS[name]]
         pen.polygon(corners, fill=fill)
         if hollow:
             pen.line([*corners, *corners[:2]], fill=255, width=width, joint="curve")
-
-    def ring(count: int, inner: float = 1.0) -> list[tuple[float, float]]:
-        return [
-            (
-                (1 if i % 2 == 0 else inner) * math.sin(2 * math.pi * i / count),
-                -(1 if i % 2 == 0 else inner) * math.cos(2 * math.pi * i / count),
-            )
-            for i in range(count)
-        ]
-
-    def ellipse(rx: float, ry: float) -> None:
-        pen.ellipse(
-            [centre - rx * radius, centre - ry * radius, centre + rx * radius, centre + ry * radius],
-            fill=fill,
-            outline=255,
-            width=max(width, 1),
-        )
-
-    third = 1 / 3
-    if name == "circle":
-        ellipse(1, 1)
-    elif name == "ellipse":
-        ellipse(1.1, 0.55)
-    elif name == "triangle":
-        polygon(*ring(3))
-    elif name == "square":
-        polygon((-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8))
-    elif name == "diamond":
-        polygon((0, -1.1), (0.65, 0), (0, 1.1), (-0.65, 0))
-    elif name == "pentagon":
-        polygon(*ring(5))
-    elif name == "star":
-        polygon(*ring(10, 0.42))
-    elif name == "cross":
-        polygon(
-            (-third, -1),
-            (third, -1),
-            (third, -third),
-            (1, -third),
-            (1, third),
-            (third, third),
-            (third, 1),
-            (-third, 1),
-            (-third, third),
-            (-1, third),
-            (-1, -third),
-            (-third, -third),
-        )
-    elif name == "arrow":
-        polygon((-1, -0.25), (0.1, -0.25), (0.1, -0.75), (1, 0), (0.1, 0.75), (0.1, 0.25), (-1, 0.25))
-    else:  # crescent: the part of a disc that a shifted disc leaves
-        polygon(
-            *[(math.cos(t), math.sin(t)) for t in torch.linspace(0.9, 2 * math.pi - 0.9, 40).tolist()],
-            *[(0.45 + 0.8 * math.cos(t), 0.8 * math.sin(t)) for t in torch.linspace(2 * math.pi - 1.35, 1.35, 40).tolist()],
-        )
     return _tensor(image.resize((TILE, TILE), Image.Resampling.BOX))
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
@@ -27,6 +29,7 @@ class ImageSet:
         split_labels: split -> (N,) int64 labels.
         images: split -> a function from the number of an image within its split to the image.
         digest: 12 hexadecimal digits for the names and sizes of its files: there can be a million of them.
+        files: split -> the files of its images, where they are known, for errors.
 
     Raises:
         InputError: for labels that have no class.
@@ -37,6 +40,7 @@ class ImageSet:
     split_labels: dict[str, Tensor]
     images: Callable[[str], Callable[[int], Image.Image]]
     digest: str
+    files: dict[str, list[Path]] | None = None
 
     def __post_init__(self) -> None:
         for split in SPLITS:
@@ -59,5 +63,10 @@ class ImageSet:
             InputError: for an image that is gone or damaged.
         """
         read = self.images(split)
-        files = ((f"image {row} of the split {split} of {self.name}", lambda row=row: read(row)) for row in rows.tolist())
+
+        def called(row: int) -> str:
+            file = f", {self.files[split][row]}," if self.files else ""
+            return f"image {row} of the split {split} of {self.name}{file}"
+
+        files = ((called(row), partial(read, row)) for row in rows.tolist())
         return decode(files, count=len(rows), px=px, remedy="copy or fetch the set again")
