@@ -15,7 +15,7 @@ from vpcore.study.profile import Profile, load_profile, run_with
 from vpcore.study.run import source_run
 from vpcore.study.store import Store
 from vpcore.study.toy import SOURCE_CLASSES, data_or_fakes
-from vpcore.weights.published import load_checkpoint
+from vpcore.weights.checkpoints import load_checkpoint
 
 CARD = """
 title = "Small as the paper is large"

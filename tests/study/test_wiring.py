@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vpcore import InputError
 from vpcore.data.images import Images
 from vpcore.data.splits import shots
 from vpcore.data.tasks import load
@@ -327,3 +328,21 @@ def test_weights_from_elsewhere(
     make_ticket(run, Session(store, cpu, folder=Path("there")))
     assert asked == [("resnet18", weights, Path("there"), run.round)]
     assert store.ticket_path(run).exists()
+
+
+@pytest.mark.parametrize("classes", [48, 7])
+def test_a_network_from_a_file_has_the_classes_of_the_source_task(tmp_path: Path, cache: Path, classes: int) -> None:
+    """As many as that has: another number is refused, with the names that differ; the file is not needed twice."""
+    torch.save(build("resnet8", classes=classes, seed=0).state_dict(), tmp_path / "mine.pth")
+    store = Store(tmp_path / "results", "own")
+    store.cache = cache
+    run = source_run(dataclasses.replace(USUAL, source="glyphs", weights="tickets:mine.pth", sparsifier="magnitude"))
+    done = list(execute((run,), store, device=torch.device("cpu"), folder=tmp_path))
+    if classes == 7:
+        with pytest.raises(InputError, match=r"(?s)mine.pth for resnet8 with 1,000 classes .*\+ fc.weight \(7, 64\)"):
+            raise next(each.error for each in done if each.error)
+        return
+    assert [each.error for each in done] == [None] * len(done)
+    (tmp_path / "mine.pth").unlink()
+    session = Session(store, torch.device("cpu"), folder=tmp_path)
+    assert session.network(run).frozen.classes == len(session.source_classes(run)) == 48

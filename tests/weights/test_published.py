@@ -12,17 +12,18 @@ from torch import Tensor, nn
 from vpcore import InputError
 from vpcore.data import imagenet
 from vpcore.data.tasks import load
-from vpcore.networks.backbones import HALF, build, load_weights_, prunable
+from vpcore.networks.backbones import HALF, IMAGENET, build, load_weights_, prunable
 from vpcore.networks.frozen import Frozen
 from vpcore.networks.training import predict
 from vpcore.pruning.masks import measure
+from vpcore.weights.checkpoints import PREFIXES, load_checkpoint
 from vpcore.weights.published import (
     IMAGENET_CLASSES,
-    PREFIXES,
     WEIGHT_SOURCES,
     check_there,
+    frozen_backbone,
     in_order,
-    load_checkpoint,
+    outputs,
     pretrained,
 )
 from vpcore.weights.tickets import write_ticket
@@ -183,6 +184,24 @@ def test_what_differs_is_listed(tmp_path: Path) -> None:
         {"epoch": 3, **dense}, masks, "must hold a state dict, name -> tensor, .* it holds epoch; save its state dict alone"
     )
     refused([1, 2], masks, "it holds a list")
+    refused(
+        {0: dense[first], **dense}, masks, "must hold a state dict, name -> tensor, .* it holds 0; save its state dict alone"
+    )
+    refused({}, masks, "must hold the weights of a network, but it is empty; copy it again")
+    refused(
+        dense,
+        {name: torch.zeros_like(mask) for name, mask in masks.items()},
+        "keep at least one weight, .* all of them are 0",
+    )
+    refused(
+        dense, masks | {first: masks[first] * 2j}, rf"the mask of {first} .* must hold 0 and 1 alone, got torch.complex64"
+    )
+    for kind in (torch.int8, torch.bool):
+        refused(dense | {first: dense[first].to(kind)}, masks, rf"floating-point numbers .*, but {first} is {kind}; save")
+    refused(dense | {first: dense[first] * 1j}, masks, rf"floating-point numbers .*, but {first} is torch.complex64")
+    for value in (torch.nan, torch.inf):
+        broken = dense["fc.bias"].clone().index_fill(0, torch.tensor(1), value)
+        refused(dense | {"fc.bias": broken}, masks, "must hold finite weights, but fc.bias has NaN or infinite ones")
 
 
 def test_missing_damaged_and_dangerous_files(tmp_path: Path) -> None:
@@ -324,7 +343,8 @@ def test_tickets_of_a_round(tmp_path: Path) -> None:
         torch.save(state, tmp_path / f"r_dyn4_{number}_checkpoint.pth")
         torch.save({"layer1.0.conv1.weight": mask}, tmp_path / f"r_dyn4_{number}_mask.pth")
     for number in (1, 8):
-        _, masks = pretrained("resnet8", "tickets:r_dyn4_{round}_checkpoint.pth", folder=tmp_path, round=number)
+        with pytest.warns(UserWarning, match="leave out 7 layers, which are dense: layer1.0.conv2.weight"):
+            _, masks = pretrained("resnet8", "tickets:r_dyn4_{round}_checkpoint.pth", folder=tmp_path, round=number)
         assert float(masks["layer1.0.conv1.weight"].float().mean()) == number / 16
     with pytest.raises(InputError, match="there is no checkpoint .*r_dyn4_2_checkpoint.pth"):
         pretrained("resnet8", "tickets:r_dyn4_{round}_checkpoint.pth", folder=tmp_path, round=2)
@@ -340,7 +360,10 @@ def test_own_tickets_of_any_number_of_classes(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"(?s)resnet8 with 1,000 classes must hold .*- fc.weight \(1000, .*\+ fc.weight \(5, "
     ):
-        pretrained("resnet8", "tickets:round-0{round}.safetensors", **options)
+        pretrained("resnet8", "tickets:round-0{round}.safetensors", classes=IMAGENET_CLASSES, **options)
+    assert_same(pretrained("resnet8", "tickets:round-0{round}.safetensors", **options), expected, masks)
+    frozen = frozen_backbone("resnet8", "tickets:round-0{round}.safetensors", **options)
+    assert (frozen.classes, frozen.statistics) == (5, IMAGENET)
 
 
 def test_missing_ticket_files_are_named_before_they_are_needed(tmp_path: Path) -> None:
@@ -392,3 +415,27 @@ def test_prefixes_are_only_taken_off_names_that_the_network_does_not_have(tmp_pa
     assert all(name.startswith(PREFIXES) for name in state)
     torch.save({f"module.{n}": v for n, v in state.items()}, tmp_path / "wrapped.pth")
     assert list(load_checkpoint(tmp_path / "wrapped.pth", inner)[0]) == ["model.weight", "model.bias"]
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [
+        (1.0, "keep every weight: this is a dense network"),
+        (0.5, "leave out 2 layers, which are dense: layer1.0.conv1.weight, "),
+    ],
+)
+def test_masks_that_may_be_a_mistake_are_warned_of(tmp_path: Path, share: float, told: str) -> None:
+    dense, masks, _ = example()
+    full = {name: torch.ones_like(mask) for name, mask in masks.items()}
+    masks = full if share == 1 else dict(list(masks.items())[2:])
+    torch.save(dense, tmp_path / "t_checkpoint.pth")
+    torch.save(masks, tmp_path / "t_mask.pth")
+    with pytest.warns(UserWarning, match=f"the masks of .*t_checkpoint.pth {told}"):
+        found = load_checkpoint(tmp_path / "t_checkpoint.pth", network())[1]
+    assert all(torch.equal(found[name], mask) for name, mask in masks.items())
+
+
+def test_outputs_are_counted_whatever_the_prefix() -> None:
+    state = build("resnet8", classes=7, seed=0).state_dict()
+    assert outputs("resnet8", {f"module.{name}": value for name, value in state.items()}) == 7
+    assert outputs("resnet8", {"something": torch.ones(3)}) == IMAGENET_CLASSES

@@ -28,7 +28,7 @@ from vpcore.pruning.rounds import make_round
 from vpcore.quantization.layers import quantize
 from vpcore.study.run import CHAIN, QUANTIZED, Run, fields_of, identity, ticket_run, trains
 from vpcore.study.store import Store, provenance
-from vpcore.weights.published import FILES, check_there, pretrained
+from vpcore.weights.published import FILES, check_there, outputs, pretrained
 from vpcore.weights.tickets import read_ticket, write_ticket
 
 RANGE_IMAGES = 512  # about so many source images, unlabelled, set the ranges of activations
@@ -70,6 +70,7 @@ class Session:
     folder: Path | None = None
     log: Callable[[str], None] = lambda text: None
     _network: tuple[Run, Network] | None = None
+    _classes: dict[tuple[str, str], int] = field(default_factory=dict)
     _features: dict[tuple[str, ...], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def images(self, task: str, split: str, *, px: int, per_class: int | None = None) -> tasks.Images:
@@ -80,7 +81,7 @@ class Session:
         """A split of the source task, its labels those of the network's outputs."""
         per_class = run.source_per_class if split == "train" else run.test_per_class
         images = self.images(run.source, split, px=run.canvas, per_class=per_class)
-        if run.weights == "trained":
+        if self.source_classes(run) == tuple(images.classes):
             return images
         try:  # the network has the 1,000 classes of ImageNet, the task perhaps fewer
             index = imagenet.index_of(images.classes)
@@ -92,8 +93,26 @@ class Session:
         return tasks.Images(images.images, index[images.labels], self.source_classes(run))
 
     def source_classes(self, run: Run) -> tuple[str, ...]:
-        """The names of the network's outputs."""
-        return tasks.classes(run.source, folder=self.folder) if run.weights == "trained" else imagenet.classes()
+        """The names of the network's outputs: of the source task, or of ImageNet where the weights come from elsewhere.
+
+        A network in a file has the classes of the source task if there are as many of them as it has outputs.
+        """
+        if run.weights != "trained" and not run.weights.startswith(FILES):
+            return imagenet.classes()
+        own = tasks.classes(run.source, folder=self.folder)
+        return own if run.weights == "trained" or self._outputs(run) == len(own) else imagenet.classes()
+
+    def _outputs(self, run: Run) -> int:
+        """Number of classes of the network in a file, or in the ticket that was made of it."""
+        key = run.model, run.weights
+        if key not in self._classes:
+            ticket = self.store.ticket_path(dataclasses.replace(ticket_run(run), round=0))
+            if ticket.exists():
+                state = read_ticket(ticket)[0]
+            else:
+                state, _ = pretrained(run.model, run.weights, folder=self.folder)
+            self._classes[key] = outputs(run.model, state)
+        return self._classes[key]
 
     def network(self, run: Run) -> Network:
         """The network of a run, loaded once for jobs that follow each other."""

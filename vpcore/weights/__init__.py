@@ -5,7 +5,8 @@ from vpcore.faces import face
 __all__, __getattr__, __dir__ = face(
     __name__,
     {
-        "published": "load_checkpoint pretrained",
+        "checkpoints": "load_checkpoint",
+        "published": "frozen_backbone pretrained",
         "tickets": "load_ticket_ read_ticket save_ticket write_ticket",
     },
 )

@@ -36,6 +36,8 @@ def read_weights(path: Path) -> tuple[State, dict[str, Tensor]]:
     if path.suffix == ".safetensors" and is_ticket(path):
         return read_ticket(path)[:2]
     state = read_tensors(path)
+    if not state:
+        raise InputError(f"{path} must hold the weights of a network, but it is empty; copy it again, or name another")
     pruned = [name.removesuffix("_orig") for name in state if name.endswith("_orig") and f"{name[:-5]}_mask" in state]
     masks = {name: state.pop(f"{name}_mask") for name in pruned}
     state |= {name: state.pop(f"{name}_orig") for name in pruned}
@@ -73,7 +75,7 @@ def read_tensors(path: Path) -> State:
             content = content[key]
     if not isinstance(content, dict):
         content = {f"a {type(content).__name__}": None}
-    if strangers := [str(name) for name, value in content.items() if not isinstance(value, Tensor)]:
+    if strangers := [str(n) for n, value in content.items() if not isinstance(n, str) or not isinstance(value, Tensor)]:
         raise InputError(
             f"{path} must hold a state dict, name -> tensor, at the top or under {' or '.join(NESTED)}; "
             f"it holds {', '.join(strangers[:5])}; save its state dict alone"

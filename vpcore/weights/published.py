@@ -1,12 +1,7 @@
-"""Checkpoints: trained weights from files or libraries, compared strictly with the network.
+"""Published weights: networks that others have trained, by name.
 
-`load_checkpoint` reads files of any form (`foreign`), `pretrained` also takes weights that others publish; both return
-the same two things, a state dict and masks. Names may carry the prefixes of wrappers (`module.`, `model.`).
-
-Three things are never passed over: a name or a shape that the network does not have, or that the file lacks; a mask that
-does not fit, or is not there; and a masked weight that is not zero. The last happens in the authors' own loading code, which
-multiplies the masks with the weights under their short names, and then overwrites these with the unmasked ones: there the
-ticket is dense.
+`pretrained` takes them from libraries, from packages and from files of one's own, compares them strictly with the network
+(`checkpoints`), and returns a state dict and masks. `frozen_backbone` makes of them a network that is ready to be prompted.
 """
 
 from __future__ import annotations
@@ -18,86 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from vpcore.errors import InputError, difference, unknown
-from vpcore.networks.backbones import backbone, build, check_weights
+from vpcore.networks.backbones import backbone, build, head_name, load_weights_
 from vpcore.networks.frozen import Frozen
+from vpcore.weights.checkpoints import fitted, short
 from vpcore.weights.foreign import read_tensors, read_weights
 from vpcore.weights.tickets import State
 
-PREFIXES = ("module.", "model.")  # of DataParallel, and of a network inside another
-COUNTER = "num_batches_tracked"
 FILES = "tickets:"  # begins a pattern of ticket files, with {round} in it
 IMAGENET_CLASSES = 1000  # of ImageNet-1k, which all published weights were trained on
 
 
-def load_checkpoint(path: Path, model: nn.Module) -> tuple[State, dict[str, Tensor]]:
-    """Read trained weights for a network from a file of any form listed in `foreign`.
-
-    Args:
-        path: of the file.
-        model: the network, for its names and shapes; it may be on the device "meta" and is left as it is.
-
-    Returns:
-        The state dict, in the order of the network, zero where a mask is False; and the masks, name of a weight -> bool
-        tensor of its shape, none for a dense network. Counters of batch norms that older files lack are 0; evaluation
-        does not depend on them.
-
-    Raises:
-        InputError: when a file is missing, damaged or holds more than tensors, or a ticket has no masks; with the names that
-            are missing (-) and those too many (+), or naming a mask that does not fit.
-    """
-    path = Path(path)
-    state, masks = read_weights(path)
-    return _fitted(state, masks, model, where=str(path))
-
-
-def _fitted(state: State, masks: dict[str, Tensor], model: nn.Module, *, where: str) -> tuple[State, dict[str, Tensor]]:
-    """The state dict and masks under the names of the network, checked, and the masks applied."""
-    known = model.state_dict()
-    state, masks = _short(state, known, where=where), _short(masks, known, where=where)
-    state |= {name: torch.tensor(0) for name in known if name.endswith(COUNTER) and name not in state}
-    check_weights(model, state, where=where)
-    if strangers := [name for name in masks if name not in known]:
-        lines = difference([], strangers)
-        raise InputError(
-            f"the masks of {where} must be named as weights of the network; "
-            f"take those of the same network, or rename these:\n{lines}"
-        )
-    masks = {name: masks[name] for name in known if name in masks}
-    for name, mask in masks.items():
-        if mask.shape != known[name].shape:
-            raise InputError(
-                f"the mask of {name} in {where} must have the shape {tuple(known[name].shape)}, got {tuple(mask.shape)}; "
-                "take the masks of the same network"
-            )
-        if not bool(((mask == 0) | (mask == 1)).all()):
-            values = f"{float(mask.min()):g} to {float(mask.max()):g}"
-            raise InputError(
-                f"the mask of {name} in {where} must hold 0 and 1 alone, got values from {values}; "
-                "save it as bool, True where the weight is kept"
-            )
-    masks = {name: mask.bool() for name, mask in masks.items()}
-    state = {name: state[name] for name in known}
-    return state | {name: state[name].masked_fill(~mask, 0) for name, mask in masks.items()}, masks
-
-
-def _short(named: dict[str, Tensor], known: dict[str, Tensor], *, where: str) -> dict[str, Tensor]:
-    """The same tensors without the prefixes that the network's names do not have."""
-    short = {}
-    for name, value in named.items():
-        plain = name
-        while plain not in known and plain.startswith(PREFIXES):
-            plain = plain.partition(".")[2]
-        if plain in short:
-            raise InputError(f"{where} must hold {plain} once; it does so with a prefix ({name}) and without; delete one")
-        short[plain] = value
-    return short
-
-
-# Published weights ---------------------------------------------------------------------------------------------------
-
-
 def pretrained(
-    model: str, weights: str, *, folder: Path | None = None, round: int = 0, classes: int = IMAGENET_CLASSES
+    model: str, weights: str, *, folder: Path | None = None, round: int = 0, classes: int | None = None
 ) -> tuple[State, dict[str, Tensor]]:
     """Trained weights for a network by name, those of ImageNet-1k above all.
 
@@ -107,7 +34,7 @@ def pretrained(
             "tickets:resnet50_dyn4_{round}_checkpoint.pth".
         folder: where ticket files lie.
         round: pruning iteration, put into the name of a ticket file; other weights do not depend on it.
-        classes: outputs of the network; a ticket file may have any number of them, all other weights have 1,000.
+        classes: outputs that the network must have; None: as many as there are, any number in a ticket file, else 1,000.
 
     Returns:
         What `load_checkpoint` returns.
@@ -122,29 +49,53 @@ def pretrained(
     kind, colon, detail = weights.partition(":")
     check_source(weights)
     detail = detail.replace("{round}", str(round))
-    network = _outline(model, classes)
+    network = _outline(model)  # also refuses a network that cannot be had, before anything is read
     state, masks = WEIGHT_SOURCES[kind + colon](model, detail, folder)
-    return _fitted(state, masks, network, where=f"{kind}{colon}{detail} for {model} with {classes:,} classes")
+    if classes is None:
+        classes = outputs(model, state) if kind + colon == FILES else IMAGENET_CLASSES
+    if classes != IMAGENET_CLASSES:
+        network = _outline(model, classes)
+    return fitted(state, masks, network, where=f"{kind}{colon}{detail} for {model} with {classes:,} classes")
 
 
-def frozen(model: str, weights: str = "package", *, precision: str = "float32", device: str = "cpu") -> Frozen:
+def outputs(model: str, state: State) -> int:
+    """Number of classes that the weights of a network by name have; prefixes of wrappers do not matter.
+
+    >>> outputs("resnet8", build("resnet8", classes=7, seed=0).state_dict())
+    7
+    """
+    network = _outline(model)
+    named = short(state, network.state_dict(), where=f"the weights for {model}")
+    classifier = named.get(f"{head_name(network)}.weight")
+    return IMAGENET_CLASSES if classifier is None else len(classifier)  # without one, they are refused later
+
+
+def frozen_backbone(
+    model: str,
+    weights: str = "package",
+    *,
+    precision: str = "float32",
+    device: torch.device | str = "cpu",
+    folder: Path | None = None,
+    round: int = 0,
+) -> Frozen:
     """A network by name with published weights, frozen: ready to be prompted.
 
     Args:
-        model, weights: as for `pretrained`.
+        model, weights, folder, round: as for `pretrained`.
         precision: a key of `backbones.PRECISIONS`; bf16 is several times faster where the hardware has it.
         device: where it runs.
 
     Raises:
         InputError: as `pretrained`, or for an unknown precision.
 
-    >>> frozen("resnet8", "random").classes
+    >>> frozen_backbone("resnet8", "random").classes
     1000
     """
-    network = build(model, classes=IMAGENET_CLASSES, seed=0)
-    network.load_state_dict(pretrained(model, weights)[0])
-    statistics = backbone(model).statistics
-    return Frozen(network, precision=precision, device=torch.device(device), statistics=statistics)
+    state, _ = pretrained(model, weights, folder=folder, round=round)
+    network = build(model, classes=outputs(model, state), seed=0)
+    load_weights_(network, state, where=weights)
+    return Frozen(network, precision=precision, device=device, statistics=backbone(model).statistics)
 
 
 def check_source(weights: str, *, known: Iterable[str] = (), where: str = "weights") -> None:

@@ -1,0 +1,124 @@
+"""Checkpoints: trained weights from a file, compared strictly with the network.
+
+Files may have any form that `foreign` lists; what comes of them is a state dict and masks, under the names of the network.
+Names in the file may carry the prefixes of wrappers (`module.`, `model.`).
+
+Four things are never passed over: a name or a shape that the network does not have, or that the file lacks; weights that are
+no finite floating-point numbers; a mask that does not fit, or is not there; and a masked weight that is not zero. The last
+happens in the authors' own loading code, which multiplies the masks with the weights under their short names, and then
+overwrites these with the unmasked ones: there the ticket is dense. Masks that leave out layers, or nothing at all, may be
+meant so, and are warned of.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vpcore.errors import InputError, difference
+from vpcore.networks.backbones import check_weights, prunable
+from vpcore.weights.foreign import read_weights
+from vpcore.weights.tickets import State
+
+PREFIXES = ("module.", "model.")  # of DataParallel, and of a network inside another
+COUNTER = "num_batches_tracked"
+
+
+def load_checkpoint(path: Path, model: nn.Module) -> tuple[State, dict[str, Tensor]]:
+    """Read trained weights for a network from a file of any form listed in `foreign`.
+
+    Args:
+        path: of the file.
+        model: the network, for its names and shapes; it may be on the device "meta" and is left as it is.
+
+    Returns:
+        The state dict, in the order of the network, zero where a mask is False; and the masks, name of a weight -> bool
+        tensor of its shape, none for a dense network. Counters of batch norms that older files lack are 0; evaluation
+        does not depend on them.
+
+    Raises:
+        InputError: when a file is missing, damaged or holds more than tensors, or a ticket has no masks; with the names that
+            are missing (-) and those too many (+); naming a weight that is no finite floating-point number, or a mask that
+            does not fit.
+
+    Warns:
+        UserWarning: when the masks keep every weight, or leave out a layer between the first and the last.
+    """
+    path = Path(path)
+    state, masks = read_weights(path)
+    return fitted(state, masks, model, where=str(path))
+
+
+def fitted(state: State, masks: dict[str, Tensor], model: nn.Module, *, where: str) -> tuple[State, dict[str, Tensor]]:
+    """A state dict and masks under the names of the network, checked, and the masks applied; see `load_checkpoint`.
+
+    Args:
+        state, masks: as `read_weights` returns them.
+        model: the network.
+        where: what errors and warnings call the state dict.
+    """
+    known = model.state_dict()
+    state, masks = short(state, known, where=where), short(masks, known, where=where)
+    state |= {name: torch.tensor(0) for name in known if name.endswith(COUNTER) and name not in state}
+    check_weights(model, state, where=where)
+    for name, value in state.items():
+        if value.is_floating_point() != known[name].is_floating_point():
+            raise InputError(
+                f"{where} must hold floating-point numbers where the network has them, but {name} is {value.dtype}; "
+                "save the weights as float32"
+            )
+        if not bool(torch.isfinite(value).all()):
+            raise InputError(
+                f"{where} must hold finite weights, but {name} has NaN or infinite ones; take another checkpoint"
+            )
+    if masks:
+        masks = _fitted_masks(masks, model, where=where)
+    return {name: state[name].masked_fill(~masks[name], 0) if name in masks else state[name] for name in known}, masks
+
+
+def _fitted_masks(masks: dict[str, Tensor], model: nn.Module, *, where: str) -> dict[str, Tensor]:
+    """Masks as bool tensors in the order of the network, checked."""
+    known = model.state_dict()
+    if strangers := [name for name in masks if name not in known]:
+        lines = difference([], strangers)
+        raise InputError(
+            f"the masks of {where} must be named as weights of the network; "
+            f"take those of the same network, or rename these:\n{lines}"
+        )
+    for name, mask in masks.items():
+        if mask.shape != known[name].shape:
+            raise InputError(
+                f"the mask of {name} in {where} must have the shape {tuple(known[name].shape)}, got {tuple(mask.shape)}; "
+                "take the masks of the same network"
+            )
+        if not bool(((mask == 0) | (mask == 1)).all()):
+            values = f"values from {float(mask.min()):g} to {float(mask.max()):g}" if not mask.is_complex() else mask.dtype
+            raise InputError(
+                f"the mask of {name} in {where} must hold 0 and 1 alone, got {values}; "
+                "save it as bool, True where the weight is kept"
+            )
+    masks = {name: masks[name].bool() for name in known if name in masks}
+    if not any(bool(mask.any()) for mask in masks.values()):
+        raise InputError(f"the masks of {where} must keep at least one weight, but all of them are 0; is 1 what is pruned?")
+    if all(bool(mask.all()) for mask in masks.values()):
+        warnings.warn(f"the masks of {where} keep every weight: this is a dense network", stacklevel=4)
+    if unmasked := [name for name in prunable(model, "all")[1:-1] if name not in masks]:
+        some = ", ".join(unmasked[:3]) + (", ..." if len(unmasked) > 3 else "")
+        warnings.warn(f"the masks of {where} leave out {len(unmasked)} layers, which are dense: {some}", stacklevel=4)
+    return masks
+
+
+def short(named: dict[str, Tensor], known: dict[str, Tensor], *, where: str) -> dict[str, Tensor]:
+    """The same tensors without the prefixes that the network's names do not have."""
+    short = {}
+    for name, value in named.items():
+        plain = name
+        while plain not in known and plain.startswith(PREFIXES):
+            plain = plain.partition(".")[2]
+        if plain in short:
+            raise InputError(f"{where} must hold {plain} once; it does so with a prefix ({name}) and without; delete one")
+        short[plain] = value
+    return short
