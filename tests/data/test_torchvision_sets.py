@@ -204,6 +204,28 @@ def test_own_split_does_not_hang_on_the_order_of_the_disk(trees, monkeypatch: py
         assert torch.equal(images.images, before[split].images)
 
 
+@pytest.mark.parametrize("name", sorted({*FORMATS, "coop-dtd"} - {"tv-gtsrb"}))
+def test_grey_and_turned_photos_are_seen_as_they_are(tmp_path: Path, name: str) -> None:
+    """Of Caltech-101, torchvision hands on grey images as they are; no reader of its turns any."""
+    write_fake(name, tmp_path)
+    files = sorted(path for path in tmp_path.rglob("*.[jJ]*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    grey, turned = files[2], files[-3]
+    noise = np.random.default_rng(0).integers(0, 256, (30, 20), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise).save(grey)
+    Image.fromarray(noise).convert("RGB").save(turned, exif=exif)
+    _opened.cache_clear()
+    found = Counter()
+    for part in loaded(name, tmp_path).values():
+        found += as_bytes(part)
+    for path, rotation in ((grey, None), (turned, Image.Transpose.ROTATE_270)):
+        with Image.open(path) as stored:
+            image = stored.convert("RGB") if rotation is None else stored.convert("RGB").transpose(rotation)
+        small = np.array(image.resize((PX, PX), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        assert found[small.tobytes()] == 1, path
+
+
 def test_names_of_classes(trees) -> None:
     folder, _ = trees
     assert classes("tv-gtsrb", folder=folder)[1] == "speed limit 30"

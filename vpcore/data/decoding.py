@@ -9,7 +9,8 @@ What Pillow's `convert("RGB")` gets wrong without a word is put right first:
 
 and where black is the largest number (TIFF's WhiteIsZero) it is turned round. Grey, palettes, CMYK, YCbCr and 16-bit colour
 are as Pillow has them; colour profiles are ignored, and of several frames the first is taken. Refused: floats outside [0, 1]
-and 32-bit integers, since no number in them is known to be white.
+and 32-bit integers, since no number in them is known to be white. Most readers of torchvision, whose sets are 8-bit, have
+made RGB of an image before it comes here; its turn is still made.
 
 Then the whole image is resized (bilinear, with antialiasing), and the aspect ratio is not kept, as in the paper.
 """

@@ -43,6 +43,7 @@ from PIL import Image
 from scipy.io.matlab import MatReadError
 from torch import Tensor
 
+from vpcore.data.decoding import as_seen
 from vpcore.data.digests import digest_of, names_and_sizes
 from vpcore.data.image_set import ImageSet
 from vpcore.data.splits import hold_out
@@ -118,7 +119,7 @@ def _checked(name: str, root: Path, own: Path, way: str) -> ImageSet:
     def images(split: str) -> Callable[[int], Image.Image]:
         part = split if split in card.splits else "train"
         data = _made(name, root, part, way)
-        return lambda number: data[int(rows[split][number])][0]
+        return lambda number: as_seen(data[int(rows[split][number])][0])
 
     split_labels = {split: labels[split if split in labels else "train"][index] for split, index in rows.items()}
     return ImageSet(name, names["train"], split_labels, images, digest_of(names_and_sizes(root, card.entries)))
