@@ -67,10 +67,10 @@ def test_scarcity_is_a_difference_of_differences() -> None:
 
 
 def test_the_matching_round_is_the_sparsest_that_keeps_up() -> None:
-    source = pd.DataFrame({"round": [0, 1, 2, 3], "accuracy": [0.90, 0.91, 0.895, 0.80]})
+    source = pd.DataFrame({"round": [0, 1, 2, 3], "val_accuracy": [0.90, 0.91, 0.895, 0.80]})
     assert claims.matching_round(source) == 2
     assert claims.matching_round(source, margin=0.2) == 3
-    assert claims.matching_round(source.assign(accuracy=[0.9, 0.5, 0.5, 0.5])) == 0
+    assert claims.matching_round(source.assign(val_accuracy=[0.9, 0.5, 0.5, 0.5])) == 0
 
 
 def test_nothing_to_average() -> None:

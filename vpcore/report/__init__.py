@@ -5,7 +5,10 @@ from vpcore.faces import face
 __all__, __getattr__, __dir__ = face(
     __name__,
     {
-        "claims": "Estimate costs effects estimate verdict",
+        "claims": "matching_bits matching_round scarcity",
+        "inference": "estimate ratio",
         "notebook": "Study check_parameters open_study",
+        "pairs": "costs effects",
+        "verdicts": "Estimate holm verdict",
     },
 )

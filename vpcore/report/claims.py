@@ -1,209 +1,140 @@
-"""The statistics: what a compressed network loses against the dense one, with its spread, and a verdict on each claim.
+"""The claims: what the paper says of compression, asked of a table of records.
 
-Everything is paired. For equal task, budget and seed the two networks see the same training images, start from the same
-prompt and break ties alike, so a cost is a difference of two runs,
+`costs` pairs each compressed run with its dense counterpart (`pairs`), `estimate` gives a mean cost with its interval
+(`inference`), and `verdict` says what that means for a claim (`verdicts`). Here are the questions that need more than that:
 
-    loss of accuracy = accuracy(dense) - accuracy(compressed)       rise of ECE = ECE(compressed) - ECE(dense),
+C2  Is the cost largest when data is scarce? `scarcity`: cost at the smallest budget minus cost at the largest, in points of
+    accuracy or, free of scale, as shares of what the dense network has above chance.
+C4  Can a ticket that keeps up on its own task be worse at another? `matching_round`: the sparsest that keeps up.
+C5  The same of bits: `matching_bits`.
 
-both positive when compression harms. Means are taken over tasks and budgets with equal weight. Intervals are bootstrap
-percentiles (scipy) over the seeds within each task and budget: they say how sure the mean over these tasks is, not what
-another task, or another dense network, would show. With three to five seeds they are somewhat too narrow.
+What keeps up is judged on validation images, since the choice of a network is part of the measurement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from vpcore.errors import InputError
+from vpcore.report.inference import estimate, linearised, ratio, spread
+from vpcore.report.pairs import budgets, check_unmixed, costs, effects
+from vpcore.report.verdicts import LEVEL, VERDICTS, Estimate, holm, verdict
+from vpcore.study.run import NETWORK
 
-# what a pair has in common, as far as the table tells; and what tells compressed networks apart
-PAIR = [
-    "source_seed",
-    "method",
-    "task",
-    "budget",
-    "seed",
-    "prompt",
-    "mapping",
-    "ties",
-    "last_mapping",
-    "selection",
-    "probe",
-    "view",
-]
-NETWORK = ["sparsifier", "scope", "part", "round", "density", "weight_bits", "activation_bits", "quant_range", "batch_norm"]
-# measures of which more is worse; those that the table has are compared
-WORSE = [
-    "ece", "ece_mass", "ece_debiased", "ece_smooth", "ece_classwise", "ece_toplabel", "mce", "ks", "nll", "brier", "aurc",
-    "legacy_ece", "ece_temperature", "nll_temperature",
+__all__ = [
+    "LEVEL", "VERDICTS", "Estimate", "budgets", "costs", "effects", "estimate", "holm", "matching_bits", "matching_round",
+    "ratio", "scarcity", "spread", "verdict",
 ]  # fmt: skip
-LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its bootstrap interval and the number of paired differences behind it."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-
-def costs(table: pd.DataFrame) -> pd.DataFrame:
-    """What each compressed run costs against the dense float run of the same transfer.
-
-    Args:
-        table: records with one dense network, transfers among them (`method`, `task`, `budget`, `seed`, `round`, `density`,
-            `accuracy`, `ece`, `classes`, and of `PAIR` and `NETWORK` what varies).
-
-    Returns:
-        One row a compressed run: the columns of `PAIR` and `NETWORK` that the table has, `accuracy_loss`, `relative_loss`
-        (share of the dense accuracy above chance that is lost; NaN where the dense run is at chance), `ece_rise`, and the
-        rise of every other measure of `WORSE` that the table has.
-
-    Raises:
-        InputError: when a dense run occurs twice.
-    """
-    runs = table[table["method"] != "source"].assign(
-        budget=lambda t: t["budget"].astype(object).where(t["budget"].notna(), "all")
-    )
-    pair, network = ([name for name in names if name in runs] for names in (PAIR, NETWORK))
-    whole = runs["round"] == 0
-    for name in ("weight_bits", "activation_bits"):
-        whole &= runs[name] == 32 if name in runs else True
-    worse = [name for name in WORSE if name in runs]
-    dense = runs.loc[whole, [*pair, "accuracy", "classes", *worse]]
-    if dense.duplicated(pair).any():
-        raise InputError("`table` must hold one chain of tickets, but some dense runs occur twice; select one chain")
-    pairs = runs[~whole].merge(dense, on=pair, suffixes=("", "_dense"))
-    above_chance = pairs["accuracy_dense"] - 1 / pairs["classes_dense"].str.len()
-    loss = pairs["accuracy_dense"] - pairs["accuracy"]
-    return pairs[[*pair, *network]].assign(
-        accuracy_loss=loss,
-        relative_loss=(loss / above_chance).where(above_chance > 0.02),
-        **{f"{name}_rise": pairs[name] - pairs[f"{name}_dense"] for name in worse},
-    )
-
-
-def effects(table: pd.DataFrame, field: str, base: object) -> pd.DataFrame:
-    """What another value of one field changes, everything else being equal: the network, the task, the images, the draws.
-
-    Args:
-        table: records of transfers.
-        field: a column, such as "mapping".
-        base: the value that the others are compared with.
-
-    Returns:
-        One row a run with another value: the columns of `PAIR` and `NETWORK` that the table has, `accuracy_gain`, and the
-        rise of every measure of `WORSE` that the table has, each the run minus its counterpart.
-
-    Raises:
-        InputError: when no run has the base value.
-    """
-    runs = table.assign(budget=lambda t: t["budget"].astype(object).where(t["budget"].notna(), "all"))
-    key = [name for name in (*PAIR, *NETWORK) if name in runs and name not in (field, "density")]
-    measured = ["accuracy", *(name for name in WORSE if name in runs)]
-    reference = runs.loc[runs[field] == base, [*key, *measured]]
-    if reference.empty:
-        raise InputError(f"`base` must be a value of {field} in the table, got {base!r}")
-    pairs = runs[runs[field] != base].merge(reference, on=key, suffixes=("", "_base"), validate="many_to_one")
-    changes = {
-        "accuracy_gain" if name == "accuracy" else f"{name}_rise": pairs[name] - pairs[f"{name}_base"] for name in measured
-    }
-    return pairs[[*key, field]].assign(**changes)
-
-
-def spread(values: Iterable[float]) -> Estimate:
-    """Mean of single values with their range, where there are too few for an interval.
-
-    >>> spread([0.1, 0.3])
-    Estimate(mean=0.2, low=0.1, high=0.3, n=2)
-    """
-    values = [float(value) for value in values]
-    return Estimate(float(np.mean(values)), min(values), max(values), len(values))
-
-
-def estimate(differences: pd.DataFrame, column: str, *, seed: int = 0) -> Estimate:
-    """Mean of `column` over tasks and budgets, each weighing the same, with a bootstrap interval over seeds.
-
-    Where the table has several dense networks (`source_seed`), the seeds of a task and budget are those of all of them.
-
-    >>> d = pd.DataFrame({"task": ["a"] * 3 + ["b"] * 3, "budget": [1] * 6, "loss": [0.1, 0.2, 0.3, 0.3, 0.4, 0.5]})
-    >>> e = estimate(d, "loss")
-    >>> round(e.mean, 3), e.low < 0.3 < e.high, e.n
-    (0.3, True, 6)
-    """
-    groups = [g[column].dropna().to_numpy(float) for _, g in differences.groupby(["task", "budget"], sort=True)]
-    groups = [g for g in groups if len(g)]
-    if not groups:
-        raise InputError(
-            f"there are no values of {column} to average; the runs that it compares are missing: use vpcore run"
-        )
-
-    def mean(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.mean([np.mean(s, axis=axis) for s in samples], axis=0)
-
-    centre, count = float(mean(*groups)), sum(map(len, groups))
-    if all(len(g) == 1 for g in groups) or all(np.ptp(g) == 0 for g in groups):
-        return Estimate(centre, centre, centre, count)
-    groups = [g if len(g) > 1 else np.repeat(g, 2) for g in groups]  # scipy wants two; a lone value has no spread
-    interval = stats.bootstrap(
-        groups, mean, n_resamples=2000, confidence_level=LEVEL, method="percentile", rng=np.random.default_rng(seed)
-    ).confidence_interval
-    return Estimate(centre, float(interval.low), float(interval.high), count)
-
-
-def budgets(differences: pd.DataFrame) -> list[int | str]:
-    """The budgets that occur, smallest first, "all" last."""
-    return sorted(differences["budget"].unique(), key=lambda budget: float("inf") if budget == "all" else budget)
 
 
 def scarcity(differences: pd.DataFrame, column: str, *, round: int) -> pd.DataFrame:
-    """The interaction of claim C2: cost at the smallest budget minus cost at the largest, paired by task and seed.
+    """The interaction of claim C2: cost at the smallest budget minus cost at the largest of the same chain, task and seed.
+
+    Args:
+        differences: costs.
+        column: a cost, or "lost_share": the share of the mean accuracy above chance that is lost at each end, a ratio of
+            means over all tasks and chains of a method; its rows are linearised (`inference.linearised`), so that their mean
+            is the difference of the two shares.
+        round: of the compressed networks.
 
     Returns:
-        One row a method, task and seed, with `budget` = "scarce - plenty" and `column` = the difference of the two costs.
+        One row a chain, method, task and seed that has both ends: `column`, the difference; `scarce` and `plenty`, the two
+        costs that it is made of; `scarce_budget` and `plenty_budget`; `budget`, "scarce - plenty"; and what tells networks
+        apart.
+
+    Raises:
+        InputError: when more than one kind of network has this round.
     """
     at = differences[differences["round"] == round]
-    rows = []
-    for (method, task), group in at.groupby(["method", "task"], sort=True):
-        sizes = budgets(group)
-        wide = group.pivot_table(index="seed", columns="budget", values=column, dropna=False)
+    for _, mine in at.groupby("method"):
+        check_unmixed(mine, [])
+    network = [name for name in NETWORK if name in at]
+    key = [name for name in ("source_seed", "method", "task", "seed") if name in at]
+    share = column == "lost_share"
+    values = ["accuracy_loss", "above_chance"] if share else [column]
+    kept = [*key, *network, "budget", *values, *(["at_chance"] if "at_chance" in at else [])]
+    ends = []
+    for _, group in at.groupby(["method", "task"], sort=True):
+        sizes = budgets(group[group[values].notna().all(axis=1)])
         if len(sizes) > 1:
-            gap = (wide[sizes[0]] - wide[sizes[-1]]).dropna()
-            rows += [
-                {"method": method, "task": task, "budget": "scarce - plenty", "seed": seed, column: value}
-                for seed, value in gap.items()
-            ]
-    return pd.DataFrame(rows, columns=["method", "task", "budget", "seed", column])
+            ends.append([group.loc[group["budget"] == size, kept].dropna(subset=values) for size in (sizes[0], sizes[-1])])
+    names = [*key, *network, "budget", column, "scarce", "plenty", "scarce_budget", "plenty_budget"]
+    if not ends:
+        return pd.DataFrame(columns=names)
+    scarce, plenty = (pd.concat(each) for each in zip(*ends, strict=True))
+    both = scarce.merge(plenty[[*key, "budget", *values]], on=key, suffixes=("_scarce", "_plenty"))
+    for end in ("scarce", "plenty"):
+        if share:
+            both[end] = np.nan
+            for _, mine in both.assign(budget="").groupby("method"):
+                found = linearised(mine, f"accuracy_loss_{end}", f"above_chance_{end}")
+                both.loc[mine.index, end] = found["lost_share"]
+        else:
+            both[end] = both[f"{column}_{end}"]
+    both = both.assign(**{column: both["scarce"] - both["plenty"]}, budget="scarce - plenty")
+    both = both.rename(columns={"budget_scarce": "scarce_budget", "budget_plenty": "plenty_budget"})
+    return both[[name for name in (*names, "at_chance") if name in both]]
 
 
 def matching_round(source: pd.DataFrame, *, margin: float = 0.01) -> int:
-    """The sparsest round whose accuracy on the source task is at most `margin` below dense: a winning ticket, if any.
+    """The sparsest round that keeps up on the source task: a winning ticket, if any.
+
+    It keeps up when its accuracy on validation images, in the mean over chains, is at most `margin` below that of dense.
 
     Args:
-        source: the records of method "source" of one chain.
+        source: the records of method "source" of one way to prune, of one chain or several.
         margin: tolerated loss of accuracy.
 
     Returns:
         The number of the round; 0 when no compressed network keeps up.
+
+    Raises:
+        InputError: when there are several ways to prune, a chain without its dense network, or no accuracy on validation
+            images.
+
+    >>> matching_round(pd.DataFrame({"round": [0, 1, 2], "val_accuracy": [0.9, 0.895, 0.8]}))
+    1
     """
-    accuracy = source.set_index("round")["accuracy"]
-    return int(max(r for r in accuracy.index if accuracy[r] >= accuracy[0] - margin))
+    pruned = source[source["round"] > 0]
+    for name in NETWORK:
+        if name in source and name != "round":
+            check_unmixed(pruned[[name]].assign(task="", budget=""), [])
+    loss = _validation_loss(source, "round", whole=source["round"] == 0)
+    return int(max((number for number, lost in loss.items() if lost <= margin), default=0))
 
 
-def verdict(e: Estimate) -> str:
-    """What an interval says of a claim "compression raises this cost".
+def matching_bits(source: pd.DataFrame, *, margin: float = 0.01) -> int:
+    """The fewest bits, of weights and activations alike, with which the dense network keeps up on its own task; see above.
 
-    >>> verdict(Estimate(0.05, 0.02, 0.08, 9)), verdict(Estimate(0.01, -0.02, 0.04, 9))
-    ('supported', 'not seen')
-    >>> verdict(Estimate(-0.1, -0.2, -0.05, 9))
-    'the opposite'
+    >>> bits = [32, 8, 4]
+    >>> matching_bits(pd.DataFrame({"weight_bits": bits, "activation_bits": bits, "val_accuracy": [0.9, 0.9, 0.7]}))
+    8
+
+    Returns:
+        The bits; 0 when no quantized network keeps up.
     """
-    return "supported" if e.low > 0 else "the opposite" if e.high < 0 else "not seen"
+    alike = source[source["weight_bits"] == source["activation_bits"]]
+    alike = alike[alike["round"] == 0] if "round" in alike else alike
+    for name in ("quant_range", "batch_norm"):
+        if name in alike:
+            check_unmixed(alike.loc[alike["weight_bits"] < 32, [name]].assign(task="", budget=""), [])
+    loss = _validation_loss(alike, "weight_bits", whole=alike["weight_bits"] == 32)
+    return int(min((bits for bits, lost in loss.items() if lost <= margin), default=0))
+
+
+def _validation_loss(source: pd.DataFrame, column: str, *, whole: pd.Series) -> pd.Series:
+    """Loss of validation accuracy against the whole network of the same chain, mean over chains, by `column`."""
+    if "val_accuracy" not in source or source["val_accuracy"].isna().any():
+        raise InputError(
+            "`source` must have val_accuracy, the accuracy on validation images, in each record; measure it anew"
+        )
+    source = source.assign(source_seed=source.get("source_seed", 0))
+    dense = source[whole]
+    if dense["source_seed"].duplicated().any() or set(dense["source_seed"]) != set(source["source_seed"]):
+        raise InputError(
+            f"`source` must hold the dense network of each chain once, got {dense['source_seed'].tolist()} for the chains "
+            f"{sorted(set(source['source_seed']))}; select one recipe"
+        )
+    accuracy = source["source_seed"].map(dense.set_index("source_seed")["val_accuracy"])
+    return (accuracy - source["val_accuracy"])[~whole].groupby(source[column]).mean()
