@@ -67,7 +67,7 @@ def costs(table: pd.DataFrame, *, against: str = "dense") -> pd.DataFrame:
         shared += [name for name in ("sparsifier", "scope", "part", "round") if name in runs]
     dense, compressed = runs[whole], runs[~whole]
     # a field without a value in every dense run says how networks are compressed, such as the epochs of fine-tuning
-    shared = [name for name in shared if dense[name].notna().any() or runs[name].isna().all()]
+    shared = [name for name in shared if dense.empty or dense[name].notna().any() or runs[name].isna().all()]
     _check_once(dense, shared, what=f"{against} runs")
     measures = worse(runs)
     reference = dense[[*shared, "accuracy", "classes", *measures]]
@@ -157,8 +157,13 @@ def check_unmixed(differences: pd.DataFrame, axes: Sequence[str]) -> None:
 
 def _refuse_mixed(name: str, values: pd.Series) -> None:
     if values.nunique() > 1:
-        listed = ", ".join(repr(value) for value in sorted(values.dropna().unique().tolist(), key=str))
+        listed = ", ".join(repr(value) for value in sorted(values.dropna().unique().tolist(), key=_by_kind))
         raise InputError(f"the mean would mix {name} {listed}; select one, or name it in `axes`")
+
+
+def _by_kind(value: object) -> tuple[bool, object]:
+    """Numbers before texts."""
+    return isinstance(value, str), value
 
 
 def _check_once(runs: pd.DataFrame, key: list[str], *, what: str) -> None:

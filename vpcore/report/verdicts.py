@@ -166,8 +166,8 @@ def holm(family: dict[str, Estimate], *, harmless: tuple[str, ...] = (), alpha: 
         raise InputError(f"`harmless` must name claims of the family, {', '.join(family)}, got {', '.join(sorted(unknown))}")
     p = {claim: p_value(e, harmless=claim in harmless) for claim, e in family.items()}
     judged, left, adjusted = {}, len(family), 0.0
-    for claim in sorted(family, key=p.__getitem__):
-        adjusted = max(adjusted, min(1.0, left * p[claim]))
+    for rank, claim in enumerate(sorted(family, key=p.__getitem__)):
+        adjusted = max(adjusted, min(1.0, (len(family) - rank) * p[claim]))
         level = 1 - alpha / left
         e = family[claim].at(level) if family[claim].df else family[claim]
         judged[claim] = Judged(e, level, adjusted, verdict(e, harmless=claim in harmless))
