@@ -98,10 +98,10 @@ def test_a_loss_that_is_no_number_is_bad_input_and_a_bug_is_ours(own: str, tmp_p
     assert "6 failed" in result.output
     assert "source-glyphs-round0" in call("status", "--profile", own, "--results", tmp_path / "a").output
 
-    from vpcore.study import measurement
+    from vpcore.study import adaptation
 
     Path(own).write_text(CARD)
-    monkeypatch.setattr(measurement, "visual_prompt", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr(adaptation, "visual_prompt", lambda *a, **k: 1 / 0)
     result = call("run", "--profile", own, "--results", tmp_path / "b")
     assert result.exit_code == 1
     assert "ZeroDivisionError: division by zero (traceback in the folder failed)" in result.output
@@ -171,8 +171,9 @@ def test_wandb_mirrors_the_records_offline(own: str, tmp_path: Path, monkeypatch
     assert result.exit_code == 0
     assert len(seen) == 4
     assert {settings["mode"] for settings in seen} == {"offline"}
-    records = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "results" / "own" / "records").glob("*.json")}
-    assert {settings["id"] for settings in seen} == {record["id"] for record in records.values()}
+    paths = (tmp_path / "results" / "own" / "records").glob("*.json")
+    records = [record for path in paths for record in json.loads(path.read_text())["records"]]
+    assert {settings["id"] for settings in seen} == {record["id"] for record in records}
 
 
 def test_one_run_of_ones_own(own: str, tmp_path: Path) -> None:
@@ -183,7 +184,7 @@ def test_one_run_of_ones_own(own: str, tmp_path: Path) -> None:
     assert told.exit_code == 0
     assert "vp blm shapes 1-shot, round 0 at 4/4 bits, 1 seed: accuracy" in told.output
     path = Path(told.output.split("record in ")[1].strip())
-    record = json.loads(path.read_text())
+    (record,) = json.loads(path.read_text())["records"]
     assert (record["mapping"], record["weight_bits"], record["epochs"]) == ("blm", 4, 2)
     low, high = map(float, re.search(rf"accuracy       {record['accuracy']:.4f}  \((.*) to (.*)\)\n", told.output).groups())
     assert low < record["accuracy"] < high

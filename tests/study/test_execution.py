@@ -2,9 +2,9 @@
 
 import dataclasses
 import errno
-import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +13,8 @@ import torch
 
 from vpcore import InputError
 from vpcore.calibration.all_metrics import metrics
-from vpcore.study import measurement as measurements
+from vpcore.study import adaptation, outcomes
+from vpcore.study import store as store_module
 from vpcore.study.execution import execute
 from vpcore.study.jobs import jobs
 from vpcore.study.profile import Profile
@@ -42,7 +43,7 @@ def test_a_study_leaves_one_record_a_run_and_is_not_computed_twice(tiny: Profile
 def test_records_describe_themselves_and_follow_from_the_predictions(tiny: Profile, store: Store, cpu: torch.device) -> None:
     finish(tiny.runs, store, cpu)
     for run in tiny.runs:
-        record = json.loads(store.record_path(run).read_text())
+        record = store.table((run,)).iloc[0]
         arrays = store.arrays(run)
         for prefix in ("", "val_"):
             again = metrics(arrays[f"{prefix}logits"], arrays[f"{prefix}labels"])
@@ -95,12 +96,12 @@ def test_seeds_may_be_computed_one_at_a_time(tiny: Profile, store: Store, cpu: t
 def test_a_failed_run_is_reported_and_does_not_stop_the_others(
     tiny: Profile, store: Store, cpu: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = measurements.probe_features
+    real = adaptation.probe_features
 
     def fail(*args: object, **settings: object) -> object:
         raise RuntimeError("no luck")
 
-    monkeypatch.setattr(measurements, "probe_features", fail)
+    monkeypatch.setattr(adaptation, "probe_features", fail)
     done = finish(tiny.runs, store, cpu)
     failed = [d for d in done if d.error is not None]
     assert {d.job.kind for d in failed} == {"lp"}
@@ -108,7 +109,7 @@ def test_a_failed_run_is_reported_and_does_not_stop_the_others(
     texts = [path.read_text() for path in (store.root / "failed").glob("*.txt")]
     assert len(texts) == 4
     assert all("no luck" in text and "Traceback" in text for text in texts)
-    monkeypatch.setattr(measurements, "probe_features", real)
+    monkeypatch.setattr(adaptation, "probe_features", real)
     finish(tiny.runs, store, cpu)
     assert len(store.table(tiny.runs)) == len(tiny.runs)
     assert not list((store.root / "failed").glob("*"))
@@ -170,7 +171,7 @@ def test_the_density_of_a_record_is_that_of_the_weights(tiny: Profile, store: St
             value[::2] = 0
     write_ticket(path, state, masks, header=header)
     for run in sparse:
-        store.record_path(run).unlink()
+        store.record_path(run).unlink(missing_ok=True)  # two seeds have one file
     finish(tiny.runs, store, cpu)
     kept = {name: int(state[name].count_nonzero()) for name in masks}
     density = sum(kept.values()) / sum(mask.numel() for mask in masks.values())
@@ -322,10 +323,10 @@ def test_a_cohort_too_large_for_the_memory_is_cut_up(
     finish(runs, store, cpu)
     other = Store(tmp_path / "cut", "tiny")
     other.cache, calls = store.cache, []
-    real = measurements.visual_prompt
-    monkeypatch.setattr(measurements, "PIXELS_TRAINED", 1)
+    real = adaptation.visual_prompt
+    monkeypatch.setattr(adaptation, "PIXELS_TRAINED", 1)
     monkeypatch.setattr(
-        measurements, "visual_prompt", lambda *args, **named: calls.append(named["seeds"]) or real(*args, **named)
+        adaptation, "visual_prompt", lambda *args, **named: calls.append(named["seeds"]) or real(*args, **named)
     )
     finish(runs, other, cpu)
     assert calls == [[0], [1]]
@@ -333,3 +334,90 @@ def test_a_cohort_too_large_for_the_memory_is_cut_up(
     for run in prompts:
         for name, value in store.arrays(run).items():
             torch.testing.assert_close(other.arrays(run)[name], value, rtol=1e-3, atol=1e-3)
+
+
+def test_a_cohort_is_done_whole_or_not_at_all(
+    tiny: Profile, store: Store, cpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill between the predictions of two seeds leaves no record of either."""
+    runs = tuple(run for run in tiny.runs if run.round == 0 and run.method in ("source", "vp"))
+    real, written = store_module.write_atomically, []
+
+    def killed(path: Path, write: object) -> None:
+        if "predictions" in str(path) and "vp" in path.name:
+            written.append(path)
+            if len(written) == 2:
+                raise KeyboardInterrupt
+        real(path, write)
+
+    monkeypatch.setattr(store_module, "write_atomically", killed)
+    with pytest.raises(KeyboardInterrupt):
+        finish(runs, store, cpu)
+    assert {record["method"] for record in store.records()} == {"source"}
+    monkeypatch.setattr(store_module, "write_atomically", real)
+    finish(runs, store, cpu)
+    assert [record["cohort"] for record in store.records() if record["method"] == "vp"] == [[0, 1], [0, 1]]
+
+
+def test_a_record_that_was_changed_is_named(tiny: Profile, store: Store, cpu: torch.device) -> None:
+    finish(tiny.runs[:1], store, cpu)
+    path = store.record_path(tiny.runs[0])
+    path.write_text(path.read_text().replace('"accuracy": 0.', '"accuracy": 0.9'))
+    with pytest.raises(InputError, match="damaged .*another SHA-256"):
+        Store(store.results, "tiny").table()
+
+
+def test_a_ticket_of_another_network_is_not_taken_for_the_right_one(
+    tiny: Profile, store: Store, cpu: torch.device, tmp_path: Path
+) -> None:
+    """Swapped rounds, the chain of another seed, another rewinding point: each is refused, and says what differs."""
+    sources = tuple(run for run in tiny.runs if run.method == "source")
+    others = tuple(source_run(dataclasses.replace(run, source_seed=1)) for run in sources)
+    finish((*sources, *others), store, cpu)
+    (dense, sparse), (dense2, sparse2) = ([store.ticket_path(run) for run in runs] for runs in (sources, others))
+    for number, (ours, theirs, message) in enumerate(
+        (
+            (sparse, dense, "round: it has 0, asked for is 1"),
+            (dense, dense2, "source_seed: it has 1, asked for is 0"),
+            (sparse, sparse2, "source_seed: it has 1"),
+        )
+    ):
+        right = ours.read_bytes()
+        ours.write_bytes(theirs.read_bytes())
+        errors = [str(done.error) for done in finish(tiny.runs, Store(store.results, f"again-{number}"), cpu) if done.error]
+        assert any(message in error for error in errors), errors
+        ours.write_bytes(right)
+    sparse.unlink()
+    rewound, other = (path.with_name("rewound.safetensors") for path in (dense, dense2))
+    rewound.write_bytes(other.read_bytes())
+    errors = [str(done.error) for done in finish(sources, Store(store.results, "more"), cpu) if done.error]
+    assert len(errors) == 1
+    assert "rewound.safetensors is not the one" in errors[0]
+
+
+def test_a_part_holds_what_no_table_has_yet(tiny: Profile, store: Store, cpu: torch.device) -> None:
+    runs = tuple(dataclasses.replace(run, robustness_images=6) if run.method == "vp" else run for run in tiny.runs)
+    half = tuple(run for run in runs if run.round == 0)
+    finish(half, store, cpu)
+    first = store.publish_part(runs)
+    finish(runs, store, cpu)
+    second = store.publish_part(runs)
+    assert [path.name for path in (first, second)] == ["001.parquet", "002.parquet"]
+    assert store.publish_part(runs) is None
+    before, arrays = store.table(runs), {run_id(run): store.arrays(run) for run in runs}
+    shutil.rmtree(store.root)
+    clone = Store(store.results, "tiny")
+    assert jobs(runs, clone) == []
+    pd.testing.assert_frame_equal(clone.table(runs), before, check_dtype=False)
+    rows = clone.outcomes().set_index("id", drop=False).to_dict("index")
+    assert rows.keys() == arrays.keys()
+    for run in runs:
+        row, kept = rows[run_id(run)], arrays[run_id(run)]
+        assert outcomes.right(row).tolist() == (kept["logits"].argmax(1) == kept["labels"]).tolist()
+        assert abs(outcomes.confidence(row) - kept["logits"].softmax(1).amax(1).numpy()).max() < 1e-5
+        if run.method == "vp":
+            right, confidence = outcomes.corrupted(row, kept["corrupted_right"].shape)
+            assert (right == kept["corrupted_right"].numpy()).all()
+            assert abs(confidence - kept["corrupted_confidence"].numpy()).max() < 0.003
+            shares = before.set_index("id").loc[run_id(run), "corrupted_accuracy"]
+            assert shares == pytest.approx(right.mean(-1).ravel().tolist())

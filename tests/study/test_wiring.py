@@ -19,12 +19,13 @@ from vpcore.data.tasks import load
 from vpcore.networks.backbones import HALF, IMAGENET, MODELS, Backbone, ResNet, build, prunable
 from vpcore.pruning.masks import Masks, apply_
 from vpcore.pruning.methods import METHODS
-from vpcore.study import measurement
+from vpcore.study import adaptation, chains
 from vpcore.study import session as sessions
+from vpcore.study.chains import make_ticket
 from vpcore.study.execution import execute
 from vpcore.study.measurement import adapt
 from vpcore.study.run import Run, source_run, ticket_run
-from vpcore.study.session import Session, make_ticket, shown_to_probe
+from vpcore.study.session import Session, shown_to_probe
 from vpcore.study.store import Store
 from vpcore.weights.tickets import read_ticket
 
@@ -39,13 +40,13 @@ OTHER = Run(
     part="body+stem", rate=0.4, rewind=2, round=2, weight_bits=4, activation_bits=6, quant_range="percentile",
     batch_norm="kept", task="shapes", budget=2, seed=3, image_px=18, prompt="frame", mapping="assignment", ties="index",
     last_mapping="stale", selection="val", probe="optimum", view="canvas", epochs=4, batch=8, lr=0.02, test_per_class=3,
-    corrupted=5,
+    robustness_images=5,
 )  # fmt: skip
 ONE_BLOCK = Backbone(lambda classes: ResNet(classes, blocks=(1,), widths=(8,), stem=(3, 2)), statistics=HALF)
 SPIED = [
-    (sessions, "build"), (sessions, "Recipe"), (sessions, "make_round"), (sessions, "quantize"), (sessions, "Frozen"),
-    (measurement, "visual_prompt"), (measurement, "probe_features"), (measurement, "optimal_probe"),
-    (measurement, "fine_tune"),
+    (sessions, "build"), (chains, "Recipe"), (chains, "make_round"), (sessions, "quantize"), (sessions, "Frozen"),
+    (adaptation, "visual_prompt"), (adaptation, "probe_features"), (adaptation, "optimal_probe"),
+    (adaptation, "fine_tune"),
 ]  # fmt: skip
 NEAR = {"rtol": 0.02, "atol": 0.02}  # in bf16 batches of other sizes give other roundings
 Arguments = dict[str, object]
@@ -235,7 +236,7 @@ def test_the_strength_is_chosen_on_val(study: Study) -> None:
 def test_the_images_that_choose_the_epoch(
     study: Study, method: str, selection: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = spy(monkeypatch, *((measurement, "visual_prompt") if method == "vp" else (measurement, "probe_features")))
+    given = spy(monkeypatch, *((adaptation, "visual_prompt") if method == "vp" else (adaptation, "probe_features")))
     run = study.with_(method=method, probe="adam", selection=selection)
     adapt((run,), Session(study.store, torch.device("cpu")))
     if selection == "last":
@@ -316,7 +317,7 @@ def test_what_a_linear_probe_sees() -> None:
     ids=["dense", "sparse"],
 )
 def test_weights_from_elsewhere(
-    store: Store, cpu: torch.device, monkeypatch: pytest.MonkeyPatch, run: Run, weights: str
+    store: Store, cpu: torch.device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Run, weights: str
 ) -> None:
     asked = []
 
@@ -324,9 +325,9 @@ def test_weights_from_elsewhere(
         asked.append((model, weights, folder, round))
         return {}, {}
 
-    monkeypatch.setattr(sessions, "pretrained", pretrained)
-    make_ticket(run, Session(store, cpu, folder=Path("there")))
-    assert asked == [("resnet18", weights, Path("there"), run.round)]
+    monkeypatch.setattr(chains, "pretrained", pretrained)
+    make_ticket(run, Session(store, cpu, folder=tmp_path))
+    assert asked == [("resnet18", weights, tmp_path, run.round)]
     assert store.ticket_path(run).exists()
 
 

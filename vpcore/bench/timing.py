@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from vpcore.files import write_atomically
 from vpcore.networks.backbones import build
-from vpcore.study.store import provenance
+from vpcore.study.provenance import provenance
 
 CLASSES = 1000  # of the networks
 
@@ -118,19 +117,10 @@ def clock(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds < 600 else f"{seconds / 3600:.2f} h"
 
 
-def processor() -> str:
-    """The name of the processor, as far as the system tells."""
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def save(path: Path, setting: Setting, rows: list[Row]) -> None:
     """Add the rows to a JSON file of measurements; those of the same model, canvas and piece are replaced."""
     known = json.loads(path.read_text()) if path.exists() else []
     where = {"model": setting.model, "canvas": setting.canvas, "repeats": setting.repeats, **provenance(setting.device)}
-    where["processor"] = processor()
     fresh = {(setting.model, setting.canvas, row.piece) for row in rows}
     kept = [old for old in known if (old["model"], old["canvas"], old["piece"]) not in fresh]
     new = [{**dataclasses.asdict(row), "ratio": row.ratio, **where} for row in rows]

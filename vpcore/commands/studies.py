@@ -100,7 +100,15 @@ def run(
             click.echo(text)
 
     folder = data_or_fakes(card, runs, store, data)
-    steps = execute(runs, store, device=where, folder=folder, workers=workers, log=lambda text: say(f"    {text}"))
+    steps = execute(
+        runs,
+        store,
+        device=where,
+        folder=folder,
+        protocol=card.protocol,
+        workers=workers,
+        log=lambda text: say(f"    {text}"),
+    )
     say(f"{card.title}: {len(runs)} runs, {total} jobs to do, on {where}")
     mirror = None
     if track:
@@ -163,7 +171,7 @@ def measure(profile: str, toy: bool, results: Path, data: Path | None, device: s
     run = run_with(card, settings)
     runs = source_run(run), run
     folder = data_or_fakes(card, runs, store, data)
-    for done in execute(runs, store, device=device_named(device), folder=folder, log=click.echo):
+    for done in execute(runs, store, device=device_named(device), folder=folder, protocol=card.protocol, log=click.echo):
         if done.error is not None:
             raise done.error
         click.echo(progress_line(done))

@@ -20,8 +20,9 @@ from vpcore.files import write_atomically
 from vpcore.report.notebook import ROOT, complete
 from vpcore.study.execution import cores
 from vpcore.study.profile import Profile, load_profile
+from vpcore.study.provenance import versions
 from vpcore.study.run import run_id
-from vpcore.study.store import Store, versions
+from vpcore.study.store import Store
 
 NOTEBOOKS = ROOT / "notebooks"
 BENCH = ROOT / "results" / "bench.json"  # what `vpcore bench --output` wrote

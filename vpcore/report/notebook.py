@@ -26,8 +26,9 @@ from vpcore.report import plots
 from vpcore.study.execution import device_named, execute
 from vpcore.study.jobs import jobs
 from vpcore.study.profile import Profile, load_profile
+from vpcore.study.provenance import provenance
 from vpcore.study.run import Run, run_id
-from vpcore.study.store import Store, provenance
+from vpcore.study.store import Store
 from vpcore.study.toy import data_or_fakes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -230,6 +231,7 @@ def complete(card: Profile, runs: tuple[Run, ...], store: Store, *, device: str,
             store,
             device=device_named(device),
             folder=data_or_fakes(card, card.runs, store, data_folder(data)),
+            protocol=card.protocol,
             workers=None,
             log=lambda text: bar.set_postfix_str(text),
         )

@@ -13,9 +13,11 @@ from vpcore.data.tasks import classes
 from vpcore.errors import InputError, WriteError, unknown
 from vpcore.files import write_atomically
 from vpcore.networks.backbones import check_canvas
+from vpcore.study.chains import check_tickets
 from vpcore.study.jobs import Job, jobs
+from vpcore.study.provenance import commit, provenance
 from vpcore.study.run import Run
-from vpcore.study.session import Session, check_ticket_file
+from vpcore.study.session import Session
 from vpcore.study.store import Store
 from vpcore.study.workers import Log, Outcome, in_turn, side_by_side
 
@@ -68,6 +70,7 @@ def execute(
     *,
     device: torch.device,
     folder: Path | None = None,
+    protocol: str = "",
     workers: int | None = 1,
     log: Log = lambda text: None,
 ) -> Iterator[Done]:
@@ -81,8 +84,8 @@ def execute(
         store: where records lie.
         device: where it runs.
         folder: the data folder, for tasks that are not built in.
-        workers: processes that do jobs side by side, with one thread each on a CPU; 1: this one, with all its threads;
-            None: as `workers_for` says.
+        protocol: tag of the study's protocol, see `Session`.
+        workers: processes that do jobs side by side, with one thread each; 1: this one; None: as `workers_for` says.
         log: is told what happens within a long job.
 
     Returns:
@@ -98,15 +101,17 @@ def execute(
         raise InputError(f"`workers` must be at least 1, got {workers}")
     for job in todo:
         check_canvas(job.runs[0].model, job.runs[0].canvas)
-        if job.is_ticket and not store.ticket_path(job.runs[0]).exists():
-            check_ticket_file(job.runs[0], folder)
     for task in sorted({name for job in todo for run in job.runs for name in (run.source, run.task)}):
         classes(task, folder=folder)  # a missing or damaged data set is an error before anything is computed
+    check_tickets(runs, store, folder)
+    if protocol and provenance(device)["tag"] != protocol:
+        raise InputError(
+            f"the study must be computed by the code of its protocol, the tag {protocol}; this is {commit()}; use: "
+            f"git worktree add ../{protocol} {protocol}, and run it there with --results of this folder"
+        )
     write_atomically(store.root / "records" / ".writable", lambda file: None)
-    if workers == 1:
-        outcomes = in_turn(todo, Session(store, device, folder, log))
-    else:
-        outcomes = side_by_side(todo, store, device=device, folder=folder, workers=workers, log=log)
+    session = Session(store, device, folder, protocol, log)
+    outcomes = in_turn(todo, session) if workers == 1 else side_by_side(todo, session, workers=workers)
     return _reported(outcomes, todo, store, workers)
 
 

@@ -12,8 +12,8 @@ import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from vpcore.study.headers import parents
 from vpcore.study.run import DEFAULTS, QUANTIZED, Run, chain_id, fields_of, run_id, ticket_run
-from vpcore.study.session import parents
 from vpcore.study.store import Store
 
 VARIANTS = ("prompt", "mapping", "ties", "last_mapping", "selection", "probe", "view")  # told when they are not as usual

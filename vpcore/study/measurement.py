@@ -6,9 +6,7 @@ the end; `selection = "test"`, which shows what the authors' choice of an epoch 
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,30 +14,29 @@ from torch import Tensor
 from vpcore.calibration import recalibration
 from vpcore.calibration.all_metrics import metrics
 from vpcore.calibration.binned import reliability
+from vpcore.calibration.conformal import conformal_sets
 from vpcore.calibration.predictions import Predictions
 from vpcore.calibration.scores import accuracy, nll
+from vpcore.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from vpcore.data.images import Images
 from vpcore.data.splits import saturated, shots
 from vpcore.errors import InputError
-from vpcore.networks.backbones import backbone
-from vpcore.networks.repeat import within_memory
 from vpcore.networks.training import predict
-from vpcore.probing.fine_tuning import fine_tune
-from vpcore.probing.linear_probing import probe_features
-from vpcore.probing.optimal_probing import optimal_probe
 from vpcore.prompting.prompts import input_px
-from vpcore.prompting.visual_prompting import visual_prompt
+from vpcore.study.adaptation import ADAPTATIONS, Adapted, Task, some
+from vpcore.study.chains import make_ticket
+from vpcore.study.provenance import provenance
 from vpcore.study.run import Run
-from vpcore.study.session import Session, make_ticket
-from vpcore.study.store import Record, provenance
+from vpcore.study.session import Session
+from vpcore.study.store import Record
 
 TRAIN_IMAGES_MEASURED = 5000  # about so many training images tell the training accuracy
-PIXELS_TRAINED = 2**22  # most that a step shows to a network, unless one member alone has more: with 128 px, 256 images
 SPLITS = ("test", "val")
+COVERAGE = 0.9  # of conformal sets
 Logits = dict[str, Tensor]  # split -> (K, N, T)
 
 
-def measure_source(run: Run, session: Session) -> Record:
+def measure_source(run: Run, session: Session) -> list[Record]:
     """Measure the network of a run on its source task; its ticket is made if there is none."""
     start = time.perf_counter()
     make_ticket(run, session)
@@ -47,7 +44,7 @@ def measure_source(run: Run, session: Session) -> Record:
     train = session.source_images(run, "train")
     few = shots(train.labels, max(1, TRAIN_IMAGES_MEASURED // len(train.labels.unique())), task=run.source, seed=0)
     fitted = Predictions.from_logits(predict(network.frozen, train.images[few], device=session.device), train.labels[few])
-    measured: Record = {
+    facts: Record = {
         "density": network.density,
         "layer": list(network.layers),
         "layer_density": [share for share, _ in network.layers.values()],
@@ -60,31 +57,11 @@ def measure_source(run: Run, session: Session) -> Record:
         "train_confidence": float(fitted.confidence.mean()),
     }
     held_out = {split: session.source_images(run, split) for split in SPLITS}
-    logits = {split: predict(network.frozen, held_out[split].images, device=session.device)[None] for split in SPLITS}
-    return _finish((run,), session, held_out, logits, [measured], [{}], start)[0]
+    adapted = Adapted(lambda images, split: predict(network.frozen, images, device=session.device)[None], [facts], [{}])
+    return _finish((run,), session, held_out, adapted, start)
 
 
-@dataclass(frozen=True)
-class Task:
-    """What a cohort learns from, and what it is measured on.
-
-    Attributes:
-        train: all training images of the task.
-        index: (K, n) those that each member learns from.
-        held_out: the splits "test" and "val".
-    """
-
-    train: Images
-    index: Tensor
-    held_out: dict[str, Images]
-
-    @property
-    def targets(self) -> int:
-        """Number of target classes T."""
-        return len(self.train.classes)
-
-
-def adapt(runs: tuple[Run, ...], session: Session) -> tuple[Record, ...]:
+def adapt(runs: tuple[Run, ...], session: Session) -> list[Record]:
     """Adapt the frozen network for every seed of a cohort, predict test and val once, and write a record each."""
     run, start = runs[0], time.perf_counter()
     px = image_side(run)
@@ -97,16 +74,18 @@ def adapt(runs: tuple[Run, ...], session: Session) -> tuple[Record, ...]:
                 "so use a set with at least 5 images a class"
             )
     index = torch.stack([shots(train.labels, run.budget, task=run.task, seed=r.seed) for r in runs])
+    adapted = ADAPTATIONS[run.method](runs, session, Task(train, index, held_out))
     shared: Record = {
         "density": session.network(run).density,
         "train_images": index.shape[1],
         "saturated": saturated(train.labels, run.budget),
         "classes": list(train.classes),
+        "data": session.data_digest(run.task),
     }
-    measured: list[Record] = [dict(shared) for _ in runs]
-    arrays: list[dict[str, Tensor]] = [{"index": part} for part in index]
-    logits = ADAPTATIONS[run.method](runs, session, Task(train, index, held_out), measured, arrays)
-    return _finish(runs, session, held_out, logits, measured, arrays, start)
+    for facts, arrays, rows in zip(adapted.facts, adapted.arrays, index, strict=True):
+        facts |= shared
+        arrays["index"] = rows
+    return _finish(runs, session, held_out, adapted, start)
 
 
 def image_side(run: Run) -> int:
@@ -116,128 +95,59 @@ def image_side(run: Run) -> int:
     return run.image_px if run.method == "lp" and run.view == "canvas" else run.canvas
 
 
-def _visual_prompt(
-    runs: tuple[Run, ...], session: Session, task: Task, measured: list[Record], arrays: list[dict[str, Tensor]]
-) -> Logits:
-    """So many members at a time as memory allows; they learn the same together or alone."""
-    step = min(runs[0].batch, task.index.shape[1]) * runs[0].canvas ** 2  # pixels of a member
-
-    def in_parts(size: int) -> Logits:
-        parts = [slice(first, first + size) for first in range(0, len(runs), size)]
-        found = [
-            _prompted_together(runs[p], session, dataclasses.replace(task, index=task.index[p]), measured[p], arrays[p])
-            for p in parts
-        ]
-        return {split: torch.cat([logits[split] for logits in found]) for split in SPLITS}
-
-    return within_memory(in_parts, min(len(runs), max(1, PIXELS_TRAINED // step)))
-
-
-def _prompted_together(
-    runs: tuple[Run, ...], session: Session, task: Task, measured: list[Record], arrays: list[dict[str, Tensor]]
-) -> Logits:
-    run = runs[0]
-    prompted = visual_prompt(
-        session.network(run).frozen,
-        task.train,
-        index=task.index,
-        canvas=run.canvas,
-        image_px=run.image_px,
-        prompt=run.prompt,
-        mapping=run.mapping,
-        ties=run.ties,
-        last_mapping=run.last_mapping,
-        select=task.held_out.get(run.selection),
-        epochs=run.epochs,
-        batch=run.batch,
-        lr=run.lr,
-        seeds=[r.seed for r in runs],
-    )
-    names = session.source_classes(run)
-    for k, sources in enumerate(prompted.sources.tolist()):
-        measured[k] |= {"mapped": sources, "mapped_names": [names[s] for s in sources], "loss": prompted.loss}
-        measured[k] |= {"epoch": prompted.epoch[k], "prompt_size": prompted.prompt.size}
-        arrays[k] |= {name: value[k].cpu() for name, value in prompted.learned.items()}
-    return {split: prompted(task.held_out[split].images) for split in SPLITS}
-
-
-def _linear_probe(
-    runs: tuple[Run, ...], session: Session, task: Task, measured: list[Record], arrays: list[dict[str, Tensor]]
-) -> Logits:
-    run = runs[0]
-    rows = None if run.budget is None else task.index.unique()
-    features = session.features(run, task.train.images, "train", rows).to(session.device)
-    held_out = {split: session.features(run, images.images, split) for split, images in task.held_out.items()}
-    if run.probe == "optimum":
-        val = held_out["val"].to(session.device), task.held_out["val"].labels
-        probe = optimal_probe(features, task.train.labels, task.index, targets=task.targets, val=val)
-        for k, strength in enumerate(probe.strength):
-            measured[k]["l2"] = strength
-    else:
-        picked = held_out.get(run.selection)
-        probe = probe_features(
-            features,
-            task.train.labels,
-            task.index,
-            targets=task.targets,
-            epochs=run.epochs,
-            batch=run.batch,
-            lr=run.lr,
-            seeds=[r.seed for r in runs],
-            select=None if picked is None else (picked, task.held_out[run.selection].labels),
-        )
-    return {split: probe(held_out[split]).cpu() for split in SPLITS}
-
-
-def _fine_tune(
-    runs: tuple[Run, ...], session: Session, task: Task, measured: list[Record], arrays: list[dict[str, Tensor]]
-) -> Logits:
-    run, network = runs[0], session.network(runs[0])
-    tuned = fine_tune(
-        network.model,
-        task.train,
-        masks=network.masks,
-        index=task.index,
-        epochs=run.epochs,
-        batch=run.batch,
-        lr=run.lr,
-        seeds=[r.seed for r in runs],
-        precision=run.precision,
-        device=session.device,
-        statistics=backbone(run.model).statistics,
-    )
-    return {split: tuned(task.held_out[split].images) for split in SPLITS}
-
-
-# method -> how a cohort is adapted by it: adds to the records and arrays of the members, returns their logits
-ADAPTATIONS = {"vp": _visual_prompt, "lp": _linear_probe, "ft": _fine_tune}
-
-
 def _finish(
-    runs: tuple[Run, ...],
-    session: Session,
-    held_out: dict[str, Images],
-    logits: Logits,
-    measured: list[Record],
-    arrays: list[dict[str, Tensor]],
-    start: float,
-) -> tuple[Record, ...]:
-    """Add the metrics of each run, those of val with a prefix, and those after temperature scaling; write the records."""
-    records = []
-    for k in range(len(runs)):
+    runs: tuple[Run, ...], session: Session, held_out: dict[str, Images], adapted: Adapted, start: float
+) -> list[Record]:
+    """Add the metrics of each run, those of val with a prefix, those after temperature scaling, ...; write the records."""
+    run, logits = runs[0], {split: adapted.predict(images.images, split) for split, images in held_out.items()}
+    if run.robustness_images:
+        _corrupted(run, held_out["test"], adapted)
+    for k, (facts, arrays) in enumerate(zip(adapted.facts, adapted.arrays, strict=True)):
         for split, images in held_out.items():
             prefix = "" if split == "test" else f"{split}_"
-            measured[k] |= {prefix + name: value for name, value in metrics(logits[split][k], images.labels).items()}
-            arrays[k] |= {f"{prefix}logits": logits[split][k].contiguous(), f"{prefix}labels": images.labels}
-        measured[k] |= _recalibrated({split: logits[split][k] for split in SPLITS}, held_out)
-    stamp = {"seconds": (time.perf_counter() - start) / len(runs), **provenance(session.device)}
-    for run, record, kept in zip(runs, measured, arrays, strict=True):
-        records.append(session.store.write(run, {**record, **stamp}, kept))
-    return tuple(records)
+            facts |= {prefix + name: value for name, value in metrics(logits[split][k], images.labels).items()}
+            arrays |= {f"{prefix}logits": logits[split][k].contiguous(), f"{prefix}labels": images.labels}
+        facts |= _recalibrated({split: logits[split][k] for split in SPLITS}, held_out)
+        sets = conformal_sets(logits["val"][k], held_out["val"].labels, logits["test"][k], level=COVERAGE)
+        covered = sets.covered(held_out["test"].labels)
+        facts |= {"set_size": float(sets.size.double().mean()), "set_coverage": float(covered.double().mean())}
+        arrays |= {"set_size": sets.size, "covered": covered}
+    stamp = {
+        "cohort": [r.seed for r in runs],
+        "ticket": session.ticket_digest(run),
+        "source_data": session.data_digest(run.source),
+        "seconds": (time.perf_counter() - start) / len(runs),
+        **provenance(session.device),
+    }
+    return session.store.write(runs, [{**facts, **stamp} for facts in adapted.facts], adapted.arrays)
 
 
-def _recalibrated(logits: dict[str, Tensor], held_out: dict[str, Images]) -> Record:
+def _recalibrated(logits: Logits, held_out: dict[str, Images]) -> Record:
     """The temperature that val asks for, and what it makes of ECE and NLL on test."""
     tau = recalibration.optimal_temperature(logits["val"], held_out["val"].labels)
     cooled = Predictions.from_logits(logits["test"] / tau, held_out["test"].labels)
     return {"temperature": tau, "ece_temperature": reliability(cooled).ece, "nll_temperature": nll(cooled)}
+
+
+def _corrupted(run: Run, test: Images, adapted: Adapted) -> None:
+    """Add what becomes of accuracy and ECE on corrupted test images, by corruption and severity, and every outcome."""
+    few = some(test, run.robustness_images)
+    labels, cohort = test.labels[few], len(adapted.facts)
+    kinds = [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
+    shape = (cohort, len(CORRUPTIONS), len(SEVERITIES), len(few))
+    right, confidence = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape)
+    found: list[list[Predictions]] = [[] for _ in range(cohort)]
+    for place, (name, severity) in enumerate(kinds):
+        logits = adapted.predict(corrupt(test.images[few], name, severity=severity, seed=0), "")
+        row, column = divmod(place, len(SEVERITIES))
+        for k in range(cohort):
+            predictions = Predictions.from_logits(logits[k], labels)
+            right[k, row, column], confidence[k, row, column] = predictions.right, predictions.confidence
+            found[k].append(predictions)
+    for k, (facts, arrays) in enumerate(zip(adapted.facts, adapted.arrays, strict=True)):
+        facts |= {
+            "corruption": [f"{name} {severity}" for name, severity in kinds],
+            "corrupted_accuracy": [accuracy(predictions) for predictions in found[k]],
+            "corrupted_ece": [reliability(predictions).ece for predictions in found[k]],
+        }
+        arrays |= {"corrupted_right": right[k].contiguous(), "corrupted_confidence": confidence[k].contiguous()}

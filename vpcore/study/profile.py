@@ -1,6 +1,7 @@
 """Profiles: the runs of a study, as a TOML file with an experiment card on top.
 
     title = "..."             about = "..."
+    protocol = "protocol-1"   tag of the code that must compute the study; all its chains then come from one kind of machine
     [run]                     values that all runs share
     [[grid]]                  lists; every combination is a run; several grids add up
     "lr, epochs" = [[1, 2]]   in a grid: fields that vary together, a list of values for each combination
@@ -45,6 +46,7 @@ class Profile:
         values: what all its runs share, for `run_with`.
         fakes: whether its image sets are to be faked, see `fakes`.
         grids: name -> the runs of the grids of that name, with those on the source task that belong to them.
+        protocol: the tag of the code that must compute it, or "".
     """
 
     name: str
@@ -53,6 +55,7 @@ class Profile:
     values: dict[str, Scalar]
     fakes: bool
     grids: dict[str, tuple[Run, ...]]
+    protocol: str = ""
 
     @property
     def runs(self) -> tuple[Run, ...]:
@@ -113,6 +116,7 @@ def load_profile(name: str, *, toy: bool = False) -> Profile:
         values=values,
         fakes=bool(small.get("fakes", False)),
         grids={name: tuple(runs.values()) for name, runs in grids.items()},
+        protocol="" if toy else card.get("protocol", ""),
     )
 
 
@@ -126,7 +130,7 @@ def _check_layout(card: dict[str, object], path: Path) -> None:
         raise InputError(f"the profile {path} must have at least one [[grid]] of runs, got {grids!r}")
     axes = {key for grid in grids for key in grid} - {"name", "toy"}
     for where, keys, known in (
-        ("", card, ("title", "about", "run", "grid", "toy")),
+        ("", card, ("title", "about", "protocol", "run", "grid", "toy")),
         ("[toy] of ", toy, ("run", "grid", "fakes")),
         ("[toy.grid] of ", toy.get("grid", {}), axes),
     ):

@@ -176,9 +176,9 @@ class Run:
     batch: int = known(128, "images of a step", TRANSFER, of=ADAPTED, when=_by_adam, least=1)
     lr: float = known(0.01, "learning rate", TRANSFER, of=ADAPTED, when=_by_adam, above=0)
     test_per_class: int | None = known(None, "test images of a class; None: all", TRANSFER, least=1)
-    corrupted: int = known(
-        0, "test images that are shown corrupted too, in every way; 0: none", TRANSFER, of=("vp", "lp"), least=0,
-        hashed=False,
+    robustness_images: int = known(
+        0, "test images that are shown corrupted, too, and on which features are compared with the dense network's; 0: none",
+        TRANSFER, of=("vp", "lp"), least=0, hashed=False,
     )  # fmt: skip
 
     @property
@@ -206,7 +206,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     method: tuple(name for name, fact in FACTS.items() if method in fact.of) for method in (*SOURCE, *ADAPTED)
 }
 # what a compressed network and its dense twin have in common, and what tells networks of a chain apart
-PAIR = ("source_seed", *(name for name in fields_of(TRANSFER) if name not in ("test_per_class", "corrupted")))
+PAIR = ("source_seed", *(name for name in fields_of(TRANSFER) if name not in ("test_per_class", "robustness_images")))
 NETWORK = ("sparsifier", "scope", "part", "round", *fields_of(QUANTIZED))
 
 
@@ -238,15 +238,18 @@ def chain_id(run: Run) -> str:
     return _hash({name: fields[name] for name in names if name in fields})
 
 
-def run_name(run: Run) -> str:
-    """What the files of a run are called: readable, and different for different runs.
+def run_name(*runs: Run) -> str:
+    """What the files of a run, or of runs that differ in their seed, are called: readable, and different for different runs.
 
     >>> run_name(Run(method="vp", task="digits", budget=10, round=2, seed=1)).rsplit("-", 1)[0]
     'vp-digits-10-round2-seed1'
     """
-    if run.method == "source":
-        return f"source-{run.source}-round{run.round}-{run_id(run)}"
-    return f"{run.method}-{run.task}-{run.budget or 'all'}-round{run.round}-seed{run.seed}-{run_id(run)}"
+    first, ids = runs[0], [run_id(run) for run in runs]
+    end = ids[0] if len(ids) == 1 else hashlib.sha256(" ".join(ids).encode()).hexdigest()[:12]
+    if first.method == "source":
+        return f"source-{first.source}-round{first.round}-{end}"
+    seeds = "+".join(str(run.seed) for run in runs)
+    return f"{first.method}-{first.task}-{first.budget or 'all'}-round{first.round}-seed{seeds}-{end}"
 
 
 def canonical(run: Run) -> Run:

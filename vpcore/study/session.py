@@ -1,8 +1,8 @@
-"""The networks of a study: their tickets are made, loaded, quantized and frozen here.
+"""A session: what jobs that follow each other share, the network that was used last above all.
 
-    weights (trained by the study, or from a file) -> ticket of a round -> quantized or not -> frozen
+    ticket -> quantized or not -> frozen -> features
 
-A ticket is a file, made once and kept; quantization needs seconds and is done whenever the network is loaded.
+Quantization after training needs seconds and is done whenever the network is loaded.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from vpcore.data import imagenet, tasks
+from vpcore.data.images import Images
 from vpcore.data.splits import shots
 from vpcore.errors import InputError
 from vpcore.networks.backbones import backbone, build, load_weights_, normalise, prunable
 from vpcore.networks.frozen import Frozen
-from vpcore.networks.training import Recipe, predict
+from vpcore.networks.training import predict
 from vpcore.prompting.prompts import PadPrompt
-from vpcore.pruning import methods
 from vpcore.pruning.masks import Masks, measure
-from vpcore.pruning.rounds import make_round
 from vpcore.quantization.layers import quantize
-from vpcore.study.run import CHAIN, QUANTIZED, Run, fields_of, identity, ticket_run, trains
-from vpcore.study.store import Store, provenance
-from vpcore.weights.published import FILES, check_there, outputs, pretrained
-from vpcore.weights.tickets import read_ticket, write_ticket
+from vpcore.study.headers import check_header
+from vpcore.study.provenance import PLACE, provenance
+from vpcore.study.run import QUANTIZED, Run, fields_of, ticket_run
+from vpcore.study.store import Store
+from vpcore.weights.published import FILES, outputs, pretrained
+from vpcore.weights.tickets import read_ticket, ticket_digest
 
 RANGE_IMAGES = 512  # about so many source images, unlabelled, set the ranges of activations
 RANGE_BATCH = 64
@@ -63,21 +64,32 @@ class Network:
 
 @dataclass
 class Session:
-    """What jobs share: where things lie, and the last network and its features, so that they are computed once."""
+    """What jobs share: where things lie, and the last network and its features, so that they are computed once.
+
+    Attributes:
+        store: of the study.
+        device: where it computes.
+        folder: the data folder.
+        protocol: tag of the study's protocol, if it has one: all tickets must then come from this tag, device, processor and
+            number of threads.
+        log: is told what happens within a long job.
+    """
 
     store: Store
     device: torch.device
     folder: Path | None = None
+    protocol: str = ""
     log: Callable[[str], None] = lambda text: None
     _network: tuple[Run, Network] | None = None
+    _dense: tuple[Run, Frozen] | None = None
     _classes: dict[tuple[str, str], int] = field(default_factory=dict)
     _features: dict[tuple[str, ...], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def images(self, task: str, split: str, *, px: int, per_class: int | None = None) -> tasks.Images:
+    def images(self, task: str, split: str, *, px: int, per_class: int | None = None) -> Images:
         """A split of a task, from the data folder and cache of the study."""
         return tasks.load(task, split, px=px, per_class=per_class, folder=self.folder, cache=self.store.cache)
 
-    def source_images(self, run: Run, split: str) -> tasks.Images:
+    def source_images(self, run: Run, split: str) -> Images:
         """A split of the source task, its labels those of the network's outputs."""
         per_class = run.source_per_class if split == "train" else run.test_per_class
         images = self.images(run.source, split, px=run.canvas, per_class=per_class)
@@ -90,7 +102,7 @@ class Session:
                 f"`source` must be a task with classes of ImageNet for `weights` {run.weights}, got {run.source}; "
                 "use such a task, such as tiny_imagenet, or weights = trained"
             ) from error
-        return tasks.Images(images.images, index[images.labels], self.source_classes(run))
+        return Images(images.images, index[images.labels], self.source_classes(run))
 
     def source_classes(self, run: Run) -> tuple[str, ...]:
         """The names of the network's outputs: of the source task, or of ImageNet where the weights come from elsewhere.
@@ -123,9 +135,24 @@ class Session:
             self._network = key, self._load(run)
         return self._network[1]
 
+    def check(self, path: Path, run: Run) -> None:
+        """Refuse a ticket that is not that of the run, or in a study with a protocol of another machine."""
+        here = provenance(self.device) if self.protocol else {}
+        place = {name: here[name] for name in PLACE if name in here}
+        check_header(path, run, self.store, folder=self.folder, place=place)
+
+    def ticket_digest(self, run: Run) -> str:
+        """Of the weights of the run's network."""
+        return ticket_digest(self.store.ticket_path(run))
+
+    def data_digest(self, task: str) -> str:
+        """Of the images of a task."""
+        return tasks.digest(task, folder=self.folder)
+
     def _load(self, run: Run) -> Network:
         path = self.store.ticket_path(run)
         state, masks, header = read_ticket(path)
+        self.check(path, run)
         model = self.fresh(run)
         load_weights_(model, state, where=str(path))
         layers = {
@@ -163,7 +190,7 @@ class Session:
 
         With `rows`, only these rows are right, and the others perhaps 0: few shots need few of them.
         """
-        network = self.network(run).frozen  # and the features of another are gone
+        self.network(run)  # and the features of another are gone
         key = (run.task, split, run.view, str(run.image_px))
         known, done = self._features.get(key, (None, torch.zeros(len(images), dtype=torch.bool)))
         wanted = torch.zeros_like(done)
@@ -171,11 +198,23 @@ class Session:
         missing = (wanted & ~done).nonzero()[:, 0]
         if len(missing):
             shown = images if len(missing) == len(images) else images[missing]
-            fresh = predict(lambda part: network.features(shown_to_probe(run, part)), shown, device=self.device)
+            fresh = self.look(run, shown)
             known = torch.zeros(len(images), fresh.shape[1]) if known is None else known
             known[missing] = fresh
             self._features[key] = known, done | wanted
         return self._features[key][0]
+
+    def look(self, run: Run, images: Tensor) -> Tensor:
+        """(N, D) features of images as the probe views them."""
+        network = self.network(run).frozen
+        return predict(lambda part: network.features(shown_to_probe(run, part)), images, device=self.device)
+
+    def dense_features(self, dense: Run, images: Tensor) -> Tensor:
+        """(N, D) features that the dense network of a chain finds in images; it is loaded once beside the network in use."""
+        if self._dense is None or self._dense[0] != dense:
+            self._dense = None
+            self._dense = dense, self._load(dense).frozen
+        return predict(self._dense[1].features, images, device=self.device)
 
 
 def shown_to_probe(run: Run, images: Tensor) -> Tensor:
@@ -185,80 +224,3 @@ def shown_to_probe(run: Run, images: Tensor) -> Tensor:
     prompt = PadPrompt(1, canvas=run.canvas, image_px=run.image_px).to(images.device)
     with torch.no_grad():
         return prompt(images[None])[0]
-
-
-def parents(ticket: Run) -> tuple[Run, ...]:
-    """The tickets that must exist before this one can be made."""
-    if _from_elsewhere(ticket):
-        return ()
-    origin = methods.parent(ticket.sparsifier, ticket.round)
-    if origin is None:
-        return ()
-    way, number = origin
-    return (ticket_run(dataclasses.replace(ticket, sparsifier=way, round=number)),)
-
-
-def check_ticket_file(run: Run, folder: Path | None) -> None:
-    """Refuse a run whose network is a ticket file that is missing."""
-    if weights := _from_elsewhere(ticket_run(run)):
-        check_there(weights, folder=folder, round=run.round)
-
-
-def _from_elsewhere(ticket: Run) -> str:
-    """Where the weights of a ticket come from that the study does not make, as `published.pretrained` wants it, or ""."""
-    if ticket.round == 0:
-        return ticket.weights if ticket.weights != "trained" else ""
-    return ticket.sparsifier if ticket.sparsifier.startswith(FILES) else ""
-
-
-def make_ticket(run: Run, session: Session) -> None:
-    """Make the ticket of a run unless it exists: train it, or take weights that come from elsewhere."""
-    path = session.store.ticket_path(run)
-    if path.exists():
-        return
-    stamp = provenance(session.device)
-    stamp["started"] = stamp.pop("finished")  # the training has yet to begin
-    header = {**{name: value for name, value in identity(run).items() if name in CHAIN}, **stamp}
-    if weights := _from_elsewhere(run):
-        classes = len(session.source_classes(run))
-        state, masks = pretrained(run.model, weights, folder=session.folder, round=run.round, classes=classes)
-        write_ticket(path, state, masks, header={**header, "history": [], "epochs_seen": 0})
-        return
-    train = session.source_images(run, "train")
-    recipe = Recipe(
-        epochs=run.source_epochs if run.weights == "trained" or trains(run) else 0,
-        batch=run.source_batch,
-        lr=run.source_lr,
-        weight_decay=run.source_decay,
-        augment=run.augment,
-        precision=run.precision,
-        seed=run.source_seed,
-        label_smoothing=run.label_smoothing,
-        mixup=run.mixup,
-    )
-    if recipe.epochs and len(train) < recipe.batch:
-        raise InputError(
-            f"`source_batch` must be at most the number of training images of {run.source}, {len(train)} with "
-            f"`source_per_class` {run.source_per_class or 'all'}; got {run.source_batch}"
-        )
-    needed = [session.store.ticket_path(parent) for parent in parents(run)]
-    dense = session.store.ticket_path(dataclasses.replace(run, round=0))
-    make_round(
-        run.sparsifier,
-        run.round,
-        lambda offset: session.fresh(run, offset=offset),
-        train.images.to(session.device),
-        train.labels,
-        recipe,
-        path=path,
-        parent=needed[0] if needed else None,
-        rewound=dense.with_name("rewound.safetensors"),
-        rate=run.rate,
-        rewind=run.rewind,
-        scope=run.scope,
-        part=run.part,
-        device=session.device,
-        header=header,
-        log=session.log,
-        statistics=backbone(run.model).statistics,
-    )

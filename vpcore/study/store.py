@@ -1,39 +1,40 @@
-"""Results are files: one self-describing record per run, written once, and the table of a study.
+"""Results are files: self-describing records, written once, and the table of a study.
 
-    results/PROFILE/records/NAME.json               a record: identity, metrics, bins, provenance; one row of the table
-    results/PROFILE/predictions/NAME.safetensors    logits and labels of test and val, the prompt, the mapping, the subset
+    results/PROFILE/records/NAME.json               the records of a job: identity, metrics, bins, provenance of each run
+    results/PROFILE/predictions/NAME.safetensors    of a run: logits and labels of test and val, the prompt, the mapping, ...
     results/PROFILE/failed/NAME.txt                 why a run failed; gone when it succeeds
     results/tickets/CHAIN/round-NN.safetensors      networks, named by what they depend on: profiles share them
     results/cache/                                  decoded images
     results/PROFILE.parquet                         a published table, committed: read like records
+    results/parts/PROFILE/NNN.parquet               parts of a table that is not whole yet, committed as they are finished
+    results/parts/PROFILE/NNN-outcomes.parquet      and what each test image came to, see `outcomes`
 
-A run whose record exists is done, wherever it lies; nothing else is needed to resume.
+A run that has a record is done, wherever it lies; nothing else is needed to resume. Runs that are computed together, as a
+cohort, have one file of records, so that they are all done or none of them is.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
-import platform
-import subprocess
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import safetensors
-import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from vpcore.errors import InputError
 from vpcore.files import write_atomically
+from vpcore.study.outcomes import compact
 from vpcore.study.run import Run, chain_id, identity, run_id, run_name
 from vpcore.weights.tickets import ticket_path
 
 Record = dict[str, object]
+TABLE = {"index": False, "compression": "zstd", "compression_level": 9}  # how a table is written
 # columns of whole numbers that a run may lack
 INTEGERS = tuple(field.name for field in dataclasses.fields(Run) if "int" in str(field.type))
 
@@ -51,6 +52,7 @@ class Store:
         self.profile = profile
         self.root = self.results / profile
         self.published = self.results / f"{profile}.parquet"
+        self.parts = self.results / "parts" / profile
         self.cache = self.results / "cache"
 
     def ticket_path(self, run: Run) -> Path:
@@ -58,31 +60,40 @@ class Store:
         return ticket_path(self.results / "tickets" / chain_id(run), run.round)
 
     def record_path(self, run: Run) -> Path:
-        return self.root / "records" / f"{run_name(run)}.json"
+        """The file that holds the record of a run, or would hold it if the run were computed alone."""
+        return self._files().get(run_id(run), self.root / "records" / f"{run_name(run)}.json")
 
     def failure_path(self, run: Run) -> Path:
+        """Where it says why a run failed."""
         return self.root / "failed" / f"{run_name(run)}.txt"
 
     def arrays_path(self, run: Run) -> Path:
+        """Where the predictions of a run lie."""
         return self.root / "predictions" / f"{run_name(run)}.safetensors"
 
     def done(self) -> set[str]:
         """Ids of the runs that have a record."""
-        ids = {path.stem.rsplit("-", 1)[1] for path in (self.root / "records").glob("*.json")}
-        return ids | set(self._published()["id"])
+        return self._files().keys() | {str(row["id"]) for row in self._committed()}
 
-    def write(self, run: Run, measured: Record, arrays: dict[str, Tensor]) -> Record:
-        """Write the arrays and then the record of a run; the record last, since it says that the run is done."""
-        record = {"id": run_id(run), **identity(run), "task": run.task, "seed": run.seed, **measured}
-        if arrays:
-            content = save({name: value.contiguous() for name, value in arrays.items()})
-            write_atomically(self.arrays_path(run), lambda file: file.write(content))
-        text = json.dumps(record, indent=1, allow_nan=False)
-        write_atomically(self.record_path(run), lambda file: file.write(text.encode()))
-        self.failure_path(run).unlink(missing_ok=True)
-        return record
+    def write(self, runs: tuple[Run, ...], measured: list[Record], arrays: list[dict[str, Tensor]]) -> list[Record]:
+        """Write the arrays of a cohort, and then its records in one file: they say that the runs are done."""
+        records = [
+            {"id": run_id(run), **identity(run), "task": run.task, "seed": run.seed, **values}
+            for run, values in zip(runs, measured, strict=True)
+        ]
+        for run, values in zip(runs, arrays, strict=True):
+            if values:
+                content = save({name: value.contiguous() for name, value in values.items()})
+                write_atomically(self.arrays_path(run), lambda file, content=content: file.write(content))
+        text = json.dumps({"sha256": _digest(records), "records": records}, indent=1, allow_nan=False)
+        path = self.root / "records" / f"{run_name(*runs)}.json"
+        write_atomically(path, lambda file: file.write(text.encode()))
+        for run in runs:
+            self.failure_path(run).unlink(missing_ok=True)
+        return records
 
     def write_failure(self, run: Run, text: str) -> None:
+        """Note why a run failed."""
         write_atomically(self.failure_path(run), lambda file: file.write(text.encode()))
 
     def arrays(self, run: Run) -> dict[str, Tensor]:
@@ -100,20 +111,24 @@ class Store:
                 f"the predictions {path} are damaged ({error}); delete them and the record {self.record_path(run)}"
             ) from error
 
+    def records(self) -> list[Record]:
+        """All records that were computed here.
+
+        Raises:
+            InputError: when a file of records is damaged.
+        """
+        paths = sorted((self.root / "records").glob("*.json"))
+        return [record for path in paths for record in _read_records(path, path.stat().st_mtime_ns)]
+
     def table(self, runs: tuple[Run, ...] | None = None) -> pd.DataFrame:
         """All records as a tidy table, one row a run; with `runs`, only theirs and in their order.
 
         Raises:
-            InputError: when a record is damaged.
+            InputError: when a record or a committed table is damaged.
         """
-        rows = []
-        for path in sorted((self.root / "records").glob("*.json")):
-            try:
-                rows.append(json.loads(path.read_text()))
-            except ValueError as error:
-                raise InputError(f"the record {path} is damaged ({error}); delete it, the run is computed again") from error
+        rows = self.records()
         fresh = {row["id"] for row in rows}
-        rows += [row for row in self._published().to_dict("records") if row["id"] not in fresh]
+        rows += [row for row in self._committed() if row["id"] not in fresh]
         if runs is not None:
             by_id = {row["id"]: row for row in rows}
             # fields that came after a record was written are known from the run
@@ -134,61 +149,70 @@ class Store:
                 f"there are no records of {self.profile} in {self.results} to publish; "
                 f"use: vpcore run --profile {self.profile}"
             )
-        how = {"index": False, "compression": "zstd", "compression_level": 9}
-        write_atomically(self.published, lambda file: table.to_parquet(file, **how))
+        write_atomically(self.published, lambda file: table.to_parquet(file, **TABLE))
         return self.published
 
-    def _published(self) -> pd.DataFrame:
-        if not self.published.exists():
-            return pd.DataFrame({"id": []})
-        return _read_parquet(self.published, self.published.stat().st_mtime_ns)
+    def publish_part(self, runs: tuple[Run, ...]) -> Path | None:
+        """Write the records of these runs that no committed table has yet to a part, with their outcomes; None: no news."""
+        committed = {row["id"] for row in self._committed()}
+        here = {record["id"] for record in self.records()}
+        fresh = tuple(run for run in runs if run_id(run) in here - committed)
+        if not fresh:
+            return None
+        number = len(self._parts()) + 1
+        path = self.parts / f"{number:03d}.parquet"
+        outcomes = pd.DataFrame([{"id": run_id(run), **compact(self.arrays(run))} for run in fresh])
+        write_atomically(self.outcomes_path(path), lambda file: outcomes.to_parquet(file, **TABLE))
+        table = self.table(fresh)
+        write_atomically(path, lambda file: table.to_parquet(file, **TABLE))
+        return path
+
+    def outcomes(self) -> pd.DataFrame:
+        """What the test images of all committed runs came to, one row a run: see `outcomes.expand`."""
+        tables = [pd.read_parquet(self.outcomes_path(path)) for path in self._parts()]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"id": []})
+
+    @staticmethod
+    def outcomes_path(part: Path) -> Path:
+        """Where the outcomes of a part lie."""
+        return part.with_name(f"{part.stem}-outcomes.parquet")
+
+    def _parts(self) -> list[Path]:
+        return sorted(path for path in self.parts.glob("*.parquet") if path.stem.isdigit())
+
+    def _files(self) -> dict[str, Path]:
+        """Id of a run -> the file of its record."""
+        paths = sorted((self.root / "records").glob("*.json"))
+        return {str(r["id"]): path for path in paths for r in _read_records(path, path.stat().st_mtime_ns)}
+
+    def _committed(self) -> list[Record]:
+        """The rows of the published table and of its parts; of a run that several have, the last."""
+        paths = [path for path in (self.published, *self._parts()) if path.exists()]
+        rows = [row for path in paths for row in _read_parquet(path, path.stat().st_mtime_ns)]
+        return list({row["id"]: row for row in rows}.values())
 
 
-@functools.lru_cache(maxsize=2)
-def _read_parquet(path: Path, changed: int) -> pd.DataFrame:
+def _digest(records: list[Record]) -> str:
+    """SHA-256 of records, however they are laid out in their file."""
+    return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=100_000)
+def _read_records(path: Path, changed: int) -> list[Record]:
+    try:
+        sealed = json.loads(path.read_text())
+        if sealed["sha256"] != _digest(sealed["records"]):
+            raise ValueError("its content has another SHA-256 than it says")
+        return sealed["records"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"the record {path} is damaged ({error}); delete it, its runs are computed again") from error
+
+
+@functools.lru_cache(maxsize=100)
+def _read_parquet(path: Path, changed: int) -> list[Record]:
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise InputError(f"the published table {path} is damaged ({error}); restore it with: git checkout {path}") from error
-    return table.map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
-
-
-def provenance(device: torch.device) -> Record:
-    """What a record says of where it comes from."""
-    return {
-        "commit": commit(),
-        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{device.type}, {torch.get_num_threads()} threads",
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    packages = {name: _version(name) for name in ("vpcore", "torch", "torchvision", "numpy", "scipy", "pandas")}
-    return {"python": platform.python_version(), **packages}
-
-
-@functools.lru_cache
-def commit() -> str:
-    """The commit of the code, with a + when the working tree differs from it; "unknown" outside a checkout."""
-    try:
-        folder = Path(__file__).parents[1]
-        head = subprocess.run(
-            ["git", "rev-parse", "--short=10", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
-        ).stdout
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "--", "."], cwd=folder, capture_output=True, text=True, check=True
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head.strip() + ("+" if changed.strip() else "")
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
+    table = table.map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
+    return table.to_dict("records")

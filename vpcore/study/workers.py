@@ -4,8 +4,8 @@ Small networks leave most of a processor idle in every step, so that several pro
 than one process with as many threads. A worker is such a process. It keeps the network that it used last, and takes the next
 job when it has finished one: tickets first, since others wait for them, then what is measured on the same network and task.
 
-How a sum is rounded depends on the number of threads. Workers have one, so that a study gives the same numbers with two of
-them as with twenty; a single worker is the calling process itself, with all its threads.
+How a sum is rounded depends on the number of threads. Workers have one, so that a study gives the same numbers with one of
+them as with twenty; a single worker is the calling process itself, with one thread for that time.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def compute(job: Job, session: Session) -> Outcome:
     start, records, error, text = time.perf_counter(), (), None, ""
     try:
         first = job.runs[0]
-        records = (measure_source(first, session),) if first.method == "source" else adapt(job.runs, session)
+        records = tuple(measure_source(first, session) if first.method == "source" else adapt(job.runs, session))
     except Exception as caught:  # noqa: BLE001 a run that fails must not stop the others
         error = caught
         text = str(caught) if isinstance(caught, InputError) else "".join(traceback.format_exception(caught))
@@ -115,14 +115,24 @@ def in_turn(todo: list[Job], session: Session) -> Iterator[Outcome]:
     while agenda.left:
         outcome = agenda.take_lost()
         if outcome is None:
-            outcome = compute(agenda.left.pop(0), session)
+            with one_thread():
+                outcome = compute(agenda.left.pop(0), session)
             agenda.note(outcome)
         yield outcome
 
 
-def side_by_side(
-    todo: list[Job], store: Store, *, device: torch.device, folder: Path | None, workers: int, log: Log
-) -> Iterator[Outcome]:
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread, for the time of a with-block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def side_by_side(todo: list[Job], session: Session, *, workers: int) -> Iterator[Outcome]:
     """Do jobs in as many processes as `workers` says, as soon as the tickets they need exist.
 
     A process that is killed, for want of memory perhaps, costs its job alone: another one takes its place.
@@ -137,7 +147,7 @@ def side_by_side(
                 if worker.job is None and (job := agenda.take(worker.last)) is not None:
                     worker.give(job)
             while len(crew) < workers and (job := agenda.take()) is not None:
-                crew.append(_Worker(store, device, folder))
+                crew.append(_Worker(session))
                 crew[-1].give(job)
             busy = [worker.connection for worker in crew if worker.job]
             if not busy:
@@ -146,7 +156,7 @@ def side_by_side(
                 worker = next(worker for worker in crew if worker.connection is connection)
                 answer = worker.answer()
                 if isinstance(answer, str):
-                    log(answer)
+                    session.log(answer)
                     continue
                 if not worker.process.is_alive():
                     crew.remove(worker)
@@ -161,10 +171,11 @@ def side_by_side(
 class _Worker:
     """A process that waits for jobs, as seen from the one that has them."""
 
-    def __init__(self, store: Store, device: torch.device, folder: Path | None) -> None:
+    def __init__(self, session: Session) -> None:
+        shared = session.store, session.device, session.folder, session.protocol
         context = multiprocessing.get_context("spawn")  # a fork would share the threads of torch, which breaks them
         self.connection, theirs = context.Pipe()
-        self.process: BaseProcess = context.Process(target=_work, args=(theirs, store, device, folder), daemon=True)
+        self.process: BaseProcess = context.Process(target=_work, args=(theirs, *shared), daemon=True)
         self.process.start()
         theirs.close()  # so that its end is noticed
         self.job: Job | None = None
@@ -205,10 +216,10 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # the heap does not shrink
 
 
-def _work(connection: Connection, store: Store, device: torch.device, folder: Path | None) -> None:
+def _work(connection: Connection, store: Store, device: torch.device, folder: Path | None, protocol: str) -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
-    session = Session(store, device, folder, log=connection.send)
+    session = Session(store, device, folder, protocol, log=connection.send)
     try:
         while True:
             outcome = compute(connection.recv(), session)

@@ -12,6 +12,7 @@ for a dense network. Only tensors are read (`weights_only`), so that a file cann
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -41,8 +42,7 @@ def read_weights(path: Path) -> tuple[State, dict[str, Tensor]]:
     pruned = [name.removesuffix("_orig") for name in state if name.endswith("_orig") and f"{name[:-5]}_mask" in state]
     masks = {name: state.pop(f"{name}_mask") for name in pruned}
     state |= {name: state.pop(f"{name}_orig") for name in pruned}
-    if not masks and (parts := TICKET.fullmatch(path.name)):
-        beside = path.with_name(f"{parts[1]}_mask{parts[2]}")
+    if not masks and (beside := masks_beside(path)):
         found = read_tensors(beside) if beside.exists() else {}
         masks = {name.removesuffix("_mask"): mask for name, mask in found.items()}
         if not masks:
@@ -51,6 +51,27 @@ def read_weights(path: Path) -> tuple[State, dict[str, Tensor]]:
                 "copy it there, or rename the checkpoint if it is a dense network"
             )
     return state, masks
+
+
+def file_digest(path: Path) -> str:
+    """Twelve hexadecimal digits for the content of a file of weights and, if it has masks beside it, of these.
+
+    Raises:
+        InputError: when the file is missing.
+    """
+    content = hashlib.sha256()
+    for part in (Path(path), masks_beside(path)):
+        if part is not None and part.exists():
+            content.update(part.read_bytes())
+        elif part == Path(path):
+            raise InputError(f"there is no checkpoint {path}; copy it there, or name another")
+    return content.hexdigest()[:12]
+
+
+def masks_beside(path: Path) -> Path | None:
+    """Where the masks of a ticket of the authors' form lie; None for other files."""
+    parts = TICKET.fullmatch(Path(path).name)
+    return Path(path).with_name(f"{parts[1]}_mask{parts[2]}") if parts else None
 
 
 def read_tensors(path: Path) -> State:

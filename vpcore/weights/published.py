@@ -115,11 +115,15 @@ def check_there(weights: str, *, folder: Path | None, round: int) -> None:
     Raises:
         InputError: when it is, or when the folder is None; other weights are not looked for.
     """
-    kind, _, detail = weights.partition(":")
-    if f"{kind}:" == FILES:
-        path = _ticket_file(detail.replace("{round}", str(round)), folder)
+    if weights.startswith(FILES):
+        path = ticket_file(weights, folder=folder, round=round)
         if not path.is_file():
             raise InputError(f"the file {path} of `weights` {weights} must exist; put it there, or leave out round {round}")
+
+
+def ticket_file(weights: str, *, folder: Path | None, round: int) -> Path:
+    """The file that "tickets:PATTERN" names for a round."""
+    return _ticket_file(weights.removeprefix(FILES).replace("{round}", str(round)), folder)
 
 
 def _outline(model: str, classes: int = IMAGENET_CLASSES) -> nn.Module:

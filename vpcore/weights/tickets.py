@@ -148,6 +148,16 @@ def read_ticket(path: Path | str) -> tuple[State, dict[str, Tensor], dict[str, o
     return state, masks, header
 
 
+def ticket_digest(path: Path) -> str:
+    """Twelve hexadecimal digits that stand for the weights of a ticket, as the file says; whatever its header holds."""
+    return _metadata(path)["sha256"][:12]
+
+
+def ticket_header(path: Path) -> dict[str, object]:
+    """The header of a ticket, without its weights."""
+    return json.loads(_metadata(path)["header"])
+
+
 def is_ticket(path: Path) -> bool:
     """Whether a file is a ticket of ours, and not tensors that others have put into a safetensors file, or none at all."""
     try:

@@ -1,0 +1,97 @@
+"""Chains: how the tickets of a study are made, each from those before it.
+
+    weights (trained by the study, or from a file) -> ticket of a round -> the next round
+
+A ticket is a file, made once and kept; what it says of itself is told in `headers`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vpcore.errors import InputError
+from vpcore.networks.backbones import backbone
+from vpcore.networks.training import Recipe
+from vpcore.pruning.methods import METHODS, rewinds
+from vpcore.pruning.rounds import make_round
+from vpcore.study.headers import check_header, dense_twin, description, from_elsewhere, origins, parents, rewound_path
+from vpcore.study.provenance import provenance
+from vpcore.study.run import Run, ticket_run, trains
+from vpcore.study.session import Session
+from vpcore.study.store import Store
+from vpcore.weights.published import FILES, check_there, pretrained, ticket_file
+from vpcore.weights.tickets import write_ticket
+
+
+def check_tickets(runs: tuple[Run, ...], store: Store, folder: Path | None) -> None:
+    """Refuse runs whose network comes from a file that is missing, or that has changed since it was first used.
+
+    Raises:
+        InputError: naming the file, or the ticket that was made of what it was before.
+    """
+    for run in dict.fromkeys(map(ticket_run, runs)):
+        weights, path = from_elsewhere(run), store.ticket_path(run)
+        if weights.startswith(FILES) and not path.exists():
+            check_there(weights, folder=folder, round=run.round)
+        elif weights.startswith(FILES) and folder and ticket_file(weights, folder=folder, round=run.round).exists():
+            check_header(path, run, store, folder=folder, place={})
+
+
+def make_ticket(run: Run, session: Session) -> None:
+    """Make the ticket of a run unless it exists: train it, or take weights that come from elsewhere."""
+    path, store = session.store.ticket_path(run), session.store
+    if path.exists():
+        return
+    stamp = provenance(session.device)
+    stamp["started"] = stamp.pop("finished")  # the training has yet to begin
+    needed = [store.ticket_path(parent) for parent in parents(run)]
+    for parent, file in zip(parents(run), needed, strict=True):
+        session.check(file, parent)
+    if run.round and run.sparsifier in METHODS and rewinds(run.sparsifier) and rewound_path(run, store).exists():
+        session.check(rewound_path(run, store), dense_twin(run))
+    header = {**description(run), **origins(run, store, session.folder), **stamp}
+    if weights := from_elsewhere(run):
+        classes = len(session.source_classes(run))
+        state, masks = pretrained(run.model, weights, folder=session.folder, round=run.round, classes=classes)
+        write_ticket(path, state, masks, header={**header, "history": [], "epochs_seen": 0})
+        return
+    train, trained = session.source_images(run, "train"), recipe(run)
+    if trained.epochs and len(train) < trained.batch:
+        raise InputError(
+            f"`source_batch` must be at most the number of training images of {run.source}, {len(train)} with "
+            f"`source_per_class` {run.source_per_class or 'all'}; got {run.source_batch}"
+        )
+    make_round(
+        run.sparsifier,
+        run.round,
+        lambda offset: session.fresh(run, offset=offset),
+        train.images.to(session.device),
+        train.labels,
+        trained,
+        path=path,
+        parent=needed[0] if needed else None,
+        rewound=rewound_path(run, store),
+        rate=run.rate,
+        rewind=run.rewind,
+        scope=run.scope,
+        part=run.part,
+        device=session.device,
+        header=header,
+        log=session.log,
+        statistics=backbone(run.model).statistics,
+    )
+
+
+def recipe(run: Run) -> Recipe:
+    """How every round of a chain is trained."""
+    return Recipe(
+        epochs=run.source_epochs if run.weights == "trained" or trains(run) else 0,
+        batch=run.source_batch,
+        lr=run.source_lr,
+        weight_decay=run.source_decay,
+        augment=run.augment,
+        precision=run.precision,
+        seed=run.source_seed,
+        label_smoothing=run.label_smoothing,
+        mixup=run.mixup,
+    )

@@ -1,0 +1,99 @@
+"""Headers: what a ticket says of itself, and how it is known again.
+
+A header names the fields of the chain, the round, the tickets, the file and the data that the network was made from, the
+code and the machine. What is read is compared with what is asked for, so that a ticket that was swapped, left over or made
+of something else is refused and never taken for another.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from vpcore.data import tasks
+from vpcore.errors import InputError
+from vpcore.pruning import methods
+from vpcore.study.run import CHAIN, TRAINING, Run, Scalar, fields_of, identity, source_run, ticket_run
+from vpcore.study.store import Store
+from vpcore.weights.foreign import file_digest
+from vpcore.weights.published import FILES, ticket_file
+from vpcore.weights.tickets import ticket_digest, ticket_header
+
+REWOUND = "rewound.safetensors"  # beside a dense ticket: the weights of the epoch that later rounds go back to
+
+
+def from_elsewhere(ticket: Run) -> str:
+    """Where the weights of a ticket come from that the study does not make, as `published.pretrained` wants it, or ""."""
+    if ticket.round == 0:
+        return ticket.weights if ticket.weights != "trained" and ticket.quant_training == "none" else ""
+    return ticket.sparsifier if ticket.sparsifier.startswith(FILES) else ""
+
+
+def parents(ticket: Run) -> tuple[Run, ...]:
+    """The tickets that must exist before this one can be made."""
+    if ticket.quant_training != "none":
+        return (dense_twin(ticket),)
+    if from_elsewhere(ticket):
+        return ()
+    origin = methods.parent(ticket.sparsifier, ticket.round)
+    if origin is None:
+        return ()
+    method, number = origin
+    return (ticket_run(dataclasses.replace(ticket, sparsifier=method, round=number)),)
+
+
+def dense_twin(run: Run) -> Run:
+    """The run that measures the dense float network which the network of `run` is compared with, on its source task."""
+    return source_run(dataclasses.replace(run, round=0, weight_bits=32, activation_bits=32, quant_training="none"))
+
+
+def rewound_path(run: Run, store: Store) -> Path:
+    """Where the weights lie that the rounds of a chain go back to."""
+    return store.ticket_path(dense_twin(run)).with_name(REWOUND)
+
+
+def description(run: Run) -> dict[str, Scalar]:
+    """What a network is: the fields of its chain, its round, and how it was quantized in training."""
+    names = {*fields_of(TRAINING, CHAIN), "round"}
+    if run.quant_training != "none":
+        names |= {"weight_bits", "activation_bits", "quant_training"}
+    return {name: value for name, value in identity(source_run(run)).items() if name in names}
+
+
+def origins(run: Run, store: Store, folder: Path | None) -> dict[str, str]:
+    """What a network is made from: digests of its file, or of its data and the tickets it starts from, if they are there."""
+    if weights := from_elsewhere(run):
+        if not weights.startswith(FILES) or folder is None:
+            return {}
+        file = ticket_file(weights, folder=folder, round=run.round)
+        return {"file": file_digest(file)} if file.exists() else {}
+    files = [store.ticket_path(parent) for parent in parents(run)]
+    if run.round and run.sparsifier in methods.METHODS and methods.rewinds(run.sparsifier):
+        files.append(rewound_path(run, store))
+    return {
+        "data": tasks.digest(run.source, folder=folder),
+        **{f"from {path.stem}": ticket_digest(path) for path in files if path.exists()},
+    }
+
+
+def check_header(path: Path, run: Run, store: Store, *, folder: Path | None, place: dict[str, object]) -> None:
+    """Refuse a ticket that is not the one that a run asks for.
+
+    Args:
+        path: of the ticket.
+        run: whose network it should be.
+        store: where the tickets lie that it was made from; those that are no longer there are not asked for.
+        folder: the data folder.
+        place: what else its header must say, such as the tag and the processor of a study with a protocol.
+
+    Raises:
+        InputError: naming the file and what differs.
+    """
+    found = ticket_header(path)
+    expected = {**description(run), **origins(run, store, folder), **place}
+    if wrong := [name for name, value in expected.items() if found.get(name) != value]:
+        lines = "\n".join(f"  {name}: it has {found.get(name)!r}, asked for is {expected[name]!r}" for name in wrong)
+        raise InputError(
+            f"the ticket {path} is not the one that is asked for; delete it and what was made from it, which is then made "
+            f"anew, or put the right one there:\n{lines}"
+        )

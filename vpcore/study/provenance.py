@@ -1,0 +1,82 @@
+"""Provenance: what a record and a ticket say of where they come from, the code and the machine.
+
+How a sum is rounded depends on the kind of processor and on the number of threads, so that numbers which are compared with
+each other should agree in `PLACE`: the tag of the protocol, the device, the processor and the threads.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+PACKAGE = Path(__file__).parents[1]
+PLACE = ("tag", "device", "processor", "threads")  # keys of `provenance` on which the last bits of a number depend
+
+
+def provenance(device: torch.device) -> dict[str, object]:
+    """Code, versions, machine and time; JSON can hold it.
+
+    >>> sorted(provenance(torch.device("cpu")))
+    ['commit', 'device', 'finished', 'processor', 'tag', 'threads', 'versions']
+    """
+    on_gpu = device.type == "cuda"
+    return {
+        "commit": commit(),
+        "tag": tag(),
+        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
+        "device": torch.cuda.get_device_name(device) if on_gpu else device.type,
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+@functools.cache
+def processor() -> str:
+    """The name of the processor, as far as the system tells."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    packages = ("vpcore", "torch", "torchvision", "numpy", "scipy", "pandas", "pillow")
+    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
+
+
+@functools.cache
+def commit() -> str:
+    """The commit of the code, with a + when the package in the working tree is another; "unknown" outside a checkout."""
+    head = _git("rev-parse", "--short=10", "HEAD")
+    return "unknown" if head is None else head + ("+" if _git("status", "--porcelain", "--", ".") else "")
+
+
+@functools.cache
+def tag() -> str:
+    """The tag of the protocol that the code is at, such as protocol-1; empty at any other commit."""
+    return _git("describe", "--tags", "--exact-match", "--match", "protocol-*") or ""
+
+
+def _git(*arguments: str) -> str | None:
+    """What git answers, or None where there is no checkout, or git refuses."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=PACKAGE, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
