@@ -15,11 +15,12 @@ from vpcore import InputError
 from vpcore.calibration.all_metrics import metrics
 from vpcore.study import adaptation, outcomes
 from vpcore.study import store as store_module
+from vpcore.study.chains import make_ticket
 from vpcore.study.execution import execute
 from vpcore.study.jobs import jobs
 from vpcore.study.profile import Profile
 from vpcore.study.run import Run, chain_id, run_id, source_run, ticket_run
-from vpcore.study.session import Session, make_ticket
+from vpcore.study.session import Session
 from vpcore.study.store import Store
 from vpcore.weights.tickets import read_ticket, write_ticket
 
