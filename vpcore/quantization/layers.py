@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,7 @@ BATCH_NORMS: dict[str, Callable[[nn.Module], None]] = {"folded": fold_batch_norm
 
 
 class Float32(nn.Module):
-    """Numbers that stay in float32 when the network is cast; a move to a device takes them along."""
+    """Numbers, in float32 as a rule, that stay as they are when the network is cast; a move to a device takes them along."""
 
     def __init__(self, **numbers: Tensor) -> None:
         super().__init__()
@@ -55,26 +56,59 @@ class Float32(nn.Module):
         return self
 
 
-class Quantized(nn.Module):
-    """A convolution or linear layer, taken over, that computes with integers once it is told to; its bias moves out."""
+def weight_scale(weight: Tensor, bits: int, choose: RangeRule) -> Tensor:
+    """(C,) scales of the output channels of a weight; 1 for a channel of zeros."""
+    most = 2 ** (bits - 1) - 1
+    parts = weight.float().abs().flatten(1).split(PART)
+    return torch.cat([grid(choose(part, part.new_ones(1, 1), most), most)[0] for part in parts])
+
+
+class TakenOver(nn.Module):
+    """What stands in for a convolution or linear layer, and computes with integers once it is told to."""
 
     def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
         super().__init__()
-        one = torch.ones(1, device=layer.weight.device)
-        bias = one.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias.detach().float()
-        self.bias = layer.bias = None
         self.layer, self.convolves = layer, isinstance(layer, nn.Conv2d)
-        # after the layer: what folds a kept batch norm into a convolution right before it must not find one
-        self.float32 = Float32(input_scale=one, scale=torch.ones_like(bias), bias=bias)
         self.weight_bits, self.input_bits = FLOAT, FLOAT
         if isinstance(layer, nn.Linear):
             self.out_features = layer.out_features
 
+    @property
+    def weight(self) -> TakenOver:
+        """The layer itself, for code that calls F.linear(x, layer.weight, layer.bias), as torchvision's Swin does."""
+        return self
+
+    @classmethod
+    def __torch_function__(cls, function: Callable, types: tuple, args: tuple, kwargs: dict | None = None) -> Tensor:
+        """F.linear(x, layer, ...) is layer(x); no other function takes a layer for a weight."""
+        return args[1](args[0]) if function is F.linear else NotImplemented
+
+    def scaled(self, y: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        """scale * y + bias for each output channel of y, in float32 at least and in one pass, in the precision of y."""
+        wide = torch.promote_types(y.dtype, torch.float32)
+        scale, bias = scale.to(wide), bias.to(wide)
+        rows = y if self.convolves else y.flatten(0, -2)
+        # a batch norm of mean 0 and variance 1 does it
+        rows = F.batch_norm(rows, torch.zeros_like(scale), torch.ones_like(scale), scale, bias, eps=0)
+        return rows if rows.shape == y.shape else rows.view_as(y)  # of a view, what is done in place later is slow
+
+
+class Quantized(TakenOver):
+    """A layer with integer weights that no longer learn; its bias moves out."""
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
+        super().__init__(layer)
+        one = torch.ones(1, device=layer.weight.device)
+        bias = one.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias.detach()
+        bias = bias.to(torch.promote_types(bias.dtype, torch.float32))
+        self.bias = layer.bias = None
+        # after the layer: what folds a kept batch norm into a convolution right before it must not find one
+        self.float32 = Float32(input_scale=one, scale=torch.ones_like(bias), bias=bias)
+
     def quantize_weight_(self, bits: int, choose: RangeRule) -> None:
         """Make the weights integers; the magnitudes in a channel get their range as the outputs of a ReLU do."""
         weight, most = self.layer.weight.detach(), 2 ** (bits - 1) - 1
-        parts = weight.float().abs().flatten(1).split(PART)
-        scale = torch.cat([grid(choose(part, part.new_ones(1, 1), most), most)[0] for part in parts])
+        scale = weight_scale(weight, bits, choose)
         column = scale.view(-1, *[1] * (weight.ndim - 1))
         integers = to_integers(weight.float(), column, -most, most)
         self.layer.weight = nn.Parameter(integers.to(weight.dtype), requires_grad=False)
@@ -92,23 +126,7 @@ class Quantized(nn.Module):
         """Inputs of the layer -> its outputs, in the precision of the inputs."""
         if self.input_bits < FLOAT:
             x = straight_through(x, *self.input_grid)
-        y = self.layer(x)
-        wide = torch.promote_types(y.dtype, torch.float32)
-        scale, bias = (numbers.to(wide) for numbers in (self.float32.scale, self.float32.bias))
-        rows = y if self.convolves else y.flatten(0, -2)
-        # scale * y + bias in float32 and in one pass: a batch norm of mean 0 and variance 1
-        rows = F.batch_norm(rows, torch.zeros_like(scale), torch.ones_like(scale), scale, bias, eps=0)
-        return rows if rows.shape == y.shape else rows.view_as(y)  # of a view, what is done in place later is slow
-
-    @property
-    def weight(self) -> Quantized:
-        """The layer itself, for code that calls F.linear(x, layer.weight, layer.bias), as torchvision's Swin does."""
-        return self
-
-    @classmethod
-    def __torch_function__(cls, function: Callable, types: tuple, args: tuple, kwargs: dict | None = None) -> Tensor:
-        """F.linear(x, layer, ...) is layer(x); no other function takes a layer for a weight."""
-        return args[1](args[0]) if function is F.linear else NotImplemented
+        return self.scaled(self.layer(x), self.float32.scale, self.float32.bias)
 
 
 class SelfAttention(nn.Module):
@@ -128,6 +146,56 @@ class SelfAttention(nn.Module):
             raise InputError("attention in `model` must be self-attention with need_weights=False")
         parts = self.in_proj(query).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return self.out_proj(F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)), None
+
+
+def check_bits(weight_bits: int, activation_bits: int) -> None:
+    """Refuse numbers of bits that there are no integers for."""
+    for name, bits in {"weight_bits": weight_bits, "activation_bits": activation_bits}.items():
+        if bits not in (*range(2, 9), FLOAT):
+            raise InputError(f"`{name}` must be 2 to 8, or {FLOAT} for float, got {bits}")
+
+
+Kind = TypeVar("Kind", bound=TakenOver)
+
+
+def take_over_(network: nn.Module, kind: Callable[[nn.Module], Kind]) -> dict[str, Kind]:
+    """Put a layer of a kind in the place of each convolution, linear layer and projection of attention, and name them."""
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.MultiheadAttention):
+            network.set_submodule(name, SelfAttention(module))
+    found = {name: module for name, module in network.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
+    check_finite(network)
+    layers = {name: kind(module) for name, module in found.items()}
+    for name, layer in layers.items():
+        network.set_submodule(name, layer)
+    return layers
+
+
+def check_finite(network: nn.Module) -> None:
+    """Refuse a network with parameters that are no numbers."""
+    for name, parameter in network.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            layer = name.rpartition(".")[0]
+            raise InputError(f"`model` must have finite weights, but those of layer {layer} are NaN or infinite")
+
+
+def with_edges(names: Iterable[str], bits: int) -> dict[str, int]:
+    """Bits of each layer: those given, of the first and the last layer at least `EDGE_BITS`.
+
+    >>> with_edges(["stem", "block", "head"], 2), with_edges(["only"], FLOAT)
+    ({'stem': 8, 'block': 2, 'head': 8}, {'only': 32})
+    """
+    names = list(names)
+    return {name: max(bits, EDGE_BITS) if name in (names[0], names[-1]) else bits for name in names}
+
+
+def layer_bits(network: nn.Module) -> dict[str, tuple[int, int]]:
+    """Name of each convolution and linear layer of a quantized network -> bits of its weights and of its inputs."""
+    return {
+        name: (layer.weight_bits, layer.input_bits)
+        for name, layer in network.named_modules()
+        if isinstance(layer, TakenOver)
+    }
 
 
 def quantize(
@@ -156,9 +224,7 @@ def quantize(
     >>> network[0].layer.weight.abs().max()
     tensor(127.)
     """
-    for name, bits in {"weight_bits": weight_bits, "activation_bits": activation_bits}.items():
-        if bits not in (*range(2, 9), FLOAT):
-            raise InputError(f"`{name}` must be 2 to 8, or {FLOAT} for float, got {bits}")
+    check_bits(weight_bits, activation_bits)
     if quant_range not in QUANT_RANGES:
         raise unknown("quant_range", quant_range, QUANT_RANGES)
     if batch_norm not in BATCH_NORMS:
@@ -167,22 +233,12 @@ def quantize(
     if weight_bits == activation_bits == FLOAT:
         return network
     BATCH_NORMS[batch_norm](network)
-    for name, module in list(network.named_modules()):
-        if isinstance(module, nn.MultiheadAttention):
-            network.set_submodule(name, SelfAttention(module))
-    layers = {
-        name: Quantized(module) for name, module in network.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))
-    }
-    for name, layer in layers.items():
-        if not all(bool(torch.isfinite(numbers).all()) for numbers in (layer.layer.weight, layer.float32.bias)):
-            raise InputError(f"`model` must have finite weights, but those of layer {name} are NaN or infinite")
-        network.set_submodule(name, layer)
+    layers = take_over_(network, Quantized)
     observed = observe(network, layers, list(batches)) if activation_bits < FLOAT else {}
-    edges = list(layers)[:1] + list(layers)[-1:]
+    of_weights, of_inputs = with_edges(layers, weight_bits), with_edges(layers, activation_bits)
     for name, layer in layers.items():
-        least = EDGE_BITS if name in edges else 0
         if weight_bits < FLOAT:
-            layer.quantize_weight_(max(weight_bits, least), choose)
+            layer.quantize_weight_(of_weights[name], choose)
         if activation_bits < FLOAT:
-            layer.quantize_input_(max(activation_bits, least), choose, *observed[name])
+            layer.quantize_input_(of_inputs[name], choose, *observed[name])
     return network

@@ -1,0 +1,206 @@
+"""Quantized in training: the network learns to live with few bits, and how long the steps of its grids are.
+
+Quantization after training (`layers`) breaks networks at 4 bits and below; those of the paper were trained on with
+quantized weights and activations. Here it is done with learned step sizes (LSQ; Esser et al. 2020, arXiv 1902.08153):
+
+    y = s_x s_w layer(q_x, q_w) + b,      q = clip(round(v), lowest, highest),      v = x / s,
+
+where the weights stay floats that are rounded anew in each step, and the gradients are
+
+    dL/dx = dL/d(s q) inside the grid, else 0,
+    dL/ds = g sum of dL/d(s q) (q - v inside the grid, else q),      g = 1 / sqrt(n highest)
+
+with n numbers that share s: the weights of an output channel, or the inputs of one image (section 2.2). The factor g makes
+the steps learn about as fast as the weights do. Otherwise than in LSQ
+
+    weights     have a step for each output channel, as after training, not one for a layer: what differs between the two is
+                the training, and in depthwise layers the channels differ too much to share one. The grid has all integers
+                of so many bits, -2^(bits-1) .. 2^(bits-1) - 1.
+    inputs      that can be negative have a zero point (what LSQ+ has it for; Bhalgat et al. 2020, arXiv 2004.09576), an
+                integer that is found on the first images and stays, so that padding with zeros is exact. Where inputs are
+                never negative, as after a ReLU, it is 0 and the grid that of LSQ.
+    the start   is the trained dense network with the ranges of least squared error, those of quantization after training.
+
+A filter of zeros stays one. Batch norms learn, in training mode and in float, and in the end become part of the scales.
+
+    network = prepare_lsq(dense, batches, weight_bits=3, activation_bits=3)
+    fit(network, images, labels, recipe)                # as a float network is trained
+    quantized = finish_lsq(network)                     # integers, frozen: what `quantize` gives
+    again = load_lsq(build(...), network.state_dict())  # the state dict is all there is to keep
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from vpcore.errors import unknown
+from vpcore.networks.backbones import load_weights_
+from vpcore.networks.integer_grid import learned_step, to_integers
+from vpcore.quantization.layers import (
+    BATCH_NORMS,
+    FLOAT,
+    Quantized,
+    TakenOver,
+    check_bits,
+    check_finite,
+    take_over_,
+    weight_scale,
+    with_edges,
+)
+from vpcore.quantization.ranges import grid, mse, observe
+
+
+class LearnedSteps(TakenOver):
+    """A layer in training: float weights and inputs that are rounded on the way, and the steps they are rounded to.
+
+    Its state holds, beside the parameters, what they are rounded to: bits of weights and inputs, zero point of the inputs.
+    """
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
+        super().__init__(layer)
+        self.bias, layer.bias = layer.bias, None
+        self.weight_step = nn.Parameter(layer.weight.new_ones(len(layer.weight)))
+        self.input_step = nn.Parameter(torch.ones_like(self.weight_step[:1]))
+        self.input_zero = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Inputs of the layer -> its outputs."""
+        weight, scale = self.layer.weight, torch.ones_like(self.weight_step)
+        if self.weight_bits < FLOAT:
+            ends, step = self.weight_ends, self.column(self.weight_step.abs())
+            weight = learned_step(weight, step, *ends, slowed=(weight[0].numel() * ends[1]) ** -0.5)
+            scale = self.weight_step.detach().abs()
+        if self.input_bits < FLOAT:
+            ends, step = self.input_ends, self.input_step.abs()
+            x = learned_step(x, step, *ends, slowed=(x[0].numel() * max(ends[1], 1)) ** -0.5)
+            scale = scale * step.detach()
+        y = functional_call(self.layer, {"weight": weight}, (x,))
+        return self.scaled(y, scale, torch.zeros_like(scale) if self.bias is None else self.bias)
+
+    @property
+    def weight_ends(self) -> tuple[int, int]:
+        """The least and the greatest integer that a weight can be."""
+        return -(2 ** (self.weight_bits - 1)), 2 ** (self.weight_bits - 1) - 1
+
+    @property
+    def input_ends(self) -> tuple[int, int]:
+        """The same of an input."""
+        return -self.input_zero, 2**self.input_bits - 1 - self.input_zero
+
+    def column(self, step: Tensor) -> Tensor:
+        """(C,) steps -> of a shape that goes with the weights."""
+        return step.view(-1, *[1] * (self.layer.weight.ndim - 1))
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor([self.weight_bits, self.input_bits, self.input_zero])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.weight_bits, self.input_bits, self.input_zero = state.tolist()
+
+    def unit(self) -> nn.Module:
+        """The plain layer with weights of 1: once a batch norm is folded into it, they are the factors of the norm."""
+        layer = copy.deepcopy(self.layer)
+        layer.weight.fill_(1)
+        layer.bias = self.bias
+        return layer
+
+    def integers(self, unit: nn.Module) -> Quantized:
+        """The layer with its weights rounded for good, and with the factors and the bias that `unit` has now."""
+        layer, scale = copy.deepcopy(self.layer), unit.weight.flatten(1)[:, 0].clone()
+        if self.weight_bits < FLOAT:
+            step = self.weight_step.abs()
+            layer.weight.copy_(to_integers(layer.weight, self.column(step), *self.weight_ends))
+            scale *= step
+        layer.bias = unit.bias
+        done = Quantized(layer)
+        if self.input_bits < FLOAT:
+            done.float32.input_scale = self.input_step.abs()
+            done.input_grid = float(done.float32.input_scale), *self.input_ends
+            scale *= done.float32.input_scale
+        done.float32.scale, done.weight_bits, done.input_bits = scale, self.weight_bits, self.input_bits
+        return done
+
+
+def prepare_lsq(model: nn.Module, batches: Iterable[Tensor], *, weight_bits: int, activation_bits: int) -> nn.Module:
+    """A network to be trained on with weights and activations of few bits, in training mode.
+
+    Args:
+        model: a trained dense network, left as it is; a copy is prepared. Its first and last layer get at least `EDGE_BITS`.
+        batches: (n, 3, H, W) normalised inputs, unlabelled, from which the steps start; not needed for weights alone.
+        weight_bits: 2 to 8, or 32 for float weights.
+        activation_bits: of the inputs of every layer, 2 to 8, or 32 for float; where both are 32 the copy is a float
+            network still: the control that is trained as long.
+
+    Raises:
+        InputError: also for weights or inputs of a layer that are not finite, with its name.
+
+    >>> network = prepare_lsq(nn.Sequential(nn.Linear(2, 1)), [torch.eye(2)], weight_bits=8, activation_bits=8)
+    >>> sorted(name for name, _ in network.named_parameters())
+    ['0.bias', '0.input_step', '0.layer.weight', '0.weight_step']
+    """
+    check_bits(weight_bits, activation_bits)
+    network = copy.deepcopy(model).eval()
+    if weight_bits == activation_bits == FLOAT:
+        return network.train()
+    layers = take_over_(network, LearnedSteps)
+    observed = observe(network, layers, list(batches)) if activation_bits < FLOAT else {}
+    of_weights, of_inputs = with_edges(layers, weight_bits), with_edges(layers, activation_bits)
+    with torch.no_grad():
+        for name, layer in layers.items():
+            layer.weight_bits, layer.input_bits = of_weights[name], of_inputs[name]
+            if weight_bits < FLOAT:
+                layer.weight_step.copy_(weight_scale(layer.layer.weight, layer.weight_bits, mse))
+            if activation_bits < FLOAT:
+                steps = 2**layer.input_bits - 1
+                scale, zero = grid(mse(*observed[name], steps), steps)
+                layer.input_step.copy_(scale)
+                layer.input_zero = int(zero)
+    return network.train()
+
+
+def finish_lsq(model: nn.Module, *, batch_norm: str = "folded") -> nn.Module:
+    """The network with integer weights, in evaluation mode and frozen, as `layers.quantize` gives it.
+
+    Args:
+        model: from `prepare_lsq`, trained; left as it is. Of a float network, which 32 bits are, the copy is as it was.
+        batch_norm: a key of `BATCH_NORMS`; a folded one becomes part of the scales, and the integers stay.
+
+    Raises:
+        InputError: also for weights or steps that are not finite, with the name of the layer.
+    """
+    if batch_norm not in BATCH_NORMS:
+        raise unknown("treatment of batch norm", batch_norm, BATCH_NORMS)
+    network = copy.deepcopy(model).eval().requires_grad_(False)
+    check_finite(network)
+    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, LearnedSteps)}
+    if not layers:
+        return network
+    for name, layer in layers.items():
+        network.set_submodule(name, layer.unit())
+    BATCH_NORMS[batch_norm](network)
+    for name, layer in layers.items():
+        network.set_submodule(name, layer.integers(network.get_submodule(name)))
+    return network
+
+
+def load_lsq(model: nn.Module, state: dict[str, Tensor], *, where: str = "`state`") -> nn.Module:
+    """The network of `prepare_lsq` with a state, its bits among it, that was kept; to be trained on, or finished.
+
+    Args:
+        model: of the same kind, with any weights; left as it is.
+        state: the state dict of what `prepare_lsq` gave, trained; that of a float network for bits of 32.
+        where: what an error calls it.
+
+    Raises:
+        InputError: when the state is not of this network, with the names that are missing or too many.
+    """
+    network = copy.deepcopy(model)
+    if any(name.endswith("_extra_state") for name in state):
+        take_over_(network, LearnedSteps)
+    load_weights_(network, state, where=where)
+    return network.train()
