@@ -25,10 +25,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpcore.errors import InputError
+from vpcore.pruning.layer_inputs import at, by_place, checked_batches, draw_places, inputs_at, watch
 from vpcore.pruning.masks import Masks, apply_
 
 
@@ -42,7 +42,7 @@ def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Tensor]) -> None:
         model: changed in place and left in evaluation mode; a network without batch norm is left as it is.
         batches: (n, 3, H, W) normalised images each; n may differ.
     """
-    batches = _checked(batches)
+    batches = checked_batches(batches)
     sums: dict[nn.Module, list[Tensor]] = {}
 
     def add(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -96,7 +96,7 @@ def reconstruct_(
     """
     if ridge <= 0:
         raise InputError(f"`ridge` must be above 0, got {ridge}; without it the equations may have no single solution")
-    batches = _checked(batches)
+    batches = checked_batches(batches)
     model.eval()
     dense = _record(model, masks, batches, positions=positions, generator=torch.Generator().manual_seed(seed))
     apply_(model, masks)
@@ -104,32 +104,13 @@ def reconstruct_(
         layer, gram, right = model.get_submodule(name), 0.0, 0.0
         for images, (places, wanted) in zip(batches, dense.pop(name), strict=True):
             inputs, outputs = _reach(model, name, images)
-            residual = wanted - _at(_by_place(layer, outputs), places)
-            x = _inputs(layer, inputs, outputs.shape, places)
+            residual = wanted - at(by_place(layer, outputs), places)
+            x = inputs_at(layer, inputs, outputs.shape, places)
             r = residual.flatten(0, 1).unflatten(1, (len(x), -1)).transpose(0, 1)  # (groups, n, outputs of a group)
             gram = gram + (x.mT @ x).double()
             right = right + (x.mT @ r).double()
         _solve_(layer.weight, masks[f"{name}.weight"], gram, right, ridge=ridge)
     reestimate_batch_norm_(model, batches)
-
-
-def _checked(batches: Iterable[Tensor]) -> list[Tensor]:
-    batches = [images.contiguous(memory_format=torch.channels_last) for images in batches]  # a third faster on a CPU
-    if not batches:
-        raise InputError("`batches` must hold at least one batch of images, got none")
-    return batches
-
-
-def _by_place(layer: nn.Module, output: Tensor) -> Tensor:
-    """(N, L, O) outputs of a layer at the L places of each image, row by row; L = 1 after pooling."""
-    if isinstance(layer, nn.Linear):
-        return output.reshape(len(output), -1, output.shape[-1])
-    return output.flatten(2).transpose(1, 2)
-
-
-def _at(values: Tensor, places: Tensor) -> Tensor:
-    """(N, L, O) values and (N, P) places -> (N, P, O)."""
-    return values[torch.arange(len(places))[:, None], places]
 
 
 def _record(
@@ -138,28 +119,12 @@ def _record(
     """For each masked layer, in the order of their use, and each batch: places (N, P) and the outputs there (N, P, O)."""
     record: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
-    def add(name: str, layer: nn.Module, output: Tensor) -> None:
-        values = _by_place(layer, output)
-        count = values.shape[1]
-        places = torch.rand(values.shape[:2], generator=generator).topk(min(positions, count)).indices
-        record.setdefault(name, []).append((places, _at(values, places)))
+    def add(name: str, layer: nn.Module, x: Tensor, output: Tensor) -> None:
+        values = by_place(layer, output)
+        places = draw_places(values, positions, generator)
+        record.setdefault(name, []).append((places, at(values, places)))
 
-    layers = {name: module for name, module in model.named_modules() if f"{name}.weight" in masks}
-    handles = [
-        layer.register_forward_hook(lambda layer, args, output, name=name: add(name, layer, output))
-        for name, layer in layers.items()
-    ]
-    try:
-        for images in batches:
-            model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if unseen := [name for name in masks if name.removesuffix(".weight") not in record]:
-        raise InputError(
-            "`masks` must be of convolutions and linear layers whose inputs can be seen, unlike those inside torchvision's "
-            f"attention; these cannot: {', '.join(unseen[:3])} ({len(unseen)} in all); prune others, or take another network"
-        )
+    watch(model, masks, batches, add)
     return record
 
 
@@ -183,35 +148,6 @@ def _reach(model: nn.Module, name: str, images: Tensor) -> tuple[Tensor, Tensor]
     finally:
         handle.remove()
     return seen[0], seen[1]
-
-
-def _inputs(layer: nn.Module, x: Tensor, shape: torch.Size, places: Tensor) -> Tensor:
-    """What a layer multiplies with its weights at some places of its output.
-
-    Args:
-        layer: a linear layer or a convolution with zero padding.
-        x: its input; shape: that of its output.
-        places: (N, P) places in the output, counted row by row.
-
-    Returns:
-        (groups, N * P, d) with d weights of an output channel, in their order.
-    """
-    if isinstance(layer, nn.Linear):
-        return _at(_by_place(layer, x), places).flatten(0, 1)[None]
-    pads = []
-    for axis, (kernel, step, stretch) in enumerate(zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)):
-        # The output tells the padding, that of TensorFlow ("same", more on the right) too, which no attribute tells.
-        total = (shape[axis + 2] - 1) * step + stretch * (kernel - 1) + 1 - x.shape[axis + 2]
-        before = layer.padding[axis] if isinstance(layer.padding, tuple) and layer.padding[axis] else max(total, 0) // 2
-        pads = [before, max(total - before, 0), *pads]
-    x = F.pad(x, pads)
-    for axis in (2, 3):
-        span = layer.dilation[axis - 2] * (layer.kernel_size[axis - 2] - 1) + 1
-        x = x.unfold(axis, span, layer.stride[axis - 2])  # a view: only the places that are picked take memory
-    x = x[..., :: layer.dilation[0], :: layer.dilation[1]]
-    images = torch.arange(len(places))[:, None]
-    picked = x[images, :, places // shape[3], places % shape[3]]  # (N, P, C, kh, kw)
-    return picked.flatten(0, 1).unflatten(1, (layer.groups, -1)).transpose(0, 1).flatten(2)
 
 
 def _solve_(weight: Tensor, mask: Tensor, gram: Tensor, right: Tensor, *, ridge: float) -> None:

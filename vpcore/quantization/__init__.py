@@ -5,7 +5,8 @@ from vpcore.faces import face
 __all__, __getattr__, __dir__ = face(
     __name__,
     {
-        "layers": "quantize",
+        "layers": "layer_bits quantize",
         "ranges": "QUANT_RANGES",
+        "training": "finish_lsq load_lsq prepare_lsq",
     },
 )

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpcore.errors import InputError, unknown
+from vpcore.networks.backbones import check_finite
 from vpcore.networks.folding import fold_batch_norm_
 from vpcore.networks.integer_grid import straight_through, to_integers
 from vpcore.quantization.ranges import QUANT_RANGES, RangeRule, grid, observe
@@ -70,8 +71,8 @@ class TakenOver(nn.Module):
         super().__init__()
         self.layer, self.convolves = layer, isinstance(layer, nn.Conv2d)
         self.weight_bits, self.input_bits = FLOAT, FLOAT
-        if isinstance(layer, nn.Linear):
-            self.out_features = layer.out_features
+        size = "out_channels" if self.convolves else "out_features"  # by which a classifier is known
+        setattr(self, size, getattr(layer, size))
 
     @property
     def weight(self) -> TakenOver:
@@ -169,14 +170,6 @@ def take_over_(network: nn.Module, kind: Callable[[nn.Module], Kind]) -> dict[st
     for name, layer in layers.items():
         network.set_submodule(name, layer)
     return layers
-
-
-def check_finite(network: nn.Module) -> None:
-    """Refuse a network with parameters that are no numbers."""
-    for name, parameter in network.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            layer = name.rpartition(".")[0]
-            raise InputError(f"`model` must have finite weights, but those of layer {layer} are NaN or infinite")
 
 
 def with_edges(names: Iterable[str], bits: int) -> dict[str, int]:

@@ -21,7 +21,8 @@ the steps learn about as fast as the weights do. Otherwise than in LSQ
                 never negative, as after a ReLU, it is 0 and the grid that of LSQ.
     the start   is the trained dense network with the ranges of least squared error, those of quantization after training.
 
-A filter of zeros stays one. Batch norms learn, in training mode and in float, and in the end become part of the scales.
+A step that jumps over zero is as good as its absolute value, and a filter of zeros stays one. Batch norms learn, in training
+mode and in float, and in the end become part of the scales.
 
     network = prepare_lsq(dense, batches, weight_bits=3, activation_bits=3)
     fit(network, images, labels, recipe)                # as a float network is trained
@@ -39,7 +40,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vpcore.errors import unknown
-from vpcore.networks.backbones import load_weights_
+from vpcore.networks.backbones import check_finite, load_weights_
 from vpcore.networks.integer_grid import learned_step, to_integers
 from vpcore.quantization.layers import (
     BATCH_NORMS,
@@ -47,7 +48,6 @@ from vpcore.quantization.layers import (
     Quantized,
     TakenOver,
     check_bits,
-    check_finite,
     take_over_,
     weight_scale,
     with_edges,

@@ -1,0 +1,110 @@
+"""What a layer sees: the rows of numbers that it multiplies with the weights of an output channel.
+
+A linear layer and a convolution are the same at each place of their output, y = W x: x are the inputs of the linear layer,
+or the window of the convolution, flattened as its weights are. Methods that prune after training ask what x has been on some
+hundred images (`reconstruction`, `after_training`). A few places of each image, drawn at random, tell it well enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpcore.errors import InputError
+from vpcore.pruning.masks import Masks
+
+
+def checked_batches(batches: Iterable[Tensor]) -> list[Tensor]:
+    """Batches of images as a list, of which there must be one."""
+    batches = [images.contiguous(memory_format=torch.channels_last) for images in batches]  # a third faster on a CPU
+    if not batches:
+        raise InputError("`batches` must hold at least one batch of images, got none")
+    return batches
+
+
+def watch(
+    model: nn.Module,
+    masks: Masks,
+    batches: Iterable[Tensor],
+    see: Callable[[str, nn.Module, Tensor, Tensor], None],
+) -> None:
+    """Show each masked layer's input and output to `see(name, layer, input, output)`, for each batch, as they are computed.
+
+    Raises:
+        InputError: for a mask of a weight whose inputs cannot be seen, as in the attention of torchvision.
+    """
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if f"{name}.weight" in masks and isinstance(module, (nn.Conv2d, nn.Linear))
+    }
+    seen = set()
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def act(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            seen.add(f"{name}.weight")
+            see(name, layer, args[0], output)
+
+        return act
+
+    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
+    try:
+        for images in batches:
+            model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if unseen := [name for name in masks if name not in seen]:
+        raise InputError(
+            "`masks` must be of convolutions and linear layers whose inputs can be seen, unlike those inside torchvision's "
+            f"attention; these cannot: {', '.join(unseen[:3])} ({len(unseen)} in all); prune others, or take another network"
+        )
+
+
+def draw_places(values: Tensor, positions: int, generator: torch.Generator) -> Tensor:
+    """(N, P) places, without repetition, of (N, L, O) outputs: at most `positions` for each image."""
+    return torch.rand(values.shape[:2], generator=generator).topk(min(positions, values.shape[1])).indices
+
+
+def by_place(layer: nn.Module, output: Tensor) -> Tensor:
+    """(N, L, O) outputs of a layer at the L places of each image, row by row; L = 1 after pooling."""
+    if isinstance(layer, nn.Linear):
+        return output.reshape(len(output), -1, output.shape[-1])
+    return output.flatten(2).transpose(1, 2)
+
+
+def at(values: Tensor, places: Tensor) -> Tensor:
+    """(N, L, O) values and (N, P) places -> (N, P, O)."""
+    return values[torch.arange(len(places))[:, None], places]
+
+
+def inputs_at(layer: nn.Module, x: Tensor, shape: torch.Size, places: Tensor) -> Tensor:
+    """What a layer multiplies with its weights at some places of its output.
+
+    Args:
+        layer: a linear layer or a convolution with zero padding.
+        x: its input; shape: that of its output.
+        places: (N, P) places in the output, counted row by row.
+
+    Returns:
+        (groups, N * P, d) with d weights of an output channel, in their order.
+    """
+    if isinstance(layer, nn.Linear):
+        return at(by_place(layer, x), places).flatten(0, 1)[None]
+    pads = []
+    for axis, (kernel, step, stretch) in enumerate(zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)):
+        # The output tells the padding, that of TensorFlow ("same", more on the right) too, which no attribute tells.
+        total = (shape[axis + 2] - 1) * step + stretch * (kernel - 1) + 1 - x.shape[axis + 2]
+        before = layer.padding[axis] if isinstance(layer.padding, tuple) and layer.padding[axis] else max(total, 0) // 2
+        pads = [before, max(total - before, 0), *pads]
+    x = F.pad(x, pads)
+    for axis in (2, 3):
+        span = layer.dilation[axis - 2] * (layer.kernel_size[axis - 2] - 1) + 1
+        x = x.unfold(axis, span, layer.stride[axis - 2])  # a view: only the places that are picked take memory
+    x = x[..., :: layer.dilation[0], :: layer.dilation[1]]
+    images = torch.arange(len(places))[:, None]
+    picked = x[images, :, places // shape[3], places % shape[3]]  # (N, P, C, kh, kw)
+    return picked.flatten(0, 1).unflatten(1, (layer.groups, -1)).transpose(0, 1).flatten(2)
