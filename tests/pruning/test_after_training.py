@@ -17,9 +17,9 @@ from tests.pruning.test_reconstruction import (
 from vpcore import InputError
 from vpcore.networks.backbones import build, prunable
 from vpcore.pruning import masks as pruning
+from vpcore.pruning.after_training import obs, wanda
 from vpcore.pruning.masks import Masks
 from vpcore.pruning.reconstruction import reconstruct_
-from vpcore.pruning.after_training import obs, wanda
 
 
 def looked_at(kind: str) -> tuple[nn.Module, Masks, list[Tensor], Tensor, Tensor]:
@@ -101,6 +101,7 @@ def test_the_model_stays_as_it_was_and_all_comes_from_the_seed(judge: Callable) 
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     found = judge(model, masks, iter(images))
     assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
     assert [(name, s.shape) for name, s in found.items()] == [(name, m.shape) for name, m in masks.items()]

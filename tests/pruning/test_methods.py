@@ -5,17 +5,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.pruning.test_rounds import RECIPE, make, path_of
+from tests.pruning.test_rounds import IMAGES, RECIPE, make, path_of
 from tests.pruning.test_schedules import tiny
 from vpcore import InputError
-from vpcore.networks.backbones import prunable
+from vpcore.networks.backbones import normalise, prunable
 from vpcore.pruning import masks as pruning
 from vpcore.pruning import methods, structures
+from vpcore.pruning.after_training import obs, wanda
 from vpcore.pruning.methods import METHODS
+from vpcore.pruning.rounds import LOOKED_AT_ONCE
 from vpcore.weights.tickets import read_ticket
 
 STILL = replace(RECIPE, lr=1e-30, weight_decay=0.0)  # trains, but moves nothing
-FROM_DENSE = ("oneshot", "2:4", "channels", "magnitude", "magnitude-bn", "reconstruction")
+FROM_DENSE = ("oneshot", "2:4", "channels", "magnitude", "magnitude-bn", "reconstruction", "wanda", "obs")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def test_where_the_weights_come_from(tickets: Path, method: str) -> None:
     for name, _ in tiny().named_parameters():
         if method == "rigl" and name in masks:  # what was grown began at zero
             assert bool(((state[name] == source[name]) | (state[name].abs() < 1e-20)).all())
-        elif method == "reconstruction" and name in masks:
+        elif method in ("reconstruction", "obs") and name in masks:
             assert not state[name][~masks[name]].any()
             assert not torch.equal(state[name], source[name] * masks[name])
         else:
@@ -106,7 +108,11 @@ def test_which_weights_are_kept(tickets: Path) -> None:
     model.load_state_dict(load(tickets, "imp", 0))
     full, sizes = everything(), pruning.magnitude(model, everything())
     random = structures.random_scores(full, seed=RECIPE.seed)
+    order = torch.randperm(len(IMAGES), generator=torch.Generator().manual_seed(RECIPE.seed))
+    batches = [normalise(IMAGES[rows].float() / 255) for rows in order.split(LOOKED_AT_ONCE)]
     expected = {
+        ("wanda", 2): pruning.select(wanda(model, full, batches), full, density=0.25, scope="layer"),
+        ("obs", 2): pruning.select(obs(model, full, batches), full, density=0.25, scope="layer"),
         ("oneshot", 2): pruning.select(sizes, full, density=0.25),
         ("magnitude", 2): pruning.select(sizes, full, density=0.25),
         ("magnitude-bn", 2): pruning.select(sizes, full, density=0.25),

@@ -18,7 +18,7 @@ from vpcore.networks.shared_border import Framed
 from vpcore.networks.training import Recipe, fit
 from vpcore.quantization.layers import EDGE_BITS, FLOAT, Quantized, layer_bits, quantize
 from vpcore.quantization.training import LearnedSteps, finish_lsq, load_lsq, prepare_lsq
-from vpcore.weights.tickets import load_ticket, save_ticket
+from vpcore.weights.tickets import read_ticket, write_ticket
 
 RECIPE = Recipe(epochs=4, batch=32, lr=0.1, weight_decay=1e-3, augment="none", precision="float32", seed=3)
 
@@ -251,13 +251,13 @@ def test_a_training_that_was_cut_short_goes_on_from_a_ticket(
 
     def keep(epoch: int, loss: float, state: dict) -> None:
         if epoch == 1:
-            save_ticket(tmp_path / "ticket.safetensors", whole.state_dict(), {}, header=options)
+            write_ticket(tmp_path / "ticket.safetensors", whole.state_dict(), {}, header=options)
             kept.update(copy.deepcopy(state))
 
     whole, repeated = (prepare_lsq(dense, [inputs(images)], **options) for _ in range(2))
     fit(whole, images, labels, recipe, after_epoch=keep)
     fit(repeated, images, labels, recipe)
-    state, _, header = load_ticket(tmp_path / "ticket.safetensors")
+    state, _, header = read_ticket(tmp_path / "ticket.safetensors")
     resumed = load_lsq(build("resnet8", classes=8, seed=5), state, where="ticket.safetensors")
     assert header == options
     assert layer_bits(resumed) == layer_bits(whole)

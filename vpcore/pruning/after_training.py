@@ -19,6 +19,7 @@ ResNet-8, choosing column by column instead (SparseGPT, Frantar & Alistarh 2023,
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 
 import torch
@@ -33,7 +34,7 @@ def wanda(model: nn.Module, masks: Masks, batches: Iterable[Tensor], *, position
     """Scores |w_j| ||X_j||_2 of the masked weights, to be ranked within each layer by `masks.select`.
 
     Args:
-        model: dense; left as it is, but for being put into evaluation mode.
+        model: dense; left as it is. A copy runs where the batches are.
         masks: name -> bool tensor for weights of convolutions and linear layers.
         batches: (n, 3, H, W) normalised images each, some hundred in all; no labels are needed.
         positions: at most so many places of an image, drawn anew for each batch and layer, are rows of X.
@@ -92,8 +93,8 @@ def _sums(
         places = draw_places(by_place(layer, output), positions, generator)
         sums[f"{name}.weight"] = sums.get(f"{name}.weight", 0) + of(inputs_at(layer, x, output.shape, places))
 
-    model.eval()
-    watch(model, masks, checked_batches(batches), add)
+    batches = checked_batches(batches)
+    watch(copy.deepcopy(model).eval().to(batches[0].device), masks, batches, add)
     for name, total in sums.items():
         if not bool(torch.isfinite(total).all()):
             raise InputError(f"`batches` must give finite inputs of layers, but those of {name} are NaN or infinite")
@@ -103,5 +104,5 @@ def _sums(
 def _by_weight(model: nn.Module, name: str, of: Callable[[Tensor, Tensor], Tensor], known: Tensor) -> Tensor:
     """A function of each weight and of what is `known` of its input, (groups, d), the same for all channels of a group."""
     weight = model.get_parameter(name).detach()
-    rows = known.repeat_interleave(len(weight) // len(known), 0)
+    rows = known.repeat_interleave(len(weight) // len(known), 0).to(weight.device)
     return of(weight.flatten(1).double(), rows).view_as(weight).to(weight.dtype)

@@ -23,6 +23,8 @@ entry of `METHODS`; its label is what tables and figures call it.
     magnitude        as oneshot, but untrained
     magnitude-bn     the same, and the batch norms are re-estimated (`reconstruction`)
     reconstruction   as oneshot, but untrained: layer by layer, what is left makes up for what is gone (`reconstruction`)
+    wanda            as magnitude-bn, but in each layer weights are ranked together with their inputs (`after_training`)
+    obs              as reconstruction, but in each layer ranked by what it loses at least without them (`after_training`)
     snip             the fresh weights to which the loss is most sensitive (Lee et al. 2019, arXiv 1810.02340; `saliency`)
     imp-unmasked     not sparse, but a mistake to be shown: the masks of the ticket are lost, and what was pruned has the
                      values again that the training was rewound to
@@ -40,6 +42,7 @@ from torch import Tensor, nn
 from vpcore.errors import InputError, unknown
 from vpcore.networks.backbones import head_name
 from vpcore.networks.training import Step
+from vpcore.pruning.after_training import obs, wanda
 from vpcore.pruning.masks import Masks, apply_, full, magnitude, select, select_counts
 from vpcore.pruning.reconstruction import reconstruct_, reestimate_batch_norm_
 from vpcore.pruning.saliency import sensitivity
@@ -149,6 +152,16 @@ def _sensitive(start: Start, target: SparsityTarget) -> Masks:
     return select(scores, start.masks, density=target.density, scope=target.scope)
 
 
+def _wanda(start: Start, target: SparsityTarget) -> Masks:
+    scores = wanda(start.model, start.masks, (images for images, _ in start.batches()))
+    return select(scores, start.masks, density=target.density, scope="layer")
+
+
+def _obs(start: Start, target: SparsityTarget) -> Masks:
+    scores = obs(start.model, start.masks, (images for images, _ in start.batches()))
+    return select(scores, start.masks, density=target.density, scope="layer")
+
+
 # Which values they have, and how many epochs of the schedule these have behind them -----------------------------------
 
 
@@ -243,6 +256,10 @@ METHODS: dict[str, SparseMethod] = {
     "random-uniform": SparseMethod("random, uniform", _nothing, _random_uniform, ranked=False),
     "reinit": SparseMethod("ticket's mask, fresh weights", _ticket, _the_same, _redrawn),
     "reconstruction": SparseMethod("untrained, reconstructed", _dense, _largest, adjust_=_reconstruct_, train=None),
+    "wanda": SparseMethod(
+        "untrained, Wanda, batch norm renewed", _dense, _wanda, adjust_=_mask_and_renew_batch_norm_, train=None, ranked=False
+    ),
+    "obs": SparseMethod("untrained, OBS, reconstructed", _dense, _obs, adjust_=_reconstruct_, train=None, ranked=False),
     "magnitude": SparseMethod("untrained", _dense, _largest, train=None),
     "magnitude-bn": SparseMethod(
         "untrained, batch norm renewed", _dense, _largest, adjust_=_mask_and_renew_batch_norm_, train=None
