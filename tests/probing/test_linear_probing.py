@@ -5,8 +5,10 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
+from tests.networks.standin import Tracer
 from vpcore import InputError
 from vpcore.data.images import Images
+from vpcore.networks import repeat as repeating
 from vpcore.networks.backbones import build
 from vpcore.networks.frozen import Frozen
 from vpcore.networks.training import predict
@@ -212,3 +214,18 @@ def test_wrong_arguments(network: Frozen) -> None:
         probe_features(x.float(), y, torch.arange(10)[None], **settings)
     with pytest.raises(InputError, match=message):
         optimal_probe(x, y, torch.arange(10)[None], targets=2, val=(x, y))
+
+
+@pytest.mark.parametrize("batch", [128, 16])
+def test_probes_replayed_are_probes(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU replays their steps, by the stand-in: the learning rate and a last, smaller batch change between replays."""
+    x, labels = features()
+    settings = {"targets": 3, "epochs": 12, "batch": batch, "lr": 0.1, "seeds": [0, 1]}
+    index = torch.arange(90).expand(2, -1)
+    plain = probe_features(x, labels, index, **settings)
+    made: list[Tracer] = []
+    monkeypatch.setitem(repeating.RECORDERS, "cpu", lambda device: made.append(Tracer()) or made[-1])
+    replayed = probe_features(x, labels, index, **settings)
+    torch.testing.assert_close(replayed(x), plain(x), rtol=1e-5, atol=1e-5)
+    assert replayed.loss == pytest.approx(plain.loss, abs=1e-6)
+    assert made[0].replayed == {128: 12 - 3, 16: 6 * 12 - 2 * 3}[batch]

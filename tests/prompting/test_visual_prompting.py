@@ -5,48 +5,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.prompting.tiny_network import tinted, tiny_network
+from tests.prompting.cases import METHODS, REPEATED, doubled, task
 from vpcore import InputError
 from vpcore.bench import plain_protocol
 from vpcore.data.images import Images
 from vpcore.networks.frozen import Frozen
-from vpcore.prompting.fixed_prompts import PadPrompt, Prompt
+from vpcore.prompting.fixed_prompts import PadPrompt
 from vpcore.prompting.label_mapping import MAPPINGS, FoundAgain, frequencies
 from vpcore.prompting.one_to_one import priorities
-from vpcore.prompting.prompts import PROMPTS, PromptKind, build, input_px
+from vpcore.prompting.prompts import PromptKind, build
 from vpcore.prompting.visual_prompting import Prompted, visual_prompt
 
-
-def task(prompt: str = "pad", *, tint: int = 80, targets: int = 3) -> Images:
-    """24 images of the side that a prompt wants."""
-    images, labels = tinted(px=input_px(prompt, canvas=16, image_px=8), tint=tint)
-    return Images(images, labels, tuple("abcdefghi"[:targets]))
-
-
-@pytest.fixture
-def network(cpu: torch.device) -> Frozen:
-    """A tiny one, in float64: in float32 the rounding of another batch size may decide a near tie of two source classes."""
-    model = tiny_network()
-    frozen = Frozen(model, precision="float32", device=cpu).double()
-    frozen.dtype = torch.float64
-    return frozen
-
-
 SETTINGS = {"canvas": 16, "image_px": 8, "epochs": 5, "lr": 0.1}
-REPEATED = ("ilm", "ilm-running", "assignment", "blm", "blm+")  # found anew before every epoch
-METHODS = [*((prompt, "ilm") for prompt in PROMPTS), *(("pad", name) for name in MAPPINGS if name != "ilm"), ("smm", "blm+")]
-
-
-def doubled(name: str) -> PromptKind:
-    """The kind of a prompt in float64 as well, so that Adam does not enlarge the rounding of gradients that are zero."""
-    kind = PROMPTS[name]
-
-    def make(seeds: list[int], canvas: int, image_px: int) -> Prompt:
-        prompt = kind.make(seeds, canvas, image_px).double()
-        prompt.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(), *inputs[1:]))
-        return prompt
-
-    return dataclasses.replace(kind, make=make)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,6 @@ named as torchvision's, so that a state dict of one fits the other.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -286,12 +285,14 @@ def head_name(model: nn.Module) -> str:
 
 def normalise(images: Tensor, statistics: Statistics = IMAGENET) -> Tensor:
     """(..., 3, H, W) images in [0, 1] -> the same with the mean removed and divided by the standard deviation."""
-    mean, std = _constants(statistics, images.device, images.dtype)
+    key = statistics, images.device, images.dtype
+    if key not in _CONSTANTS:
+        with torch.inference_mode(False):
+            like = {"device": images.device, "dtype": images.dtype}
+            _CONSTANTS[key] = tuple(torch.tensor(numbers, **like).view(3, 1, 1) for numbers in statistics)
+    mean, std = _CONSTANTS[key]
     return (images - mean) / std
 
 
-@functools.cache
-def _constants(statistics: Statistics, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """(3, 1, 1) mean and deviation where they are needed, made once: a copy to a GPU waits for it."""
-    with torch.inference_mode(False):
-        return tuple(torch.tensor(numbers, device=device, dtype=dtype).view(3, 1, 1) for numbers in statistics)
+# statistics, device, type -> (3, 1, 1) mean and deviation, made once: a GPU waits for what comes from Python
+_CONSTANTS: dict[tuple[Statistics, torch.device, torch.dtype], tuple[Tensor, ...]] = {}

@@ -101,7 +101,7 @@ def bayesian(counts: Tensor) -> Tensor:
     counts = counts.double()
     given_source = counts / (counts.sum(1, keepdim=True) + LAPLACE)
     total = given_source.sum(2, keepdim=True)
-    weights = torch.where(total > 0, given_source / total, 1 / counts.shape[2])
+    weights = (given_source / total).masked_fill(total == 0, 1 / counts.shape[2])
     return weights.transpose(1, 2).contiguous()
 
 
