@@ -12,6 +12,8 @@ v = x / s and the number s q that the integer q = clip(round(v), lowest, highest
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
@@ -26,7 +28,7 @@ def to_integers(x: Tensor, scale: Tensor, lowest: int | Tensor, highest: int | T
     >>> to_integers(torch.tensor([-9.0, 0.5, 1.5, 9.0]), torch.ones(1), -3, 4).tolist()
     [-3.0, 0.0, 2.0, 4.0]
     """
-    return (x * scale.reciprocal()).round_().clamp_(lowest, highest)
+    return (x * scale.reciprocal()).round_().clamp_(lowest, highest)  # type: ignore[arg-type] # torch takes both kinds
 
 
 def straight_through(x: Tensor, scale: float, lowest: int, highest: int) -> Tensor:
@@ -47,14 +49,14 @@ class _StraightThrough(torch.autograd.Function):
     """As few passes over memory as torch has operators for: on a CPU these take longer than a depthwise convolution."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, scale: float, lowest: int, highest: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: float, lowest: int, highest: int) -> Tensor:
         ctx.save_for_backward(x)
         ctx.grid = scale, lowest, highest
         wide = torch.promote_types(x.dtype, torch.float32)
         return x.to(wide, copy=True).mul_(1 / scale).round_().clamp_(lowest, highest).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x,), (scale, lowest, highest) = ctx.saved_tensors, ctx.grid
         ends = (lowest - HALF) * scale, (highest + HALF) * scale
         return torch.ops.aten.hardtanh_backward(gradient, x, *ends) * (1 / scale), None, None, None
@@ -84,9 +86,7 @@ class _LearnedStep(torch.autograd.Function):
     """Computed in float32 at least; part by part where all numbers share a step."""
 
     @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx, x: Tensor, step: Tensor, lowest: int, highest: int, slowed: float
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, step: Tensor, lowest: int, highest: int, slowed: float) -> Tensor:
         inverse, integers = step.reciprocal(), torch.empty_like(x)
         rows = max(1, len(x) if step.numel() > 1 or x.is_cuda else PART * len(x) // max(1, x.numel()))
         for values, out in zip(x.split(rows), integers.split(rows), strict=True):
@@ -96,7 +96,7 @@ class _LearnedStep(torch.autograd.Function):
         return integers
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x, integers, inverse), (lowest, highest, slowed, rows) = ctx.saved_tensors, ctx.rest
         of_x, of_step = torch.empty_like(x), torch.zeros_like(inverse)
         parts = (tensor.split(rows) for tensor in (x, integers, gradient, of_x))

@@ -89,7 +89,7 @@ def _sums(
     sums: dict[str, Tensor] = {}
     generator = torch.Generator().manual_seed(seed)
 
-    def add(name: str, layer: nn.Module, x: Tensor, output: Tensor) -> None:
+    def add(name: str, layer: nn.Conv2d | nn.Linear, x: Tensor, output: Tensor) -> None:
         places = draw_places(by_place(layer, output), positions, generator)
         sums[f"{name}.weight"] = sums.get(f"{name}.weight", 0) + of(inputs_at(layer, x, output.shape, places))
 

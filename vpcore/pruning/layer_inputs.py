@@ -29,7 +29,7 @@ def watch(
     model: nn.Module,
     masks: Masks,
     batches: Iterable[Tensor],
-    see: Callable[[str, nn.Module, Tensor, Tensor], None],
+    see: Callable[[str, nn.Conv2d | nn.Linear, Tensor, Tensor], None],
 ) -> None:
     """Show each masked layer's input and output to `see(name, layer, input, output)`, for each batch, as they are computed.
 
@@ -43,8 +43,8 @@ def watch(
     }
     seen = set()
 
-    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def act(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+    def hook(name: str) -> Callable[[nn.Conv2d | nn.Linear, tuple[Tensor, ...], Tensor], None]:
+        def act(layer: nn.Conv2d | nn.Linear, args: tuple[Tensor, ...], output: Tensor) -> None:
             seen.add(f"{name}.weight")
             see(name, layer, args[0], output)
 
@@ -81,7 +81,7 @@ def at(values: Tensor, places: Tensor) -> Tensor:
     return values[torch.arange(len(places))[:, None], places]
 
 
-def inputs_at(layer: nn.Module, x: Tensor, shape: torch.Size, places: Tensor) -> Tensor:
+def inputs_at(layer: nn.Conv2d | nn.Linear, x: Tensor, shape: torch.Size, places: Tensor) -> Tensor:
     """What a layer multiplies with its weights at some places of its output.
 
     Args:
@@ -94,7 +94,7 @@ def inputs_at(layer: nn.Module, x: Tensor, shape: torch.Size, places: Tensor) ->
     """
     if isinstance(layer, nn.Linear):
         return at(by_place(layer, x), places).flatten(0, 1)[None]
-    pads = []
+    pads: list[int] = []
     for axis, (kernel, step, stretch) in enumerate(zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)):
         # The output tells the padding, that of TensorFlow ("same", more on the right) too, which no attribute tells.
         total = (shape[axis + 2] - 1) * step + stretch * (kernel - 1) + 1 - x.shape[axis + 2]

@@ -9,8 +9,7 @@ values they have at the start, and how they are trained (`schedules`). `rounds` 
 entry of `METHODS`; its label is what tables and figures call it.
 
     imp              Frankle et al. 2020, arXiv 1912.05671
-    imp-lr           the same, but trains on from the trained weights, the learning rate rewound (Renda et al. 2020, arXiv
-                     2003.02389)
+    imp-lr           the same, but the learning rate alone is rewound (Renda et al. 2020, arXiv 2003.02389)
     oneshot          the dense network is pruned at once and fine-tuned (Han et al. 2015, arXiv 1506.02626)
     gmp              pruned ever more while it trains from fresh weights (Zhu & Gupta 2017, arXiv 1710.01878)
     acdc             dense and sparse phases take turns, from fresh weights (Peste et al. 2021, arXiv 2106.12379)
@@ -26,8 +25,7 @@ entry of `METHODS`; its label is what tables and figures call it.
     wanda            as magnitude-bn, but in each layer weights are ranked together with their inputs (`after_training`)
     obs              as reconstruction, but in each layer ranked by what it loses at least without them (`after_training`)
     snip             the fresh weights to which the loss is most sensitive (Lee et al. 2019, arXiv 1810.02340; `saliency`)
-    imp-unmasked     not sparse, but a mistake to be shown: the masks of the ticket are lost, and what was pruned has the
-                     values again that the training was rewound to
+    imp-unmasked     a mistake to be shown: the ticket's masks are lost, and what was pruned is back as it was rewound to
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ from vpcore.errors import InputError, unknown
 from vpcore.networks.backbones import head_name
 from vpcore.networks.training import Step
 from vpcore.pruning.after_training import obs, wanda
-from vpcore.pruning.masks import Masks, apply_, full, magnitude, select, select_counts
+from vpcore.pruning.masks import Masks, Scores, apply_, full, magnitude, select, select_counts
 from vpcore.pruning.reconstruction import reconstruct_, reestimate_batch_norm_
 from vpcore.pruning.saliency import sensitivity
 from vpcore.pruning.schedules import SparsityTarget, alternating, fixed, gradual, rewired
@@ -109,10 +107,6 @@ def _everything(start: Start, target: SparsityTarget) -> Masks:
     return full(start.model, start.masks)
 
 
-def _the_same(start: Start, target: SparsityTarget) -> Masks:
-    return start.masks
-
-
 def _largest(start: Start, target: SparsityTarget) -> Masks:
     scores = magnitude(start.model, start.masks)
     return select(scores, start.masks, density=target.density, scope=target.scope)
@@ -152,14 +146,12 @@ def _sensitive(start: Start, target: SparsityTarget) -> Masks:
     return select(scores, start.masks, density=target.density, scope=target.scope)
 
 
-def _wanda(start: Start, target: SparsityTarget) -> Masks:
-    scores = wanda(start.model, start.masks, (images for images, _ in start.batches()))
-    return select(scores, start.masks, density=target.density, scope="layer")
+def _by_inputs(judge: Callable[[nn.Module, Masks, Iterable[Tensor]], Scores]) -> Callable[[Start, SparsityTarget], Masks]:
+    def choose(start: Start, target: SparsityTarget) -> Masks:
+        scores = judge(start.model, start.masks, (images for images, _ in start.batches()))
+        return select(scores, start.masks, density=target.density, scope="layer")
 
-
-def _obs(start: Start, target: SparsityTarget) -> Masks:
-    scores = obs(start.model, start.masks, (images for images, _ in start.batches()))
-    return select(scores, start.masks, density=target.density, scope="layer")
+    return choose
 
 
 # Which values they have, and how many epochs of the schedule these have behind them -----------------------------------
@@ -194,7 +186,7 @@ def _mask_(model: nn.Module, masks: Masks, batches: Iterable[Batch]) -> None:
     apply_(model, masks)
 
 
-def _mask_and_renew_batch_norm_(model: nn.Module, masks: Masks, batches: Iterable[Batch]) -> None:
+def _mask_and_renew_(model: nn.Module, masks: Masks, batches: Iterable[Batch]) -> None:
     apply_(model, masks)
     reestimate_batch_norm_(model, (images for images, _ in batches))
 
@@ -254,16 +246,12 @@ METHODS: dict[str, SparseMethod] = {
     "snip": SparseMethod("SNIP", _nothing, _sensitive),
     "random-erk": SparseMethod("random, ERK", _nothing, _random_erk, ranked=False),
     "random-uniform": SparseMethod("random, uniform", _nothing, _random_uniform, ranked=False),
-    "reinit": SparseMethod("ticket's mask, fresh weights", _ticket, _the_same, _redrawn),
+    "reinit": SparseMethod("ticket's mask, fresh weights", _ticket, lambda start, target: start.masks, _redrawn),
     "reconstruction": SparseMethod("untrained, reconstructed", _dense, _largest, adjust_=_reconstruct_, train=None),
-    "wanda": SparseMethod(
-        "untrained, Wanda, batch norm renewed", _dense, _wanda, adjust_=_mask_and_renew_batch_norm_, train=None, ranked=False
-    ),
-    "obs": SparseMethod("untrained, OBS, reconstructed", _dense, _obs, adjust_=_reconstruct_, train=None, ranked=False),
+    "wanda": SparseMethod("untrained, Wanda", _dense, _by_inputs(wanda), adjust_=_mask_and_renew_, train=None, ranked=False),
+    "obs": SparseMethod("untrained, OBS", _dense, _by_inputs(obs), adjust_=_reconstruct_, train=None, ranked=False),
     "magnitude": SparseMethod("untrained", _dense, _largest, train=None),
-    "magnitude-bn": SparseMethod(
-        "untrained, batch norm renewed", _dense, _largest, adjust_=_mask_and_renew_batch_norm_, train=None
-    ),
+    "magnitude-bn": SparseMethod("untrained, batch norm renewed", _dense, _largest, adjust_=_mask_and_renew_, train=None),
     "imp-unmasked": SparseMethod("ticket, masks undone", _ticket, _everything, _unmasked, train=None),
 }
 

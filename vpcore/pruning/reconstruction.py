@@ -63,8 +63,9 @@ def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Tensor]) -> None:
         model.eval()
     for norm, (count, total, squares) in sums.items():
         mean = total / count
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_((squares / count - mean**2).clamp(min=0) * count / (count - 1))  # unbiased, as torch's are
+        norm.get_buffer("running_mean").copy_(mean)
+        var = (squares / count - mean**2).clamp(min=0) * count / (count - 1)  # unbiased, as torch's are
+        norm.get_buffer("running_var").copy_(var)
 
 
 @torch.no_grad()
@@ -101,7 +102,8 @@ def reconstruct_(
     dense = _record(model, masks, batches, positions=positions, generator=torch.Generator().manual_seed(seed))
     apply_(model, masks)
     for name in list(dense):
-        layer, gram, right = model.get_submodule(name), 0.0, 0.0
+        layer, gram, right = model.get_submodule(name), torch.zeros(()), torch.zeros(())
+        assert isinstance(layer, (nn.Conv2d, nn.Linear))  # or `watch` had refused it
         for images, (places, wanted) in zip(batches, dense.pop(name), strict=True):
             inputs, outputs = _reach(model, name, images)
             residual = wanted - at(by_place(layer, outputs), places)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -45,15 +45,19 @@ BATCH_NORMS: dict[str, Callable[[nn.Module], None]] = {"folded": fold_batch_norm
 class Float32(nn.Module):
     """Numbers, in float32 as a rule, that stay as they are when the network is cast; a move to a device takes them along."""
 
+    input_scale: Tensor
+    scale: Tensor
+    bias: Tensor
+
     def __init__(self, **numbers: Tensor) -> None:
         super().__init__()
         for name, value in numbers.items():
             self.register_buffer(name, value)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Float32:
-        kept = dict(self._buffers)
-        super()._apply(fn, recurse)
-        self._buffers.update({name: value.to(self._buffers[name].device) for name, value in kept.items()})
+        kept = dict(self.named_buffers())
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._buffers.update({name: value.to(self.get_buffer(name).device) for name, value in kept.items()})
         return self
 
 
@@ -66,6 +70,8 @@ def weight_scale(weight: Tensor, bits: int, choose: RangeRule) -> Tensor:
 
 class TakenOver(nn.Module):
     """What stands in for a convolution or linear layer, and computes with integers once it is told to."""
+
+    layer: nn.Conv2d | nn.Linear
 
     def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
         super().__init__()
@@ -80,7 +86,13 @@ class TakenOver(nn.Module):
         return self
 
     @classmethod
-    def __torch_function__(cls, function: Callable, types: tuple, args: tuple, kwargs: dict | None = None) -> Tensor:
+    def __torch_function__(
+        cls,
+        function: Callable[..., Any],
+        types: tuple[type, ...],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         """F.linear(x, layer, ...) is layer(x); no other function takes a layer for a weight."""
         return args[1](args[0]) if function is F.linear else NotImplemented
 
@@ -96,6 +108,9 @@ class TakenOver(nn.Module):
 
 class Quantized(TakenOver):
     """A layer with integer weights that no longer learn; its bias moves out."""
+
+    float32: Float32
+    input_grid: tuple[float, int, int]
 
     def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
         super().__init__(layer)
@@ -159,7 +174,7 @@ def check_bits(weight_bits: int, activation_bits: int) -> None:
 Kind = TypeVar("Kind", bound=TakenOver)
 
 
-def take_over_(network: nn.Module, kind: Callable[[nn.Module], Kind]) -> dict[str, Kind]:
+def take_over_(network: nn.Module, kind: Callable[[nn.Conv2d | nn.Linear], Kind]) -> dict[str, Kind]:
     """Put a layer of a kind in the place of each convolution, linear layer and projection of attention, and name them."""
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.MultiheadAttention):

@@ -12,7 +12,7 @@ rules, for all channels of a weight at once or for the inputs of a layer, which 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -76,9 +76,10 @@ def mse(values: Tensor, counts: Tensor, steps: int) -> Range:
 QUANT_RANGES: dict[str, RangeRule] = {"minmax": minmax, "percentile": percentile, "mse": mse}
 
 
-def observe(network: nn.Module, layers: dict[str, nn.Module], batches: list[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+def observe(network: nn.Module, layers: Mapping[str, nn.Module], batches: list[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     """Inputs of layers: name -> (1, BINS) points over their range, and (1, BINS) how often an input lies nearest to each."""
-    ends, counts = dict.fromkeys(layers, (0.0, 0.0)), {}
+    ends: dict[str, tuple[float, float]] = dict.fromkeys(layers, (0.0, 0.0))
+    counts: dict[str, Tensor] = {}
 
     def widen(name: str, layer: nn.Module, inputs: tuple[Tensor]) -> None:
         low, high = (float(end) for end in inputs[0].aminmax())

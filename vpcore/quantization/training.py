@@ -102,14 +102,14 @@ class LearnedSteps(TakenOver):
     def set_extra_state(self, state: Tensor) -> None:
         self.weight_bits, self.input_bits, self.input_zero = state.tolist()
 
-    def unit(self) -> nn.Module:
+    def unit(self) -> nn.Conv2d | nn.Linear:
         """The plain layer with weights of 1: once a batch norm is folded into it, they are the factors of the norm."""
         layer = copy.deepcopy(self.layer)
-        layer.weight.fill_(1)
+        nn.init.ones_(layer.weight)
         layer.bias = self.bias
         return layer
 
-    def integers(self, unit: nn.Module) -> Quantized:
+    def integers(self, unit: nn.Conv2d | nn.Linear) -> Quantized:
         """The layer with its weights rounded for good, and with the factors and the bias that `unit` has now."""
         layer, scale = copy.deepcopy(self.layer), unit.weight.flatten(1)[:, 0].clone()
         if self.weight_bits < FLOAT:
@@ -184,7 +184,9 @@ def finish_lsq(model: nn.Module, *, batch_norm: str = "folded") -> nn.Module:
         network.set_submodule(name, layer.unit())
     BATCH_NORMS[batch_norm](network)
     for name, layer in layers.items():
-        network.set_submodule(name, layer.integers(network.get_submodule(name)))
+        unit = network.get_submodule(name)
+        assert isinstance(unit, (nn.Conv2d, nn.Linear))
+        network.set_submodule(name, layer.integers(unit))
     return network
 
 
