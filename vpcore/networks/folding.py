@@ -52,10 +52,10 @@ def fold_batch_norm_(model: nn.Module) -> None:
         raise InputError("`model` must be in evaluation mode to fold its batch norms; call model.eval() first")
     for convolution_name, norm_name in _pairs(model):
         convolution, norm = model.get_submodule(convolution_name), model.get_submodule(norm_name)
-        if norm.running_var is None:  # it normalises by the statistics of the batch
-            continue
+        if not isinstance(convolution, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d) or norm.running_var is None:
+            continue  # without running statistics it normalises by those of the batch
         folded, rest = fuse_conv_bn_eval(convolution, norm), nn.Sequential(*norm.children())
-        if _alike(nn.Sequential(convolution, norm), nn.Sequential(folded, rest)):
+        if _alike(convolution, nn.Sequential(convolution, norm), nn.Sequential(folded, rest)):
             model.set_submodule(convolution_name, folded)
             model.set_submodule(norm_name, rest)
 
@@ -96,7 +96,7 @@ def _pairs(model: nn.Module) -> list[tuple[str, str]]:
     def alone(node: fx.Node, kind: type[nn.Module]) -> bool:
         if node.op != "call_module" or calls[node.target] > 1 or node.target in read:
             return False
-        module = model.get_submodule(node.target)
+        module = model.get_submodule(str(node.target))
         changed = module._forward_hooks or module._forward_pre_hooks or parametrize.is_parametrized(module)
         return isinstance(module, kind) and known[id(module)] == 1 and not changed
 
@@ -109,9 +109,8 @@ def _pairs(model: nn.Module) -> list[tuple[str, str]]:
 
 
 @torch.no_grad()
-def _alike(pair: nn.Sequential, folded: nn.Sequential) -> bool:
-    """Whether two networks that begin with a convolution compute the same from random numbers."""
-    convolution = pair[0]
+def _alike(convolution: nn.Conv2d, pair: nn.Module, folded: nn.Module) -> bool:
+    """Whether two networks that begin with such a convolution compute the same from random numbers."""
     spans = [
         (kernel - 1) * stretch + 1 for kernel, stretch in zip(convolution.kernel_size, convolution.dilation, strict=True)
     ]

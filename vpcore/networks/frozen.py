@@ -77,13 +77,13 @@ class Frozen(nn.Module):
         weight = next(body.parameters(), torch.empty(0))
         self.device = weight.device if device is None else torch.device(device)
         fold_batch_norm_(body)
-        body.requires_grad_(False).to(self.device, self.dtype, memory_format=torch.channels_last)
+        body.requires_grad_(False).to(self.device, self.dtype).to(memory_format=torch.channels_last)
         if self.dtype == torch.bfloat16 and self.device.type == "cpu":
             for layer_name, layer in list(body.named_modules()):
                 if isinstance(layer, nn.Conv2d) and layer.groups > 1 and max(layer.stride) > 1:
                     body.set_submodule(layer_name, Float32Gradient(layer))
         self.body, self.head = body, body.get_submodule(name)
-        self.classes = self.head.out_features if hasattr(self.head, "out_features") else self.head.out_channels
+        self.classes: int = getattr(self.head, "out_features" if hasattr(self.head, "out_features") else "out_channels")
 
     def _ready(self, images: Tensor | Framed) -> Tensor | Framed:
         def ready(part: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ gets the `whole` tensor. The numbers are those of the whole canvas; the gradient
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +24,14 @@ from torch import Tensor
 
 from vpcore.networks.integer_grid import straight_through
 
+Function = Callable[..., Any]  # of torch, called with what the network calls it with
+Side = int | tuple[int, ...] | list[int]  # of a window: one number, or one for each axis
+Act = Callable[[Tensor, tuple[int, int]], Tensor]  # a window over a map with so much padding
+
 MAX_INSIDE_SHARE = 0.6  # of a map is worth keeping in two parts
 
 # functions of each number alone, or of each channel: those of networks in evaluation mode
-POINTWISE: set[Callable] = {
+POINTWISE: set[Function] = {
     F.relu, torch.relu, torch.relu_, F.relu6, F.hardtanh, F.silu, F.gelu, F.dropout, F.batch_norm,
     straight_through,
 }  # fmt: skip
@@ -113,7 +118,13 @@ class Framed:
         return getattr(self.whole(), name)
 
     @classmethod
-    def __torch_function__(cls, function: Callable, types: tuple, args: tuple, kwargs: dict | None = None) -> object:
+    def __torch_function__(
+        cls,
+        function: Function,
+        types: tuple[type, ...],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None = None,
+    ) -> object:
         """What a function of torch does with a `Framed` for its first argument, or for any other."""
         x, *rest = args
         kwargs = kwargs or {}
@@ -121,11 +132,18 @@ class Framed:
             return x.each(lambda part: function(part, *rest, **kwargs))
         if isinstance(x, Framed) and function in WINDOWS:
             return WINDOWS[function](x, *rest, **kwargs)
-        args = [value.whole() if isinstance(value, Framed) else value for value in args]
-        return function(*args, **kwargs)
+        return function(*(value.whole() if isinstance(value, Framed) else value for value in args), **kwargs)
 
 
-def _convolve(x: Framed, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Framed | Tensor:
+def _convolve(
+    x: Framed,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Side = 1,
+    padding: Side | str = 0,
+    dilation: Side = 1,
+    groups: int = 1,
+) -> Framed | Tensor:
     if isinstance(padding, str):
         return F.conv2d(x.whole(), weight, bias, stride, padding, dilation, groups)
     reach = [d * (k - 1) + 1 for d, k in zip(_pair(dilation), weight.shape[2:], strict=True)]
@@ -136,7 +154,15 @@ def _convolve(x: Framed, weight: Tensor, bias=None, stride=1, padding=0, dilatio
     return _slide(x, act, reach, _pair(stride), _pair(padding), fill=0.0)
 
 
-def _pool(x: Framed, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, **rest) -> Framed | Tensor:
+def _pool(
+    x: Framed,
+    kernel_size: Side,
+    stride: Side | None = None,
+    padding: Side = 0,
+    dilation: Side = 1,
+    ceil_mode: bool = False,
+    **rest: object,
+) -> Framed | Tensor:
     reach = [d * (k - 1) + 1 for d, k in zip(_pair(dilation), _pair(kernel_size), strict=True)]
     stride = kernel_size if stride is None or stride == [] else stride
     if ceil_mode:
@@ -155,13 +181,15 @@ def _pad(x: Framed, pad: list[int], mode: str = "constant", value: float | None 
 
 
 # functions that change the size of the map, or look at more than one place of it
-WINDOWS: dict[Callable, Callable] = {F.conv2d: _convolve, torch.max_pool2d: _pool, F.max_pool2d: _pool, F.pad: _pad}
+WINDOWS: dict[Function, Function] = {F.conv2d: _convolve, torch.max_pool2d: _pool, F.max_pool2d: _pool, F.pad: _pad}
 
 
-def _slide(x: Framed, act: Callable, reach: list[int], stride: tuple, padding: tuple, *, fill: float) -> Framed | Tensor:
+def _slide(
+    x: Framed, act: Act, reach: list[int], stride: tuple[int, int], padding: tuple[int, int], *, fill: float
+) -> Framed | Tensor:
     """A window over both parts: its output o sees the inputs from o stride - padding on, as many as it reaches."""
     around = act(x.around, padding)
-    begins, cuts, pads = [], [], []
+    begins, cuts, pads = [], [], list[int]()
     for axis in (0, 1):
         first, end, size = *x.place[2 * axis : 2 * axis + 2], x.around.shape[2 + axis]
         s, p, r = stride[axis], padding[axis], reach[axis]
@@ -179,5 +207,5 @@ def _slide(x: Framed, act: Callable, reach: list[int], stride: tuple, padding: t
     return found if found.share <= MAX_INSIDE_SHARE else found.whole()
 
 
-def _pair(value: int | tuple[int, ...] | list[int]) -> tuple[int, int]:
+def _pair(value: Side) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[-1])
