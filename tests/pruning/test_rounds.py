@@ -12,12 +12,13 @@ from tests.pruning.test_schedules import tiny
 from vpcore import InputError
 from vpcore.networks.backbones import build, prunable
 from vpcore.networks.training import Recipe, fit
-from vpcore.pruning import rounds
 from vpcore.pruning.masks import SCOPES
 from vpcore.pruning.methods import METHODS, parent
 from vpcore.pruning.rounds import make_round
 from vpcore.pruning.schedules import SparsityTarget, gradual_density, in_sparse_phase
-from vpcore.weights.tickets import read_ticket, ticket_path, unfinished_path, write_ticket
+from vpcore.weights import resumable
+from vpcore.weights.resumable import unfinished_path
+from vpcore.weights.tickets import read_ticket, ticket_path, write_ticket
 
 # 30 steps; the first epoch ends within a sparse phase of AC/DC
 RECIPE = Recipe(epochs=3, batch=8, lr=0.1, weight_decay=1e-3, augment="shift", precision="float32", seed=3)
@@ -138,7 +139,7 @@ def test_masks_hold_at_every_step(again: Callable[..., Path], method: str, monke
 
         fit(model, *args, take_step=look, **more)
 
-    monkeypatch.setattr(rounds, "fit", spy)
+    monkeypatch.setattr(resumable, "fit", spy)
     _, masks, _ = read_ticket(make(folder, method, number))
     assert len(seen) == STEPS - (10 if method == "imp" else 0)
     total, target = sum(mask.numel() for mask in masks.values()), SparsityTarget(0.5**number, STEPS, "global")

@@ -13,6 +13,7 @@ import torch
 
 from vpcore import InputError
 from vpcore.calibration.all_metrics import metrics
+from vpcore.quantization.layers import layer_bits
 from vpcore.study import adaptation, outcomes
 from vpcore.study import store as store_module
 from vpcore.study.chains import make_ticket
@@ -22,7 +23,7 @@ from vpcore.study.profile import Profile
 from vpcore.study.run import Run, chain_id, run_id, source_run, ticket_run
 from vpcore.study.session import Session
 from vpcore.study.store import Store
-from vpcore.weights.tickets import read_ticket, write_ticket
+from vpcore.weights.tickets import read_ticket, ticket_digest, write_ticket
 
 
 def finish(runs: tuple[Run, ...], store: Store, cpu: torch.device) -> list:
@@ -422,3 +423,27 @@ def test_a_part_holds_what_no_table_has_yet(tiny: Profile, store: Store, cpu: to
             assert abs(confidence - kept["corrupted_confidence"].numpy()).max() < 0.003
             shares = before.set_index("id").loc[run_id(run), "corrupted_accuracy"]
             assert shares == pytest.approx(right.mean(-1).ravel().tolist())
+
+
+def test_networks_trained_with_quantized_steps(store: Store, cpu: torch.device) -> None:
+    """Each starts from the dense network and has a ticket of its own; one at 32 bits is the float network trained on."""
+    base = dataclasses.replace(WAY, sparsifier="imp", round=0, method="lp", task="shapes", budget=1, epochs=2)
+    runs = tuple(dataclasses.replace(base, quant_training="lsq", weight_bits=bits, activation_bits=bits) for bits in (32, 4))
+    todo = jobs((base, *runs), store)
+    assert [job.runs[0].weight_bits for job in todo if job.is_ticket] == [32, 32, 4]
+    done = finish((base, *map(source_run, runs), *runs), store, cpu)
+    assert [d.error for d in done] == [None] * len(done)
+    paths = {store.ticket_path(run) for run in (base, *runs)}
+    assert len(paths) == 3
+    dense, float_on, quantized = (store.arrays(run)["logits"] for run in (base, *runs))
+    assert not torch.equal(dense, float_on)
+    assert not torch.equal(float_on, quantized)
+    session = Session(store, cpu)
+    bits = layer_bits(session.network(runs[1]).frozen)
+    assert set(bits.values()) >= {(4, 4), (8, 8)}  # the first and the last layer have 8
+    assert session.network(runs[0]).header["epochs_seen"] == 2 * base.source_epochs
+    again = Store(store.results / "again", "tiny")  # cut short after an epoch, it ends in the same weights
+    again.cache = store.cache
+    shutil.copytree(store.results / "tickets" / chain_id(base), again.results / "tickets" / chain_id(base))
+    finish(tuple(map(source_run, runs)), again, cpu)
+    assert ticket_digest(again.ticket_path(runs[1])) == ticket_digest(store.ticket_path(runs[1]))

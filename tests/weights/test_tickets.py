@@ -8,17 +8,14 @@ from torch import nn
 from vpcore import InputError
 from vpcore.networks.backbones import build, prunable
 from vpcore.pruning.masks import Masks, apply_, full, magnitude, select
+from vpcore.weights.resumable import Progress, resume_, save_unfinished, unfinished_path
 from vpcore.weights.tickets import (
     HEADER_DIGEST,
-    Progress,
     is_ticket,
     load_ticket_,
     read_ticket,
-    resume_,
     save_ticket,
-    save_unfinished,
     ticket_path,
-    unfinished_path,
     write_ticket,
 )
 

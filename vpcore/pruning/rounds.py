@@ -1,13 +1,13 @@
 """Rounds: a sparse method, carried out for one density, from its parent's ticket to its own.
 
 Each round is a file, and each is resumable: what was trained lies beside the ticket to come, epoch by epoch, and is gone at
-the end (`tickets`). What happens in between is up to the method (`methods`): for the lottery ticket it is one turn of the
+the end (`resumable`). What happens in between is up to the method (`methods`): for the lottery ticket it is one turn of the
 loop in `iterative`.
 """
 
 from __future__ import annotations
 
-import time
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from vpcore.errors import InputError, difference
 from vpcore.networks.backbones import IMAGENET, Statistics, load_weights_, normalise, prunable
-from vpcore.networks.training import Recipe, fit
+from vpcore.networks.training import Recipe
 from vpcore.pruning import masks as pruning
 from vpcore.pruning.methods import Start, epochs_seen, method_named
 from vpcore.pruning.schedules import SparsityTarget
-from vpcore.weights.tickets import Progress, read_ticket, resume_, save_unfinished, unfinished_path, write_ticket
+from vpcore.weights.resumable import fit_resumably, unfinished_path
+from vpcore.weights.tickets import read_ticket, write_ticket
 
 LOOKED_AT = 512  # so many training images a method may look at before it trains, or instead
 LOOKED_AT_ONCE = 64  # images of a batch of them
@@ -113,27 +114,18 @@ def make_round(
     at_epoch(first)
     history: list[float] = []
     if chosen.train is not None:
-        progress = resume_(path, model, masks, first=first)
-        history, begun = list(progress.history), time.perf_counter()
-
-        def after_epoch(epoch: int, loss: float, optimizer: dict) -> None:
-            history.append(loss)
-            at_epoch(epoch)
-            save_unfinished(path, model, masks, Progress(epoch, optimizer, history))
-            left = (time.perf_counter() - begun) / (epoch - progress.epoch) * (recipe.epochs - epoch)
-            done = f"epoch {epoch}/{recipe.epochs}, loss {loss:.3f}"
-            log(f"{sparsifier} round {number}, {done}, {left:.0f} s left in this round")
-
-        fit(
+        history = fit_resumably(
+            path,
             model,
+            masks,
             images,
             labels,
             recipe,
-            first_epoch=progress.epoch,
-            optimizer_state=progress.optimizer,
+            first=first,
             statistics=statistics,
-            take_step=chosen.train(model, masks, target),
-            after_epoch=after_epoch,
+            take_step=functools.partial(chosen.train, target=target),
+            after_epoch=at_epoch,
+            log=lambda text: log(f"{sparsifier} round {number}, {text}"),
         )
     seen = epochs_seen(sparsifier, number, epochs=recipe.epochs)
     pruned = masks if pruning.density(masks) < 1 else {}

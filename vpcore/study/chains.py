@@ -10,17 +10,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from vpcore.errors import InputError
-from vpcore.networks.backbones import backbone
+from vpcore.networks.backbones import backbone, load_weights_
 from vpcore.networks.training import Recipe
 from vpcore.pruning.methods import METHODS, rewinds
 from vpcore.pruning.rounds import make_round
+from vpcore.quantization.training import prepare_lsq
 from vpcore.study.headers import check_header, dense_twin, description, from_elsewhere, origins, parents, rewound_path
 from vpcore.study.provenance import provenance
 from vpcore.study.run import Run, ticket_run, trains
 from vpcore.study.session import Session
 from vpcore.study.store import Store
 from vpcore.weights.published import FILES, check_there, pretrained, ticket_file
-from vpcore.weights.tickets import write_ticket
+from vpcore.weights.resumable import fit_resumably, unfinished_path
+from vpcore.weights.tickets import read_ticket, write_ticket
 
 
 def check_tickets(runs: tuple[Run, ...], store: Store, folder: Path | None) -> None:
@@ -55,6 +57,9 @@ def make_ticket(run: Run, session: Session) -> None:
         state, masks = pretrained(run.model, weights, folder=session.folder, round=run.round, classes=classes)
         write_ticket(path, state, masks, header={**header, "history": [], "epochs_seen": 0})
         return
+    if run.quant_training == "lsq":
+        _train_quantized(run, session, path, needed[0], header)
+        return
     train, trained = session.source_images(run, "train"), recipe(run)
     if trained.epochs and len(train) < trained.batch:
         raise InputError(
@@ -80,6 +85,27 @@ def make_ticket(run: Run, session: Session) -> None:
         log=session.log,
         statistics=backbone(run.model).statistics,
     )
+
+
+def _train_quantized(run: Run, session: Session, path: Path, dense: Path, header: dict[str, object]) -> None:
+    """Train the dense network on with learned steps, as long as a round; at 32 bits it stays a float network."""
+    model, train = session.fresh(run), session.source_images(run, "train")
+    load_weights_(model, read_ticket(dense)[0], where=str(dense))
+    batches = session.unlabelled(run)
+    network = prepare_lsq(model, batches, weight_bits=run.weight_bits, activation_bits=run.activation_bits)
+    history = fit_resumably(
+        path,
+        network.to(session.device),
+        {},
+        train.images.to(session.device),
+        train.labels,
+        recipe(run),
+        statistics=backbone(run.model).statistics,
+        log=lambda text: session.log(f"{run.weight_bits}/{run.activation_bits} bits, {text}"),
+    )
+    seen = 2 * run.source_epochs
+    write_ticket(path, network.state_dict(), {}, header={**header, "epochs_seen": seen, "history": history})
+    unfinished_path(path).unlink(missing_ok=True)
 
 
 def recipe(run: Run) -> Recipe:

@@ -54,6 +54,8 @@ class Job:
             network += f" of {run.sparsifier}"
         if run.quantized:
             network += f" at {run.weight_bits}/{run.activation_bits} bits"
+        if run.quant_training != "none":
+            network += f", trained on ({run.quant_training})"
         if self.is_ticket:
             return f"ticket of {network} ({run.density:.1%} of the weights) on {run.source}"
         if run.method == "source":

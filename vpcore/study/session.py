@@ -25,6 +25,7 @@ from vpcore.networks.training import predict
 from vpcore.prompting.prompts import PadPrompt
 from vpcore.pruning.masks import Masks, measure
 from vpcore.quantization.layers import quantize
+from vpcore.quantization.training import finish_lsq, load_lsq
 from vpcore.study.headers import check_header
 from vpcore.study.provenance import PLACE, provenance
 from vpcore.study.run import QUANTIZED, Run, fields_of, ticket_run
@@ -41,7 +42,7 @@ class Network:
     """A network as it is used: frozen, and what is known of it.
 
     Attributes:
-        model: its float weights on the CPU, for full fine-tuning.
+        model: its float weights on the CPU, for full fine-tuning; fresh ones of a network that was trained quantized.
         masks: of its pruned weights.
         frozen: the network, quantized if the run says so.
         layers: name of a prunable weight -> (share of it that is not zero, its size).
@@ -154,11 +155,13 @@ class Session:
         state, masks, header = read_ticket(path)
         self.check(path, run)
         model = self.fresh(run)
-        load_weights_(model, state, where=str(path))
-        layers = {
-            name: (share, state[name].numel()) for name, share in measure(model, prunable(model, part=run.part)).items()
-        }
-        used = self._quantized(run, model) if run.quantized else model
+        if run.quant_training == "none":
+            load_weights_(model, state, where=str(path))
+            used = self._quantized(run, model) if run.quantized else model
+        else:
+            used = finish_lsq(load_lsq(model, state, where=str(path)))
+        sizes = {name: model.get_parameter(name).numel() for name in prunable(model, part=run.part)}
+        layers = {name: (share, sizes[name]) for name, share in measure(model, sizes).items()}
         frozen = Frozen(used, precision=run.precision, device=self.device, statistics=backbone(run.model).statistics)
         return Network(model, masks, frozen, layers, header, path.stat().st_size)
 

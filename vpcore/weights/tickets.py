@@ -8,17 +8,14 @@ A ticket (safetensors) holds the whole state of a network. A pruned weight is st
 and holds two SHA-256, of the tensors and of itself, so that a damaged file is refused. Tickets that were written when there
 was only the first are checked by that.
 
-An unfinished training lies beside the ticket that it will become, from one epoch to the next: the network, its masks, the
-state of the optimizer and the losses so far.
+A training that is not finished lies beside the ticket that it will become, see `resumable`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors
@@ -186,59 +183,3 @@ def _digest(tensors: State) -> str:
 def ticket_path(folder: Path, number: int) -> Path:
     """Where the ticket of a round lies."""
     return Path(folder) / f"round-{number:02d}.safetensors"
-
-
-def unfinished_path(path: Path) -> Path:
-    """Where the training of a ticket lies until it is finished."""
-    return Path(path).with_suffix(".unfinished")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a training is.
-
-    Attributes:
-        epoch: epochs of the schedule that are done.
-        optimizer: state of the optimizer; None for fresh momentum.
-        history: loss of each epoch that was trained.
-    """
-
-    epoch: int
-    optimizer: dict[str, Any] | None
-    history: list[float]
-
-
-def save_unfinished(path: Path, model: nn.Module, masks: dict[str, Tensor], progress: Progress) -> None:
-    """Write down how far the training of the ticket `path` is.
-
-    Raises:
-        WriteError: when the file cannot be written.
-    """
-    state = {"model": model.state_dict(), "masks": masks, **vars(progress)}
-    write_atomically(unfinished_path(path), lambda file: torch.save(state, file))
-
-
-def resume_(path: Path, model: nn.Module, masks: dict[str, Tensor], *, first: int) -> Progress:
-    """Put a network and its masks back to where the training of the ticket `path` was cut short, if it was.
-
-    Args:
-        path: of the ticket.
-        model: gets the weights.
-        masks: get replaced by those of that time.
-        first: epoch where a training begins that was not cut short.
-
-    Raises:
-        InputError: when what lies there is damaged or of another network.
-    """
-    unfinished = unfinished_path(path)
-    if not unfinished.exists():
-        return Progress(first, None, [])
-    try:
-        saved = torch.load(unfinished, weights_only=True, map_location="cpu")
-        load_weights_(model, saved["model"], where=str(unfinished))
-        masks.update({name: mask.to(masks[name].device) for name, mask in saved["masks"].items()})
-        return Progress(saved["epoch"], saved["optimizer"], saved["history"])
-    except Exception as error:  # noqa: BLE001 torch.load fails on rubbish in many ways
-        raise InputError(
-            f"the unfinished training {unfinished} is damaged ({error}); delete it, the round starts anew"
-        ) from error

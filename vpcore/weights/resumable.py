@@ -1,0 +1,136 @@
+"""Trainings that can be cut short: what was trained lies beside the ticket to come, and is gone when the ticket is there.
+
+After each epoch the network, its masks, the state of the optimizer and the losses so far are written down. Since the order
+of the images depends on the seed and the epoch alone, a training that goes on from there ends in the same weights.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vpcore.errors import InputError
+from vpcore.files import write_atomically
+from vpcore.networks.backbones import IMAGENET, Statistics, load_weights_
+from vpcore.networks.training import Recipe, Step, fit
+
+
+def fit_resumably(
+    path: Path,
+    model: nn.Module,
+    masks: dict[str, Tensor],
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    *,
+    first: int = 0,
+    statistics: Statistics = IMAGENET,
+    take_step: Callable[[nn.Module, dict[str, Tensor]], Step] = lambda model, masks: (
+        lambda optimizer, step: optimizer.step()
+    ),
+    after_epoch: Callable[[int], None] = lambda epoch: None,
+    log: Callable[[str], None] = lambda text: None,
+) -> list[float]:
+    """Train a network in place, on from where an earlier training of the same ticket was cut short.
+
+    Args:
+        path: of the ticket that it will become.
+        model: in training on the device of its weights.
+        masks: changed by a training that changes them, and by going on.
+        images, labels, recipe, statistics: as for `fit`.
+        first: epoch where the training begins when it was not cut short.
+        take_step: model and masks -> how a step is taken.
+        after_epoch: is told how many epochs are done.
+        log: is told the progress, a line an epoch.
+
+    Returns:
+        The training loss of each epoch, those of before included.
+
+    Raises:
+        InputError: when what lies there is damaged or of another network, or as `fit`.
+        WriteError: when it cannot be written down.
+    """
+    progress = resume_(path, model, masks, first=first)
+    history, begun = list(progress.history), time.perf_counter()
+
+    def note(epoch: int, loss: float, optimizer: dict[str, Any]) -> None:
+        history.append(loss)
+        after_epoch(epoch)
+        save_unfinished(path, model, masks, Progress(epoch, optimizer, history))
+        left = (time.perf_counter() - begun) / (epoch - progress.epoch) * (recipe.epochs - epoch)
+        log(f"epoch {epoch}/{recipe.epochs}, loss {loss:.3f}, {left:.0f} s left in this round")
+
+    fit(
+        model,
+        images,
+        labels,
+        recipe,
+        first_epoch=progress.epoch,
+        optimizer_state=progress.optimizer,
+        statistics=statistics,
+        take_step=take_step(model, masks),
+        after_epoch=note,
+    )
+    return history
+
+
+def unfinished_path(path: Path) -> Path:
+    """Where the training of a ticket lies until it is finished."""
+    return Path(path).with_suffix(".unfinished")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        epoch: epochs of the schedule that are done.
+        optimizer: state of the optimizer; None for fresh momentum.
+        history: loss of each epoch that was trained.
+    """
+
+    epoch: int
+    optimizer: dict[str, Any] | None
+    history: list[float]
+
+
+def save_unfinished(path: Path, model: nn.Module, masks: dict[str, Tensor], progress: Progress) -> None:
+    """Write down how far the training of the ticket `path` is.
+
+    Raises:
+        WriteError: when the file cannot be written.
+    """
+    state = {"model": model.state_dict(), "masks": masks, **vars(progress)}
+    write_atomically(unfinished_path(path), lambda file: torch.save(state, file))
+
+
+def resume_(path: Path, model: nn.Module, masks: dict[str, Tensor], *, first: int) -> Progress:
+    """Put a network and its masks back to where the training of the ticket `path` was cut short, if it was.
+
+    Args:
+        path: of the ticket.
+        model: gets the weights.
+        masks: get replaced by those of that time.
+        first: epoch where a training begins that was not cut short.
+
+    Raises:
+        InputError: when what lies there is damaged or of another network.
+    """
+    unfinished = unfinished_path(path)
+    if not unfinished.exists():
+        return Progress(first, None, [])
+    try:
+        saved = torch.load(unfinished, weights_only=True, map_location="cpu")
+        load_weights_(model, saved["model"], where=str(unfinished))
+        masks.update({name: mask.to(masks[name].device) for name, mask in saved["masks"].items()})
+        return Progress(saved["epoch"], saved["optimizer"], saved["history"])
+    except Exception as error:  # noqa: BLE001 torch.load fails on rubbish in many ways
+        raise InputError(
+            f"the unfinished training {unfinished} is damaged ({error}); delete it, the round starts anew"
+        ) from error
