@@ -21,6 +21,7 @@ from vpcore.quantization.layers import (
     quantize,
 )
 from vpcore.quantization.ranges import QUANT_RANGES, grid, minmax
+from vpcore.quantization.training import prepare_lsq
 
 ONE = torch.ones(1, 1)
 
@@ -423,6 +424,19 @@ def test_what_is_not_finite_is_found() -> None:
             quantize(model, [x, batch], **options)
     batch[0, 0, 0, 0] = torch.nan  # later on it is not clamped to something that looks like a number
     assert quantize(model, [x], **options)(batch).isnan().any(1).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("kind", ["standardised", "normed"])
+def test_weights_that_a_layer_computes_itself_are_refused(kind: str) -> None:
+    """Their scale would be lost: wrong numbers, and no error."""
+    strange = {
+        "standardised": lambda: pytest.importorskip("timm.layers").StdConv2d(4, 5, 3),
+        "normed": lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 5, 3)),
+    }[kind]()
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 1), strange), draw(2, 3, 8, 8)
+    for make in (quantize, prepare_lsq):
+        with pytest.raises(InputError, match=r"`model` must have layers .* 1 \(\w*Conv2d\)"):
+            make(model, [x], weight_bits=4, activation_bits=4)
 
 
 def test_errors_name_what_is_wrong() -> None:

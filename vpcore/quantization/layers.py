@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from vpcore.errors import InputError, unknown
 from vpcore.networks.backbones import check_finite
@@ -181,10 +182,33 @@ def take_over_(network: nn.Module, kind: Callable[[nn.Conv2d | nn.Linear], Kind]
             network.set_submodule(name, SelfAttention(module))
     found = {name: module for name, module in network.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
     check_finite(network)
+    if strange := [name for name, module in found.items() if not _proportional(module)]:
+        raise InputError(
+            "`model` must have layers whose outputs are proportional to weights of their own, so that a scale can be taken "
+            f"out; {strange[0]} ({type(found[strange[0]]).__name__}) is not such a layer; take a network without "
+            "standardised or parametrised weights"
+        )
     layers = {name: kind(module) for name, module in found.items()}
     for name, layer in layers.items():
         network.set_submodule(name, layer)
     return layers
+
+
+@torch.no_grad()
+def _proportional(layer: nn.Conv2d | nn.Linear) -> bool:
+    """Whether twice the weights give twice the outputs, without the bias: not if a layer standardises its weights."""
+    own = dict(layer.named_parameters(recurse=False))
+    if "weight" not in own:
+        return False
+    shape = (
+        (1, layer.in_channels, *(s + 8 for s in layer.kernel_size))
+        if isinstance(layer, nn.Conv2d)
+        else (1, layer.in_features)
+    )
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(own["weight"])
+    zeros = {name: torch.zeros_like(value) for name, value in own.items() if name == "bias"}
+    once, twice = (functional_call(layer, {"weight": factor * own["weight"], **zeros}, (x,)) for factor in (1, 2))
+    return torch.allclose(twice, 2 * once, rtol=1e-3)
 
 
 def with_edges(names: Iterable[str], bits: int) -> dict[str, int]:
