@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from tests.test_ten_lines import lines, write_images
+
 ROOT = Path(__file__).parent.parent
 
 pytestmark = pytest.mark.slow
@@ -116,3 +118,17 @@ def test_what_needs_an_extra_says_so(installed: Path, tmp_path: Path, arguments:
     assert done.returncode == 2, done.stderr[-2000:]
     assert f"pip install 'vpcore[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_ten_lines_of_the_readme_run_there(installed: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "images", train=2, test=3)
+    given = """
+from pathlib import Path
+import torch
+from torchvision.models import shufflenet_v2_x0_5
+model, path, root = shufflenet_v2_x0_5(num_classes=10), Path("ticket.safetensors"), Path("images")
+logits, labels = torch.randn(60, 5), torch.arange(60) % 5
+"""
+    shown = "print(prompt(test.images).shape, len(masks), path.exists())"
+    out = run(installed, "-W", "error", "-c", f"{given}{lines()}{shown}", cwd=tmp_path)
+    assert out.strip() == "torch.Size([1, 6, 2]) 55 True"

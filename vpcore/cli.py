@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "fetch": ("image_sets", "Download an image set into the data folder."),
     "pack": ("image_sets", "Make an image set of a folder of class folders."),
     "prune": ("own_network", "Prune a network of one's own by magnitude."),
+    "prompt": ("own_images", "Prompt a network of one's own to read images of one's own."),
     "calibrate": ("own_logits", "Measure how well logits are calibrated."),
     "bench": ("speed", "Measure how fast the pieces are."),
 }
@@ -71,6 +72,7 @@ def main() -> None:
     \b
     Networks, images and logits of one's own:
     vpcore prune resnet50 --weights FILE --density 0.2 --output ticket.safetensors
+    vpcore prompt resnet50 photos --weights ticket.safetensors --px 128 --canvas 224
     vpcore calibrate logits.npy labels.npy
     vpcore pack photos --data DIR
 

@@ -22,7 +22,7 @@ from vpcore.errors import InputError, unknown
 from vpcore.networks.backbones import PARTS
 from vpcore.pruning.masks import SCOPES, apply_, density, measure
 from vpcore.pruning.masks import prune as masks_of
-from vpcore.weights.published import load_checkpoint
+from vpcore.weights.checkpoints import load_checkpoint
 from vpcore.weights.tickets import save_ticket
 
 
