@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -159,24 +158,27 @@ def _draw(recipe: Recipe, px: int, generator: torch.Generator) -> tuple[Tensor, 
     drawn = AUGMENTATIONS[recipe.augment].draw(recipe.batch, px, generator)
     if not recipe.mixup:
         return drawn
-    seed = int(torch.randint(2**62, (), generator=generator))  # torch's own Beta distribution takes no generator
+    import numpy as np  # torch's own Beta distribution takes no generator
+
+    seed = int(torch.randint(2**62, (), generator=generator))
     share = np.random.default_rng(seed).beta(recipe.mixup, recipe.mixup)
     return *drawn, torch.tensor(share, dtype=torch.float32), torch.randperm(recipe.batch, generator=generator)
 
 
 def loss_function(model: nn.Module, recipe: Recipe, statistics: Statistics) -> Callable[..., Tensor]:
     """What a step minimises: ((N, 3, H, W) uint8 images, (N,) labels, what `_draw` gave) -> the loss; all on one device."""
-    smoothing, dtype = recipe.label_smoothing, PRECISIONS[recipe.precision]
+    smoothing, dtype, weights = recipe.label_smoothing, PRECISIONS[recipe.precision], next(model.parameters()).dtype
     vary = AUGMENTATIONS[recipe.augment].apply
 
     def loss_of(images: Tensor, labels: Tensor, *drawn: Tensor) -> Tensor:
         *drawn, share, other = drawn if recipe.mixup else (*drawn, None, None)
-        x = normalise(vary(images, *drawn).float() / 255, statistics).contiguous(memory_format=torch.channels_last)
+        x = normalise(vary(images, *drawn).to(weights) / 255, statistics).contiguous(memory_format=torch.channels_last)
         if recipe.mixup:
             x = share * x + (1 - share) * x[other]
         # no cache of cast weights, which outlives a recording: none is cast twice
         with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32, cache_enabled=False):
-            logits = model(x).float()
+            logits = model(x)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
         if recipe.mixup:
             loss = share * loss + (1 - share) * F.cross_entropy(logits, labels[other], label_smoothing=smoothing)

@@ -156,7 +156,7 @@ def probe_features(
     device, width = features.device, features.shape[1]
     labels = labels.to(device)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    weight, bias = (_start(generators, shape, width).to(device) for shape in ((width, targets), (1, targets)))
+    weight, bias = (_start(generators, shape, width).to(features) for shape in ((width, targets), (1, targets)))
     optimizer = adam([weight, bias], lr=lr, device=device, fused=True)
 
     def step(rows: Tensor) -> Tensor:

@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from vpcore.errors import InputError
@@ -115,6 +114,8 @@ def assignment(counts: Tensor, priority: Tensor) -> Tensor:
     >>> assignment(torch.tensor([[[3, 2], [4, 0]]]), torch.zeros(1, 2, 2)).tolist()  # 2 + 4, where the other has 3 + 0
     [[1, 0]]
     """
+    from scipy.optimize import linear_sum_assignment  # takes a moment, which only this mapping waits for
+
     _, targets, sources = counts.shape
     check_one_to_one(targets, sources)
     score = (counts.double() * targets + priority.to(counts.device)).cpu().numpy()

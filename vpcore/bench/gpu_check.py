@@ -1,0 +1,256 @@
+"""Checks on a GPU: that it computes what the CPU computes, that recorded steps are the steps, and that nothing waits.
+
+    python -m vpcore.bench.gpu_check                     # needs torch and this package, nothing else; a line for each check
+    python -m vpcore.bench.gpu_check --device cpu        # a rehearsal: the CPU against itself
+    python -m vpcore.bench.gpu_check --only prompts
+
+It exits with 1 when a check fails. The networks are tiny and their images are noise: what differs between devices differs
+here, too. Tests on a machine with a GPU (`pytest -m gpu`) run the same checks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from vpcore.bench.gpu_cases import CANVAS, SCHEDULES, answers, fitted, frozen, images_of, probed, prompted
+from vpcore.networks import repeat as repeating
+from vpcore.networks.training import predict
+from vpcore.prompting.label_mapping import MAPPINGS
+from vpcore.prompting.one_to_one import TIES, greedy
+from vpcore.prompting.prompts import PROMPTS
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A comparison: what was compared, the largest difference, and the most that passes; without a limit it only tells."""
+
+    what: str
+    difference: float
+    limit: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        return self.limit is None or self.difference <= self.limit  # NaN does not pass
+
+    def __str__(self) -> str:
+        verdict = "NOTE" if self.limit is None else "PASS" if self.passed else "FAIL"
+        limit = "" if self.limit is None else f"  (at most {self.limit:g})"
+        return f"{verdict}  {self.what}: {self.difference:.3g}{limit}"
+
+
+@contextmanager
+def _eager() -> Iterator[None]:
+    """Steps are taken as they are: none comes often enough to be recorded."""
+    known = repeating.WARM_UP
+    repeating.WARM_UP = sys.maxsize
+    try:
+        yield
+    finally:
+        repeating.WARM_UP = known
+
+
+def _difference(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference, over the largest number."""
+    ours, theirs = ours.detach().double().cpu(), theirs.detach().double().cpu()
+    return float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-12))
+
+
+def networks(device: torch.device) -> Iterator[Check]:
+    """Logits of the same weights on the device and on the CPU."""
+    shown = images_of(CANVAS).images
+    for precision, limit in (("float64", 1e-10), ("float32", 1e-4), ("bf16", 0.05)):
+        ours, theirs = (predict(frozen(where, precision), shown, batch=16, device=where) for where in (device, CPU))
+        if precision == "float64":  # `predict` gives float32
+            x = shown.double() / 255
+            ours, theirs = (frozen(where, precision).body(x.to(where)) for where in (device, CPU))
+        yield Check(f"logits as on the CPU, {precision}", _difference(ours, theirs), limit)
+
+
+def mappings(device: torch.device) -> Iterator[Check]:
+    """What is found in the same predictions, with many ties."""
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.randint(3, (20, 15, 40), generator=generator)
+    for name, ties in TIES.items():
+        priority = ties.priorities(list(range(20)), targets=15, sources=40)
+        same = torch.equal(greedy(counts.to(device), priority.to(device)).cpu(), greedy(counts, priority))
+        yield Check(f"one-to-one mappings as on the CPU, ties {name}", float(not same), 0)
+    logits, labels = torch.randn(5, 60, 40, generator=generator).double(), torch.arange(60).expand(5, -1) % 15
+    priority = TIES["random"].priorities(list(range(5)), targets=15, sources=40)
+    for name, rule in MAPPINGS.items():
+        if rule.due(0) and not rule.on_host:
+            found = rule.update(logits.to(device), labels.to(device), priority.to(device))
+            yield Check(f"mapping {name} as on the CPU", _difference(found, rule.update(logits, labels, priority)), 1e-12)
+
+
+def prompts(device: torch.device) -> Iterator[Check]:
+    """Prompts that are learned in float64 on the device and on the CPU, and in recorded steps and step by step."""
+    cases = [*((prompt, "ilm") for prompt in PROMPTS), *(("pad", name) for name in MAPPINGS if not MAPPINGS[name].on_host)]
+    for prompt, mapping in cases:
+        what, settings = f"prompt {prompt}, mapping {mapping}", {"epochs": 6, "batch": 16}
+        ours, theirs = (prompted(where, "float64", prompt, mapping, **settings) for where in (device, CPU))
+        yield Check(f"{what}: source classes as on the CPU", float(not torch.equal(ours.sources.cpu(), theirs.sources)), 0)
+        limit = 1e-6 if (prompt, mapping) == ("pad", "ilm") else 1e-5
+        yield Check(
+            f"{what}: logits as on the CPU, float64", _difference(answers(ours, prompt), answers(theirs, prompt)), limit
+        )
+        with _eager():
+            eager = prompted(device, "float64", prompt, mapping, **settings)
+        yield Check(f"{what}: recorded as eager, float64", _difference(answers(ours, prompt), answers(eager, prompt)), limit)
+    for precision, limit in (("float32", 1e-2), ("bf16", 0.2)):
+        for batch in (128, 16):
+            with _eager():
+                eager = answers(prompted(device, precision, "pad", "ilm", epochs=12, batch=batch), "pad")
+            first, second = (
+                answers(prompted(device, precision, "pad", "ilm", epochs=12, batch=batch), "pad") for _ in range(2)
+            )
+            yield Check(f"prompt pad, batch {batch}: recorded as eager, {precision}", _difference(first, eager), limit)
+            yield Check(f"prompt pad, batch {batch}: two runs, {precision}", _difference(second, first), limit)
+
+
+def probes(device: torch.device) -> Iterator[Check]:
+    """Linear probes on the device and on the CPU, recorded and eager, twice."""
+    yield Check("probe as on the CPU, float64", _difference(probed(device, torch.float64), probed(CPU, torch.float64)), 1e-6)
+    first, second = probed(device, torch.float32), probed(device, torch.float32)
+    with _eager():
+        eager = probed(device, torch.float32)
+    yield Check("probe recorded as eager, float32", _difference(first, eager), 1e-5)
+    yield Check("probe, two runs, float32", _difference(second, first), 0)
+
+
+def training(device: torch.device) -> Iterator[Check]:
+    """Source training under masks that stay and masks that move, on the device and on the CPU, recorded and eager, twice."""
+    for schedule in SCHEDULES:
+        (ours, our_masks), (theirs, masks) = (fitted(where, schedule) for where in (device, CPU))
+        same = all(torch.equal(our_masks[name].cpu(), mask) for name, mask in masks.items())
+        yield Check(f"training, masks {schedule}: masks as on the CPU, float64", float(not same), 0)
+        yield Check(f"training, masks {schedule}: logits as on the CPU, float64", _difference(ours, theirs), 1e-6)
+        with _eager():
+            eager, _ = fitted(device, schedule)
+        yield Check(f"training, masks {schedule}: recorded as eager, float64", _difference(ours, eager), 1e-6)
+    regularised = {"mixup": 0.3 if find_spec("numpy") else 0.0, "label_smoothing": 0.1}
+    ours, theirs = (fitted(where, "fixed", **regularised)[0] for where in (device, CPU))
+    yield Check("training with mixup: logits as on the CPU, float64", _difference(ours, theirs), 1e-6)
+    for precision, limit in (("float32", 1e-2), ("bf16", 0.3)):
+        first, second = (fitted(device, "fixed", precision)[0] for _ in range(2))
+        with _eager():
+            eager, _ = fitted(device, "fixed", precision)
+        yield Check(f"training recorded as eager, {precision}", _difference(first, eager), limit)
+        yield Check(f"training, two runs, {precision}", _difference(second, first), limit)
+
+
+def _waits(work: Callable[[], object]) -> int:
+    """How often Python waits for the device during some work."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            work()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in caught)
+
+
+def waiting(device: torch.device) -> Iterator[Check]:
+    """More epochs or steps make Python wait no more often: a training is queued without looking at the device."""
+    if device.type != "cuda":
+        return
+    for batch in (128, 16):
+        for prompt, mapping in (("pad", "ilm"), ("pad", "blm+"), ("random_patch", "ilm-running")):
+            case = (device, "float32", prompt, mapping)
+            few, many = (_waits(lambda n=n, case=case, batch=batch: prompted(*case, epochs=n, batch=batch)) for n in (5, 9))
+            yield Check(f"prompt {prompt}, {mapping}, batch {batch}: waits in 4 epochs", many - few, 0)
+    few, many = (_waits(lambda n=n: probed(device, torch.float32, epochs=n)) for n in (5, 9))
+    yield Check("probe: waits in 4 epochs", many - few, 0)
+    few, many = (_waits(lambda n=n: fitted(device, "fixed", "bf16", epochs=2, count=n)) for n in (40, 80))
+    yield Check("training: waits in 10 steps", many - few, 0)
+
+
+def memory(device: torch.device) -> Iterator[Check]:
+    """Too large a batch is halved until it fits, and the predictions are the same."""
+    if device.type != "cuda":
+        return
+    network, shown = frozen(device, "float32"), torch.zeros(4096, 3, 128, 128, dtype=torch.uint8)
+    shown[:] = torch.arange(4096)[:, None, None, None] % 251
+    expected = predict(network, shown, batch=64, device=device)
+    torch.cuda.empty_cache()
+    share = 2**30 / torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(share, device)
+    try:
+        found = predict(network, shown, batch=4096, device=device)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+    yield Check("predictions in 1 GB of memory", _difference(found, expected), 1e-4)
+
+
+def speed(device: torch.device) -> Iterator[Check]:
+    """Milliseconds of a job, recorded and eager: no check."""
+    jobs: dict[str, Callable[[], object]] = {
+        "prompt, 3 x 44 images, 200 epochs": lambda: prompted(device, "bf16", "pad", "ilm", epochs=200, batch=128),
+        "probe, 3 x 90 features, 30 epochs": lambda: probed(device, torch.float32, epochs=30),
+        "training, 400 images, 4 epochs": lambda: fitted(device, "fixed", "bf16", count=400),
+    }
+    for what, job in jobs.items():
+        for recorded in (True, False):
+            with nullcontext() if recorded else _eager():
+                start = time.perf_counter()
+                job()
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                yield Check(f"{what}: ms {'recorded' if recorded else 'eager'}", 1000 * (time.perf_counter() - start))
+
+
+# name -> what it checks
+CHECKS: dict[str, Callable[[torch.device], Iterator[Check]]] = {
+    "networks": networks,
+    "mappings": mappings,
+    "prompts": prompts,
+    "probes": probes,
+    "training": training,
+    "waiting": waiting,
+    "memory": memory,
+    "speed": speed,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the checks, a line each; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Check that a GPU computes what the CPU computes.")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--only", choices=CHECKS, action="append")
+    given = parser.parse_args(arguments)
+    device = torch.device(given.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print("no CUDA GPU here; --device cpu rehearses the checks")
+        return 1
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 is to be float32
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    print(f"{name}, torch {torch.__version__}", flush=True)
+    failed = 0
+    for group in given.only or CHECKS:
+        start = time.perf_counter()
+        try:
+            for check in CHECKS[group](device):
+                print(check, flush=True)
+                failed += not check.passed
+        except Exception as error:  # noqa: BLE001 one group that breaks must not hide the others
+            print(f"FAIL  {group}: {type(error).__name__}: {str(error)[:2000]}", flush=True)
+            failed += 1
+        print(f"      {group}: {time.perf_counter() - start:.1f} s", flush=True)
+    print(f"{failed} failed" if failed else "all passed")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
