@@ -111,3 +111,65 @@ def test_costs_of_several_dense_networks_are_paired_within_each() -> None:
     table["budget"] = table["budget"].astype("Int64")
     cost = claims.costs(table)
     assert cost.set_index("source_seed")["accuracy_loss"].to_dict() == pytest.approx({0: 0, 1: 0.1, 2: 0.2})
+
+
+def chains_of(*chains: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([chain.assign(source_seed=number) for number, chain in enumerate(chains)])
+
+
+def test_scarcity_keeps_chains_apart() -> None:
+    table = chains_of(study({("a", 1): 0.3, ("a", 10): 0.1}, seeds=2), study({("a", 1): 0.1, ("a", 10): 0.4}, seeds=2))
+    gap = claims.scarcity(claims.costs(table), "accuracy_loss", round=1)
+    assert gap.groupby("source_seed")["accuracy_loss"].mean().to_dict() == pytest.approx({0: 0.2, 1: -0.3})
+    assert len(gap) == 4
+    two = pd.concat([claims.costs(table).assign(sparsifier=name) for name in ("imp", "rigl")])
+    with pytest.raises(InputError, match="the mean would mix sparsifier 'imp', 'rigl'"):
+        claims.scarcity(two, "accuracy_loss", round=1)
+
+
+def test_the_ends_of_scarcity_are_means_over_the_seeds_of_their_difference() -> None:
+    """Seeds 3 and 4 lack the large budget, and lose more."""
+    cost = claims.costs(study({("a", 1): 0.3, ("a", 10): 0.1}, noise=0.05))
+    cost = cost[(cost["budget"] == 1) | (cost["seed"] < 3)]
+    gap = claims.scarcity(cost, "accuracy_loss", round=1)
+    means = gap[["accuracy_loss", "scarce", "plenty"]].mean()
+    assert means["accuracy_loss"] == pytest.approx(means["scarce"] - means["plenty"])
+    assert gap["seed"].tolist() == [0, 1, 2]
+    assert set(gap["scarce_budget"]) == {1}
+    assert set(gap["plenty_budget"]) == {10}
+
+
+def test_the_lost_share_is_a_ratio_of_means_at_each_end() -> None:
+    """Task a loses 0.1 and 0.05, b 0.3 and 0.05, of 0.5 above chance each: 40 % and 10 %."""
+    cost = claims.costs(study({("a", 1): 0.1, ("b", 1): 0.3, ("a", 10): 0.05, ("b", 10): 0.05}))
+    gap = claims.scarcity(cost, "lost_share", round=1)
+    assert gap[["lost_share", "scarce", "plenty"]].mean().tolist() == pytest.approx([0.3, 0.4, 0.1])
+    assert claims.estimate(gap, "lost_share").mean == pytest.approx(0.3)
+
+
+def test_one_budget_has_no_scarcity() -> None:
+    assert claims.scarcity(claims.costs(study({("a", 1): 0.3})), "accuracy_loss", round=1).empty
+
+
+def test_the_matching_round_of_several_chains_is_that_of_their_mean() -> None:
+    """Alone the first chain keeps up at round 2, the second at round 1."""
+    source = pd.DataFrame(
+        {"source_seed": [0] * 3 + [1] * 3, "round": [0, 1, 2] * 2, "val_accuracy": [0.9, 0.9, 0.895, 0.9, 0.9, 0.87]}
+    )
+    assert claims.matching_round(source) == 1
+    assert claims.matching_round(source, margin=0.02) == 2
+    assert claims.matching_round(source.sample(frac=1, random_state=0)) == 1
+    with pytest.raises(InputError, match=r"dense network of each chain once, got \[1\] for the chains \[0, 1\]"):
+        claims.matching_round(source[1:])
+    with pytest.raises(InputError, match="`source` must have val_accuracy"):
+        claims.matching_round(source.rename(columns={"val_accuracy": "accuracy"}))
+    with pytest.raises(InputError, match="mix sparsifier 'gmp', 'imp'"):
+        claims.matching_round(source.assign(sparsifier=[None, "imp", "gmp"] * 2))
+
+
+def test_matching_bits_of_several_chains() -> None:
+    bits = [32, 8, 4, 3]
+    source = pd.DataFrame({"weight_bits": bits * 2, "activation_bits": bits * 2, "source_seed": [0] * 4 + [1] * 4})
+    accuracy = [0.9, 0.9, 0.895, 0.5, 0.8, 0.8, 0.795, 0.4]
+    assert claims.matching_bits(source.assign(val_accuracy=accuracy)) == 4
+    assert claims.matching_bits(source.assign(val_accuracy=[0.9, 0.5, 0.5, 0.5] * 2)) == 0

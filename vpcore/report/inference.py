@@ -12,12 +12,15 @@ images do to all chains alike is in b. The variance of the mean over all cells,
     V = s_chain^2 / C + s_task^2 / T + s_rest^2 / (C T),
 
 is estimated by the method of moments (Henderson 1953, method 3): sums of squares of chains adjusted for tasks, of tasks
-adjusted for chains, and of the rest, set equal to their expectations. A component that comes out negative is set to zero
-and its sum of squares counts as rest, which in a balanced design is what restricted maximum likelihood does. The interval
-is that of Student's t with the degrees of freedom of Satterthwaite (1946), 2 E[V]^2 / Var[V].
+adjusted for chains, and of the rest, set equal to their expectations. A factor whose sum of squares is no larger than
+chance alone makes it in 35 % of studies (F-test) counts as rest (Bancroft 1964, "sometimes pool"): a component that cannot
+be told from zero would otherwise cost degrees of freedom that it does not deserve, and intervals up to three times too wide.
+The interval is that of Student's t with the degrees of freedom of Satterthwaite (1946), 2 E[V]^2 / Var[V].
 
-With one chain nothing can be known of other chains: the interval is that of the tasks, mean +- t(T-1) s / sqrt(T), and
-speaks for this chain only; `scope` says so. `planning` shows by simulation how often these intervals cover the truth.
+One chain tells nothing of other chains, and two hardly more: the spread of two values has one degree of freedom. With
+fewer than three chains the interval is that of the tasks, mean +- t(T-1) s / sqrt(T) of their means over the chains there
+are, and speaks for these chains only; with two tasks and more chains, the other way round. `scope` says for what it speaks.
+`planning` shows by simulation how often these intervals cover the truth.
 """
 
 from __future__ import annotations
@@ -27,12 +30,15 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from vpcore.errors import InputError
 from vpcore.report.pairs import check_unmixed
 from vpcore.report.verdicts import LEVEL, MARGIN, MARGINS, Estimate
 
 Factor = tuple[int, ...]  # of each value, the number of its chain or task
+POOLED = 0.35  # p-value of an F-test above which a factor counts as rest
+FEW = 3  # fewer chains or tasks tell nothing of others
 
 
 def estimate(differences: pd.DataFrame, column: str, *, axes: Sequence[str] = (), margin: float | None = None) -> Estimate:
@@ -46,8 +52,8 @@ def estimate(differences: pd.DataFrame, column: str, *, axes: Sequence[str] = ()
         margin: effects below it are too small to matter; by default that of `MARGINS`.
 
     Returns:
-        Its `scope` is "other tasks and chains", "other tasks, on this chain", "other chains, on this task", "other seeds, on
-        this chain and task", or "this value", which has no interval.
+        Its `scope` is "other tasks and chains", "other tasks, on this chain" (or "these chains"), "other chains, on this
+        task" (or "these tasks"), "other seeds, on this chain and task", or "this value", which has no interval.
 
     Raises:
         InputError: when there is nothing to average, or something varies that is not asked about.
@@ -132,22 +138,34 @@ def crossed(values: np.ndarray, chain: Factor, task: Factor) -> tuple[np.ndarray
     >>> float(mean[0]), round(float(variance[0]), 4), round(float(df[0]))
     (2.0, 0.3333, 2)
     """
-    mean = values @ _weights(task)
+    mean, chains, tasks = values @ _weights(task), len(set(chain)), len(set(task))
+    if 1 < chains < FEW and tasks > 1:
+        values, chain, task = _collapsed(values, task)
+    elif 1 < tasks < FEW <= chains:
+        values, chain, task = _collapsed(values, chain)
     if values.shape[1] == 1:
         return mean, np.zeros(len(mean)), np.zeros(len(mean))
     # an effect of which each value has a level of its own, or all have the same, cannot be told from the rest or the mean
     factors = tuple(factor for factor in (chain, task) if 1 < len(set(factor)) < len(factor))
-    while len(factors) and _moments(factors, task).rest < 1:
+    while len(factors) and _moments(factors, task).df[-1] < 0.5:
         factors = tuple(sorted(factors, key=lambda factor: len(set(factor)))[:-1])
     variance, df = _variance(values, factors, task)
     return mean, variance, df
 
 
+def _collapsed(values: np.ndarray, factor: Factor) -> tuple[np.ndarray, Factor, Factor]:
+    """The means of each level of a factor, each a task of its own."""
+    level = np.eye(max(factor) + 1)[list(factor)]
+    means = values @ (level / level.sum(axis=0))
+    return means, (0,) * means.shape[1], tuple(range(means.shape[1]))
+
+
 def _scope(chains: int, tasks: int) -> str:
-    of_chains = "chains" if chains > 1 else ""
-    if chains > 1 and tasks > 1:
-        return f"other tasks and {of_chains}"
-    return "other tasks, on this chain" if tasks > 1 else f"other {of_chains}, on this task"
+    if chains >= FEW and tasks >= FEW:
+        return "other tasks and chains"
+    if tasks > 1 and chains < FEW:
+        return f"other tasks, on {'this chain' if chains == 1 else 'these chains'}"
+    return f"other chains, on {'this task' if tasks == 1 else 'these tasks'}"
 
 
 def _weights(task: Factor) -> np.ndarray:
@@ -168,7 +186,7 @@ class _Moments:
         ]
         squares = [*(whole - other for other in others), np.eye(n) - whole]  # sums of squares y'By
         sources = [*(level @ level.T for level in levels), np.eye(n)]  # Cov y = sum of s^2 Z
-        self.rest = float(np.trace(squares[-1]))
+        self.df = np.array([np.trace(b) for b in squares])
         self.expected = np.array([[np.sum(b * z) for z in sources] for b in squares])
         share = np.array([weights @ z @ weights for z in sources])  # V = sum of s^2 share
         coefficients = np.linalg.lstsq(self.expected.T, share, rcond=None)[0]
@@ -189,21 +207,27 @@ def _moments(factors: tuple[Factor, ...], task: Factor) -> _Moments:
 
 def components(values: np.ndarray, factors: tuple[Factor, ...], task: Factor) -> np.ndarray:
     """(R, len(factors) + 1) unbiased estimates of the variances of each factor and of the rest, negative ones too."""
-    moments = _moments(factors, task)
-    squares = np.einsum("ri,kij,rj->rk", values, moments.squares, values, optimize=True)
-    return np.linalg.solve(moments.expected, squares.T).T
+    return np.linalg.solve(_moments(factors, task).expected, _squares(values, factors, task).T).T
+
+
+def _squares(values: np.ndarray, factors: tuple[Factor, ...], task: Factor) -> np.ndarray:
+    return np.einsum("ri,kij,rj->rk", values, _moments(factors, task).squares, values, optimize=True)
 
 
 def _variance(values: np.ndarray, factors: tuple[Factor, ...], task: Factor) -> tuple[np.ndarray, np.ndarray]:
-    """Variance of the mean and its degrees of freedom; without the factors whose component is not positive."""
-    moments, found = _moments(factors, task), components(values, factors, task)
+    """Variance of the mean and its degrees of freedom; without the factors that chance explains, the weakest first."""
+    moments, found = _moments(factors, task), np.maximum(components(values, factors, task), 0)
     variance = found @ moments.share
     noise = np.einsum("ri,ij,rj->r", found, moments.curvature, found)
-    df = np.divide(variance**2, noise, out=np.full(len(values), moments.rest), where=noise > 0)
+    df = np.divide(variance**2, noise, out=np.full(len(values), moments.df[-1]), where=noise > 0)
     if factors:
-        lowest = found[:, :-1].argmin(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean_squares = _squares(values, factors, task) / moments.df
+            p = stats.f.sf(mean_squares[:, :-1] / mean_squares[:, -1:], moments.df[:-1], moments.df[-1])
+        p = np.nan_to_num(p, nan=1.0)  # no spread at all
+        weakest = p.argmax(axis=1)
         for i in range(len(factors)):
-            rows = (lowest == i) & (found[:, i] <= 0)
+            rows = (weakest == i) & (p[:, i] > POOLED)
             if rows.any():
                 variance[rows], df[rows] = _variance(values[rows], factors[:i] + factors[i + 1 :], task)
-    return np.maximum(variance, 0), np.maximum(df, 1)
+    return variance, np.maximum(df, 1)

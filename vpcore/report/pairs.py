@@ -149,10 +149,11 @@ def check_unmixed(differences: pd.DataFrame, axes: Sequence[str]) -> None:
     for name in dict.fromkeys(("method", *NETWORK, *labels)):
         if name in differences and name not in asked:
             _refuse_mixed(name, differences[name])
-    cells = differences.groupby(["task", "budget"], sort=False)
     for name in PAIR:
-        if name in differences and name not in asked and (cells[name].nunique() > 1).any():
-            _refuse_mixed(name, differences[name])
+        if name in differences and name not in asked and differences[name].nunique() > 1:
+            mixed = differences.groupby(["task", "budget"])[name].nunique() > 1
+            if mixed.any():
+                _refuse_mixed(name, differences[name])
 
 
 def _refuse_mixed(name: str, values: pd.Series) -> None:

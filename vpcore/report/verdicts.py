@@ -88,10 +88,11 @@ class Estimate:
 
     def numbers(self, key: str, *, harmless: bool = False) -> dict[str, float | int | str]:
         """For the prose: KEY, KEY_low, KEY_high, KEY_n, KEY_scope, KEY_margin, KEY_verdict; KEY_detectable if known."""
-        ends = {key: self.mean, f"{key}_low": self.low, f"{key}_high": self.high, f"{key}_n": self.n}
-        said = {"scope": self.scope, "margin": self.margin, "verdict": verdict(self, harmless=harmless)}
-        seen = {"detectable": self.detectable()} if self.df else {}
-        return ends | {f"{key}_{name}": value for name, value in (said | seen).items()}
+        found: dict[str, float | int | str] = {key: self.mean, f"{key}_low": self.low, f"{key}_high": self.high}
+        found |= {f"{key}_n": self.n, f"{key}_scope": self.scope, f"{key}_margin": self.margin}
+        if self.df:
+            found[f"{key}_detectable"] = self.detectable()
+        return found | {f"{key}_verdict": verdict(self, harmless=harmless)}
 
     def __format__(self, spec: str) -> str:
         if not self.df and self.low == self.high:

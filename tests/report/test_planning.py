@@ -1,0 +1,76 @@
+"""Nominal 95 % intervals cover the truth in 93 to 97 % of the studies that the pilot's components of variance make."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from vpcore.report import planning
+from vpcore.report.inference import crossed
+from vpcore.report.planning import DESIGNS, PLANNED, Components, Design, coverage, detectable, power, simulated
+
+# of the pilot, rounded: checked against it below
+PILOT = {
+    "C1, density 0.16": Components(0.006, 0.000, 0.019, 0.031),
+    "C2, points": Components(0.041, 0.023, 0.000, 0.042),
+    "C3, VP": Components(0.030, 0.008, 0.016, 0.035),
+    "C3, LP": Components(0.000, 0.008, 0.009, 0.016),
+}
+LOW, HIGH = 0.925, 0.975  # 93 to 97 %, and one and a half standard errors of 4,000 studies
+
+
+@pytest.mark.parametrize("design", DESIGNS, ids=str)
+@pytest.mark.parametrize("claim", PILOT)
+def test_intervals_cover_the_truth_as_often_as_they_say(design: Design, claim: str) -> None:
+    assert LOW <= coverage(PILOT[claim], design) <= HIGH
+    assert 0.92 <= coverage(PILOT[claim], design, heavy=True) <= 0.98  # chains and tasks with outliers
+
+
+def test_designs_that_lack_some_cells_are_covered_too() -> None:
+    """Three of ten tasks were measured on four of eight chains."""
+    parts, design = PILOT["C3, VP"], Design(8, 10, 2)
+    chain, task = design.factors
+    kept = [i for i in range(80) if task[i] < 7 or chain[i] < 4]
+    values, truth = simulated(parts, design, studies=2000)
+    mean, variance, df = crossed(values[:, kept], tuple(chain[i] for i in kept), tuple(task[i] for i in kept))
+    covered = np.abs(mean - truth) <= stats.t.ppf(0.975, df) * np.sqrt(variance)
+    assert LOW <= covered.mean() <= HIGH
+
+
+def test_what_was_done_before_does_not_cover() -> None:
+    """A bootstrap over the runs of each cell takes chains and tasks for fixed: far too narrow for other chains."""
+    parts, design = PILOT["C3, VP"], Design(3, 7, 2, 3)
+    values, _ = simulated(parts, design, studies=2000)
+    narrow = np.sqrt((parts.cell**2 + parts.seed**2 / 6) / 21)
+    assert (np.abs(values.mean(axis=1)) <= 1.96 * narrow).mean() < 0.6
+
+
+def test_the_variance_of_a_mean_is_estimated_without_much_bias() -> None:
+    parts, design = PILOT["C2, points"], Design(8, 10)
+    values, _ = simulated(parts, design, images=False)
+    mean, variance, _ = crossed(values, *design.factors)
+    true = parts.chain**2 / 8 + parts.task**2 / 10 + parts.seed**2 / 80
+    assert variance.mean() == pytest.approx(true, rel=0.05)
+    assert mean.var() == pytest.approx(true, rel=0.05)
+
+
+def test_power_grows_with_the_effect_and_keeps_its_promise_at_the_detectable_one() -> None:
+    parts = PILOT["C1, density 0.16"]
+    seen = [power(parts, PLANNED, effect, margin=0.01)["supported"] for effect in (0.0, 0.01, 0.02, 0.04)]
+    assert seen == sorted(seen)
+    assert seen[0] <= 0.05
+    assert seen[-1] > 0.99
+    assert power(parts, PLANNED, detectable(parts, PLANNED), margin=0.001)["supported"] == pytest.approx(0.8, abs=0.06)
+
+
+def test_the_published_tables_are_those_of_the_pilot(tmp_path: Path) -> None:
+    claims = planning.pilot()
+    for claim, parts in PILOT.items():
+        found = claims[claim][1]
+        assert [found.chain, found.task, found.cell, found.seed] == pytest.approx(
+            [parts.chain, parts.task, parts.cell, parts.seed], abs=6e-4
+        )
+    planning.write(tmp_path)
+    for name in ("power.csv", "coverage.csv"):
+        assert (tmp_path / name).read_text() == (planning.ROOT / "book" / name).read_text(), "see vpcore/report/planning.py"
