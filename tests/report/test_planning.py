@@ -64,6 +64,7 @@ def test_power_grows_with_the_effect_and_keeps_its_promise_at_the_detectable_one
     assert power(parts, PLANNED, detectable(parts, PLANNED), margin=0.001)["supported"] == pytest.approx(0.8, abs=0.06)
 
 
+@pytest.mark.slow
 def test_the_published_tables_are_those_of_the_pilot(tmp_path: Path) -> None:
     claims = planning.pilot()
     for claim, parts in PILOT.items():
@@ -72,5 +73,5 @@ def test_the_published_tables_are_those_of_the_pilot(tmp_path: Path) -> None:
             [parts.chain, parts.task, parts.cell, parts.seed], abs=6e-4
         )
     planning.write(tmp_path)
-    for name in ("power.csv", "coverage.csv"):
+    for name in ("power.csv", "coverage.csv", "core_hours.csv"):
         assert (tmp_path / name).read_text() == (planning.ROOT / "book" / name).read_text(), "see vpcore/report/planning.py"

@@ -10,7 +10,7 @@ networks were right on images that have nothing to do with each other, which ove
 differ in variance; the intervals do not know that. What is known of seeds and tasks comes from one network on real images
 (`small`), what is known of chains from three small networks on drawn ones (`methods`, all ways that train what they prune).
 
-    python -c "from vpcore.report.planning import write; write()"     # makes book/power.csv and book/coverage.csv anew
+    python -c "from vpcore.report.planning import write; write()"     # makes the tables of book/protocol.md
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Design:
 
 FAMILY = 6  # claims of the primary family
 PLANNED = Design(8, 9, 4, deep_seeds=3)  # without the task that is at chance
+QUANTIZED = Design(2, 9, 4)
 DESIGNS = (Design(1, 7, 2, 5), Design(2, 10, 4), Design(3, 7, 2, 3), Design(8, 10, 4), PLANNED)
 
 
@@ -192,10 +193,15 @@ def pilot() -> dict[str, tuple[str, Components]]:
 
 
 def plan(claims: dict[str, tuple[str, Components]]) -> pd.DataFrame:
-    """What the planned study can see, for each claim: one row a claim, costs in percentage points."""
+    """What the planned study can see, for each claim: one row a claim, costs in percentage points.
+
+    Quantized networks are taken to vary as sparse ones do.
+    """
     rows = []
-    for claim, (column, parts) in claims.items():
-        design = dataclasses.replace(PLANNED, budgets=1) if claim.startswith("C2") else PLANNED  # each end is one budget
+    quantized = {"C5, two chains": claims["C1, density 0.16"], "C6, two chains": claims["C3, VP"]}
+    designs = {"C2": dataclasses.replace(PLANNED, budgets=1), "C5": QUANTIZED, "C6": QUANTIZED}  # an end is one budget
+    for claim, (column, parts) in (claims | quantized).items():
+        design = designs.get(claim[:2], PLANNED)
         margin = MARGINS.get(column, MARGIN)
         at = {effect: power(parts, design, effect * margin, margin=margin) for effect in (0, 1, 2, 3)}
         rows.append(
@@ -223,8 +229,43 @@ def coverages(claims: dict[str, tuple[str, Components]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+# task -> images that a prompt learns from at 1, 10, 50 and 100 a class, the last two where there are at most ten classes
+TEN = {name: (10, 100, 500, 1000) for name in ("cifar10", "svhn", "eurosat", "fashion_mnist", "sign_digits", "digits")}
+MANY = {"gtsrb": (43, 430), "oxford_pets": (37, 370), "flowers102": (102, 1020), "caltech101": (101, 1010)}
+WHOLE = sum(sum(sizes) for sizes in (TEN | MANY).values())  # images of one network and seed
+CONTROL = 3 * (100 + 1000)  # three tasks at 10 and 100 shots
+PARTS = (  # part of the study, networks trained, images a prompt learns from (each in 100 epochs)
+    ("eight chains at 1, 0.4, 0.16, one transfer seed each", 24, 24 * WHOLE),
+    ("the deep chain: 0.064, 0.026, 0.01, and two more seeds at 1, 0.4, 0.16", 3, (3 + 2 * 3) * WHOLE),
+    ("all images of CIFAR-10 and EuroSAT, 30 epochs, two chains", 0, 6 * 0.3 * (14500 + 3500)),
+    ("400 steps at every budget, two tasks, two chains", 0, 6 * 2 * 4 * 400 * 128 / 100),
+    ("the authors' protocol whole, dense and 0.16, four chains, tested in every epoch", 0, 8 * 2 * CONTROL),
+    ("one defect at a time, dense and 0.16, one chain", 0, 2 * 3 * CONTROL),
+    ("ticket or sparsity: five ways to 0.16, two chains", 10, 10 * CONTROL),
+    ("recipe: label smoothing and mixup, dense to 0.16", 3, 2 * CONTROL),
+    ("quantized in training to 4 bits, and float controls, two chains, all tasks", 4, 4 * WHOLE),
+    ("quantized in training to 3 bits in two chains, to 8 and 2 in one", 4, 4 * CONTROL),
+    ("quantized after training, the same bits and every choice of ranges", 0, 10 * CONTROL),
+    ("controls of the assay: trained for a quarter of the time, two chains", 0.5, 2 * CONTROL),
+    ("full fine-tuning at three densities, one chain (twice the cost of a prompt)", 0, 2 * 3 * CONTROL),
+)
+
+
+def core_hours() -> pd.DataFrame:
+    """What each part of the study costs on one core, by the seconds that the pilot's records took."""
+    pilot_runs = pd.read_parquet(ROOT / "results" / "small.parquet")
+    source, prompts = (pilot_runs[pilot_runs["method"] == method] for method in ("source", "vp"))
+    network = source["seconds"].mean()
+    image = prompts["seconds"].sum() / (prompts["train_images"] * prompts["epochs"].astype(float)).sum()
+    table = pd.DataFrame(PARTS, columns=["part", "networks", "images"])
+    table["core-hours"] = (table["networks"] * network + table.pop("images") * 100 * image) / 3600
+    total = pd.DataFrame([{"part": "all", **table[["networks", "core-hours"]].sum()}])
+    return pd.concat([table, total], ignore_index=True).round({"core-hours": 1})
+
+
 def write(folder: Path = ROOT / "book") -> None:
-    """Make the tables of the page on the protocol, power.csv and coverage.csv."""
+    """Make the tables of the page on the protocol: power.csv, coverage.csv and core_hours.csv."""
+    core_hours().to_csv(folder / "core_hours.csv", index=False)
     claims = pilot()
     plan(claims).to_csv(folder / "power.csv", index=False)
     coverages(claims).to_csv(folder / "coverage.csv", index=False)
