@@ -87,6 +87,14 @@ def test_damaged_cache(tmp_path: Path) -> None:
         assert file.read_bytes() == encoded
 
 
+@pytest.mark.parametrize("ending", ["npy", "json"])
+def test_half_a_cache_is_made_again(tmp_path: Path, ending: str) -> None:
+    whole = tasks.load("shapes", "test", px=8, per_class=1, cache=tmp_path).images.clone()
+    next(tmp_path.glob(f"*.{ending}")).unlink()
+    assert torch.equal(tasks.load("shapes", "test", px=8, per_class=1, cache=tmp_path).images, whole)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_writing_to_cached_images_leaves_the_cache_as_it_is(tmp_path: Path) -> None:
     images = tasks.load("shapes", "test", px=8, per_class=1, cache=tmp_path).images
     before = images.clone()
