@@ -21,7 +21,7 @@ class Tracer:
 
     def __init__(self, parameters: Iterable[Tensor] = ()) -> None:
         self.parameters = list(parameters)
-        self.prepared, self.recorded, self.replayed = 0, 0, 0
+        self.prepared, self.recorded, self.replayed, self.waits = 0, 0, 0, False
 
     def prepare(self, step: Callable[..., Outputs], inputs: tuple[Tensor, ...]) -> Outputs:
         self.prepared += 1

@@ -85,6 +85,18 @@ def test_the_stand_in_refuses_what_a_gpu_would(step: Callable[[Tensor], Tensor],
         repeated(torch.ones(3))
 
 
+def test_a_step_that_waits_is_never_recorded_and_says_so(cpu: torch.device, tracers: list[Tracer]) -> None:
+    """As a network of someone's own may; the stand-in is told what a GPU notices in the first calls."""
+    repeated = repeat(lambda x: x * float(x.sum()), device=cpu)
+    repeated(torch.ones(2))
+    tracers[0].waits = True
+    with pytest.warns(UserWarning, match="a step waits for the GPU .* instead of replayed, which is slower"):
+        assert repeated(torch.ones(2)).tolist() == [2, 2]
+    for n in range(5):
+        assert repeated(torch.full((2,), float(n))).tolist() == [2 * n * n] * 2  # and says it no more
+    assert tracers[0].recorded == 0
+
+
 def test_a_changing_learning_rate_reaches_a_recorded_step(cpu: torch.device, tracers: list[Tracer]) -> None:
     target = torch.randn(5, generator=torch.Generator().manual_seed(0))
     weights = []

@@ -159,7 +159,7 @@ def _waits(work: Callable[[], object]) -> int:
             work()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(warning.message) for warning in caught)
+    return sum(repeating.WAITED in str(warning.message) for warning in caught)
 
 
 def waiting(device: torch.device) -> Iterator[Check]:
@@ -234,6 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
     if device.type == "cuda" and not torch.cuda.is_available():
         print("no CUDA GPU here; --device cpu rehearses the checks")
         return 1
+    warnings.filterwarnings("error", message="a step waits for the GPU")
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 is to be float32
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}", flush=True)

@@ -10,11 +10,13 @@ CUDA graph records them once and launches them together (Ng et al. 2021, "Accele
 So a step must be a function of tensors that does the same to the same memory each time. What it reads besides its inputs
 (weights, images, the state of an optimizer, masks) may change in place, but not be replaced. It may not ask for a value
 (`float(x)`, `x.tolist()`, `if x > 0`, indexing by a mask) nor make a tensor from Python numbers, and numbers of Python are
-those of the recording forever; hence the learning rate of `adam` is a tensor on the device.
+those of the recording forever; hence the learning rate of `adam` is a tensor on the device. A step that does wait for the
+device, as someone's own network may, is noticed in the first calls and never recorded.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
@@ -23,12 +25,15 @@ import torch
 from torch import Tensor
 
 WARM_UP = 3  # calls of a shape before it is recorded
+WAITED = "called a synchronizing CUDA operation"  # what torch says of a step that waits for the device
 Outputs = Tensor | tuple[Tensor, ...]
 Found = TypeVar("Found")
 
 
 class Recorder(Protocol):
-    """What records steps on a kind of device."""
+    """What records steps on a kind of device. `waits`: a step that it prepared has waited for the device."""
+
+    waits: bool
 
     def prepare(self, step: Callable[..., Outputs], inputs: tuple[Tensor, ...]) -> Outputs:
         """Take the step, as before a recording."""
@@ -41,14 +46,21 @@ class CudaRecorder:
     """Records CUDA graphs; those of one recorder share their memory, since they never run at the same time."""
 
     def __init__(self, device: torch.device) -> None:
-        self.stream, self.pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
+        self.stream, self.pool, self.waits = torch.cuda.Stream(device), torch.cuda.graph_pool_handle(), False
 
     def prepare(self, step: Callable[..., Outputs], inputs: tuple[Tensor, ...]) -> Outputs:
         current = torch.cuda.current_stream(self.stream.device)
         self.stream.wait_stream(current)
-        with torch.cuda.stream(self.stream):
-            outputs = step(*inputs)
+        mode = torch.cuda.get_sync_debug_mode()
+        with warnings.catch_warnings(record=True) as caught, torch.cuda.stream(self.stream):
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                outputs = step(*inputs)
+            finally:
+                torch.cuda.set_sync_debug_mode(mode)
         current.wait_stream(self.stream)
+        self.waits |= any(WAITED in str(warning.message) for warning in caught)
         return outputs
 
     def record(self, step: Callable[..., Outputs], inputs: tuple[Tensor, ...]) -> tuple[Callable[[], None], Outputs]:
@@ -65,13 +77,14 @@ class _Repeated:
     """A step that is recorded for each shape of its inputs that comes often enough."""
 
     def __init__(self, step: Callable[..., Outputs], recorder: Recorder) -> None:
-        self.step, self.recorder, self.calls = step, recorder, Counter()
+        self.step, self.recorder, self.calls, self.told = step, recorder, Counter(), False
         self.recorded: dict[tuple, tuple[tuple[Tensor, ...], Callable[[], None], Outputs]] = {}
 
     def __call__(self, *inputs: Tensor) -> Outputs:
         shape = tuple((x.shape, x.dtype) for x in inputs)
         self.calls[shape] += 1
-        if self.calls[shape] <= WARM_UP:
+        if self.calls[shape] <= WARM_UP or self.recorder.waits:
+            self._tell()
             return self.recorder.prepare(self.step, inputs)
         if shape not in self.recorded:
             buffers = tuple(x.detach().clone(memory_format=torch.contiguous_format) for x in inputs)
@@ -81,6 +94,16 @@ class _Repeated:
             buffer.copy_(value, non_blocking=True)
         replay()
         return outputs.clone() if isinstance(outputs, Tensor) else tuple(output.clone() for output in outputs)
+
+    def _tell(self) -> None:
+        if self.recorder.waits and not self.told:
+            self.told = True
+            warnings.warn(
+                "a step waits for the GPU (for a value, or a tensor made from Python numbers), so that it is launched "
+                "kernel by kernel instead of replayed, which is slower; look for float(), .item(), if, or a mask as an "
+                "index in the forward pass of the network",
+                stacklevel=3,
+            )
 
 
 def repeat(step: Callable[..., Outputs], *, device: torch.device, on_host: bool = False) -> Callable[..., Outputs]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpcore.data import imagenet, tasks
@@ -22,7 +23,7 @@ from vpcore.errors import InputError
 from vpcore.networks.backbones import backbone, build, load_weights_, normalise, prunable
 from vpcore.networks.frozen import Frozen
 from vpcore.networks.training import predict
-from vpcore.prompting.prompts import PadPrompt
+from vpcore.prompting.fixed_prompts import border_px
 from vpcore.pruning.masks import Masks, measure
 from vpcore.quantization.layers import quantize
 from vpcore.quantization.training import finish_lsq, load_lsq
@@ -224,6 +225,6 @@ def shown_to_probe(run: Run, images: Tensor) -> Tensor:
     """(N, 3, h, h) images in [0, 1] -> what a linear probe sees: the same, or on the mid-grey canvas of a fresh prompt."""
     if run.view == "frame":
         return images
-    prompt = PadPrompt(1, canvas=run.canvas, image_px=run.image_px).to(images.device)
-    with torch.no_grad():
-        return prompt(images[None])[0]
+    free = border_px(run.canvas, image_px=run.image_px)
+    before, after = free // 2, free - free // 2
+    return F.pad(images, (before, after, before, after), value=0.5)
