@@ -42,6 +42,11 @@ def test_a_folder_becomes_a_set_that_commands_take_by_name(photos: Path) -> None
     assert "lp tints 1-shot" in measured.output
 
 
+def test_a_set_is_found_beside_the_folder_that_it_was_made_of(photos: Path) -> None:
+    assert call("pack", photos, "--data", "sets").exit_code == 0
+    assert len(load("photos", "test", px=24, folder=Path("sets"))) == 6
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -151,16 +151,17 @@ def _source(task: str, folder: Path | None) -> ParquetFolder | ImageSet:
         )
     if task in torchvision_sets.SETS or task in coop.SETS:
         return _opened(task, Path(folder))
-    for images in (Path(folder) / task, Path(task)):
+    made = Path(folder) / task
+    for images in () if (made / "dataset.json").exists() else (made, Path(task)):
         if images.is_dir() and not (images / "dataset.json").exists() and holds_class_folders(images):
             raise InputError(
                 f"`task` must be the name of an image set, and {images} is a folder of images; make a set of it first: "
                 f"vpcore pack {images} --data {folder}"
             )
-    if Path(task).name != task or not (Path(folder) / task).is_dir():
+    if Path(task).name != task or not made.is_dir():
         parquet = [path.parent.name for path in Path(folder).glob("*/dataset.json")]
         raise unknown(f"task in {folder}:", task, [*BUILTIN, *parquet, *torchvision_sets.SETS, *coop.SETS])
-    return ParquetFolder.open(Path(folder) / task)
+    return ParquetFolder.open(made)
 
 
 @functools.lru_cache
