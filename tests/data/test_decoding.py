@@ -1,5 +1,6 @@
 """Decoding: what 8-bit images become never moves; everything else is seen as it is, or refused with a reason."""
 
+import contextlib
 import io
 import struct
 import zlib
@@ -178,6 +179,14 @@ def test_images_are_turned_as_their_camera_says(orientation: int, kind: str) -> 
     if kind == "TIFF":  # which Pillow turns itself
         stored = np.array(photo())
     assert np.array_equal(seen(encoded), TURNS[orientation](stored))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0MM", b"Exif\0\0MX\0*\0\0\0\x08\0\1", b"Exif\0\0MM\0*\0\0\0\x07\0\0\1"])
+def test_damaged_exif_data_ask_for_nothing(kind: str, exif: bytes) -> None:
+    encoded = saved(photo(), kind, exif=exif, lossless=True)
+    with pytest.warns(UserWarning, match="EXIF|Truncated") if exif[6:10] == b"MM\0*" else contextlib.nullcontext():
+        assert np.array_equal(seen(encoded), np.array(photo()))
 
 
 def over_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:

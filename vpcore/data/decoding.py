@@ -17,6 +17,7 @@ Then the whole image is resized (bilinear, with antialiasing), and the aspect ra
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import struct
@@ -53,7 +54,9 @@ def as_seen(image: Image.Image) -> Image.Image:
     >>> as_seen(Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.uint16))).getpixel((1, 0))
     (128, 128, 128)
     """
-    ImageOps.exif_transpose(image, in_place=True)
+    image.load()
+    with contextlib.suppress(*DAMAGE):  # of the EXIF data, which then ask for nothing; the image itself is whole
+        ImageOps.exif_transpose(image, in_place=True)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _scaled(image)
     if image.has_transparency_data:
