@@ -207,6 +207,7 @@ def test_what_cannot_be_frozen_is_refused(cpu: torch.device) -> None:
     )
     refused("must end in a linear layer; SqueezeNet has none; .*`head`", torchvision.models.squeezenet1_1(num_classes=5))
     refused("`statistics` None stands for .* a network of timm .* ResNet knows none", model, statistics=None)
+    assert Frozen(model, statistics=[[0.5] * 3, [0.5] * 3]).statistics == HALF
     for wrong in (((0.5,), (0.5,)), ((0.5,) * 3, (0.0,) * 3), (torch.nan, 1), "imagenet", ((0.5,) * 3,)):
         refused(r"`statistics` must be the means and the standard deviations \(above 0\)", model, statistics=wrong)
     pruned = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.func import functional_call
 
 from tests.pruning.test_rounds import IMAGES, LABELS, RECIPE, make
@@ -60,3 +61,11 @@ def test_snip_keeps_the_fresh_weights_of_highest_sensitivity(tmp_path: Path) -> 
 def test_no_images_are_refused() -> None:
     with pytest.raises(InputError, match="`batches` must hold at least one batch of images and labels, got none"):
         sensitivity(tiny(), full(tiny(), prunable(tiny())), [])
+
+
+def test_a_layer_that_is_not_used_does_not_matter() -> None:
+    model = tiny()
+    model.spare = nn.Linear(2, 2)
+    scores = sensitivity(model, full(model, ["spare.weight", "fc.weight"]), looked_at())
+    assert not scores["spare.weight"].any()
+    assert bool(scores["fc.weight"].any())

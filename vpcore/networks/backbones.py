@@ -181,7 +181,8 @@ def check_finite(model: nn.Module) -> None:
     """
     statistics = ((name, value) for name, value in model.named_buffers() if name.rpartition(".")[2].startswith("running_"))
     for name, value in (*model.named_parameters(), *statistics):
-        if not bool(torch.isfinite(value).all()):
+        # the sum of finite numbers is finite unless it overflows, and quick
+        if not bool(torch.isfinite(value.sum())) and not bool(torch.isfinite(value).all()):
             raise InputError(
                 f"`model` must have finite weights, but {name} holds NaN or infinite ones; "
                 "if a training has diverged, use a smaller learning rate; if weights were loaded, load them again"
@@ -288,8 +289,8 @@ def normalise(images: Tensor, statistics: Statistics = IMAGENET) -> Tensor:
     key = statistics, images.device, images.dtype
     if key not in _CONSTANTS:
         with torch.inference_mode(False):
-            like = {"device": images.device, "dtype": images.dtype}
-            _CONSTANTS[key] = tuple(torch.tensor(numbers, **like).view(3, 1, 1) for numbers in statistics)
+            both = (torch.tensor(numbers, device=images.device, dtype=images.dtype) for numbers in statistics)
+            _CONSTANTS[key] = tuple(numbers.view(3, 1, 1) for numbers in both)
     mean, std = _CONSTANTS[key]
     return (images - mean) / std
 

@@ -55,7 +55,7 @@ def fold_batch_norm_(model: nn.Module) -> None:
         if not isinstance(convolution, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d) or norm.running_var is None:
             continue  # without running statistics it normalises by those of the batch
         folded, rest = fuse_conv_bn_eval(convolution, norm), nn.Sequential(*norm.children())
-        if _alike(convolution, nn.Sequential(convolution, norm), nn.Sequential(folded, rest)):
+        if _alike(convolution, norm, folded, rest):
             model.set_submodule(convolution_name, folded)
             model.set_submodule(norm_name, rest)
 
@@ -89,14 +89,15 @@ def _pairs(model: nn.Module) -> list[tuple[str, str]]:
     graph = _trace(model)
     if graph is None:
         return []
-    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
-    read = {node.target.rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}  # weights taken out of a module
+    calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
+    read = {str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}  # tensors of a module
     known = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
 
     def alone(node: fx.Node, kind: type[nn.Module]) -> bool:
-        if node.op != "call_module" or calls[node.target] > 1 or node.target in read:
+        name = str(node.target)
+        if node.op != "call_module" or calls[name] > 1 or name in read:
             return False
-        module = model.get_submodule(str(node.target))
+        module = model.get_submodule(name)
         changed = module._forward_hooks or module._forward_pre_hooks or parametrize.is_parametrized(module)
         return isinstance(module, kind) and known[id(module)] == 1 and not changed
 
@@ -104,17 +105,15 @@ def _pairs(model: nn.Module) -> list[tuple[str, str]]:
     for node in graph.nodes:
         sources = node.all_input_nodes
         if len(sources) == 1 and len(sources[0].users) == 1 and alone(sources[0], nn.Conv2d) and alone(node, nn.BatchNorm2d):
-            pairs.append((sources[0].target, node.target))
+            pairs.append((str(sources[0].target), str(node.target)))
     return pairs
 
 
 @torch.no_grad()
-def _alike(convolution: nn.Conv2d, pair: nn.Module, folded: nn.Module) -> bool:
-    """Whether two networks that begin with such a convolution compute the same from random numbers."""
-    spans = [
-        (kernel - 1) * stretch + 1 for kernel, stretch in zip(convolution.kernel_size, convolution.dilation, strict=True)
-    ]
-    x = torch.randn(1, convolution.in_channels, spans[0] + 1, spans[1] + 1, generator=torch.Generator().manual_seed(0))
+def _alike(convolution: nn.Conv2d, norm: nn.BatchNorm2d, folded: nn.Conv2d, rest: nn.Module) -> bool:
+    """Whether a folded layer, and what is left of the norm, compute from random numbers what the pair computes."""
+    height, width = (d * (k - 1) + 2 for k, d in zip(convolution.kernel_size, convolution.dilation, strict=True))
+    x = torch.randn(1, convolution.in_channels, height, width, generator=torch.Generator().manual_seed(0))
     x = x.to(convolution.weight.device, convolution.weight.dtype)
-    expected, found = pair(x), folded(x)
+    expected, found = norm(convolution(x)), rest(folded(x))
     return bool((found - expected).abs().max() <= torch.finfo(x.dtype).eps ** 0.5 * expected.abs().max())

@@ -164,7 +164,7 @@ def _checked_statistics(model: nn.Module, statistics: Statistics | None) -> Stat
                 f"`statistics` None stands for those that a network of timm knows, but {type(model).__name__} knows none; "
                 "give its mean and standard deviation, such as statistics=IMAGENET"
             )
-        statistics = tuple(known["mean"]), tuple(known["std"])
+        statistics = known["mean"], known["std"]
     try:
         numbers = torch.tensor(statistics, dtype=torch.float64)
     except (TypeError, ValueError):
@@ -174,4 +174,5 @@ def _checked_statistics(model: nn.Module, statistics: Statistics | None) -> Stat
             "`statistics` must be the means and the standard deviations (above 0) of red, green and blue, "
             f"got {statistics}; use ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) for most networks of ImageNet"
         )
-    return statistics
+    mean, deviation = numbers.tolist()
+    return tuple(mean), tuple(deviation)

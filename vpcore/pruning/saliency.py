@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -39,5 +40,9 @@ def sensitivity(model: nn.Module, masks: Masks, batches: Iterable[tuple[Tensor, 
         seen += len(images)
     if not seen:
         raise InputError("`batches` must hold at least one batch of images and labels, got none")
-    weights = dict(network.named_parameters())
-    return {name: (weights[name] * weights[name].grad).detach().abs().to(masks[name].device) / seen for name in masks}
+    scores, weights = {}, dict(network.named_parameters())
+    for name, mask in masks.items():
+        gradient = weights[name].grad  # none of a layer that is not used
+        product = torch.zeros(mask.shape) if gradient is None else (weights[name] * gradient).detach().abs() / seen
+        scores[name] = product.to(mask.device)
+    return scores

@@ -140,7 +140,8 @@ def rewire(model: nn.Module, masks: Masks, *, share: float) -> Masks:
         count = int(mask.sum())
         drop = int(share * count)
         stay = top(weights[name].detach().abs(), mask, count=count - drop)
-        moved[name] = stay | top(weights[name].grad.abs(), ~stay, count=drop)
+        gradient = weights[name].grad
+        moved[name] = stay if gradient is None else stay | top(gradient.abs(), ~stay, count=drop)
     return moved
 
 
