@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import itertools
 import json
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 from vpcore import InputError
 from vpcore.report import batch
 from vpcore.report.batch import NOTEBOOKS
-from vpcore.report.notebook import _assigned, _plain, check_parameters
+from vpcore.report.notebook import PARAMETERS, _assigned, _plain, check_parameters
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 BOOK = NOTEBOOKS.parent / "book"
@@ -69,17 +70,20 @@ def test_a_notebook_is_clean_defines_nothing_and_reads_its_figures(path: Path) -
             assert cell.execution_count is None
             kinds = (ast.FunctionDef, ast.ClassDef, ast.Lambda)
             assert not any(isinstance(node, kinds) for node in ast.walk(ast.parse(cell.source)))
-    for cell, following in zip(notebook.cells, notebook.cells[1:], strict=False):
-        if cell.cell_type == "code" and "save_figure" in cell.source:
-            assert following.cell_type == "markdown", "a sentence must say what to see"
+    for before, cell in itertools.pairwise(notebook.cells):
+        assert "markdown" in (before.cell_type, cell.cell_type), "a sentence must say what a cell does, and what to see"
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_notebooks_check_their_parameters_first(path: Path) -> None:
     first, second = code(path)[:2]
-    assert {"profile", "toy", "device", "data", "results", "output"} <= set(_assigned(first))
-    assert second.index("check_parameters(globals())") < second.index("open_study(")
-    assert f'"{path.stem}"' in second
+    assert set(PARAMETERS) <= set(_assigned(first))
+    assert _assigned(first)["notebook"] == path.stem
+    assert "study = open_study(globals())" in second
+
+
+def test_the_notebooks_are_short() -> None:
+    assert sum(len(source.splitlines()) for path in PATHS for source in code(path)) <= 2400
 
 
 DEFAULTS = 'profile = "mini"\ntoy = False\nlevel = 0.5\n'

@@ -5,8 +5,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from vpcore.report import plots
+from vpcore import InputError
+from vpcore.calibration.binned import Reliability, reliability
+from vpcore.calibration.predictions import Predictions
+from vpcore.report import calibration_plots, plots
+from vpcore.report.claims import Estimate
 from vpcore.report.notebook import Study
 from vpcore.study.profile import Profile
 from vpcore.study.store import Store
@@ -21,6 +26,7 @@ def ax():
     plt.close(figure)
 
 
+BLUE = plots.Look("x", "blue")
 PROFILE = Profile("p", "Title", "", {}, False, {})
 
 
@@ -38,7 +44,7 @@ def test_style_is_gone_after_the_block() -> None:
 
 
 def test_a_curve_shows_means_and_runs_from_dense_to_sparse(ax) -> None:
-    plots.curve(ax, records(), "accuracy", label="x", colour="blue")
+    plots.curve(ax, records(), "accuracy", BLUE)
     (line,) = ax.get_lines()
     assert line.get_ydata().tolist() == pytest.approx([0.7, 0.4])
     left, right = ax.get_xlim()
@@ -47,11 +53,14 @@ def test_a_curve_shows_means_and_runs_from_dense_to_sparse(ax) -> None:
 
 
 def test_a_reliability_diagram_draws_the_bins(ax) -> None:
-    bins = pd.DataFrame({"count": [0, 30, 10], "confidence": [0, 0.5, 0.9], "accuracy": [0, 0.4, 0.8]})
-    plots.reliability_diagram(ax, bins, title="t", colour="blue")
+    count, confidence, accuracy = torch.tensor([[0, 30, 10], [0, 0.5, 0.9], [0, 0.4, 0.8]], dtype=torch.float64)
+    bins = Reliability(torch.tensor([0, 0.3, 0.6, 1]), count, confidence, accuracy)
+    calibration_plots.reliability_diagram(ax, bins, title="t", colour="blue")
     heights = [patch.get_height() for patch in ax.patches]
     assert heights[:2] == pytest.approx([0.4, 0.8])  # the empty bin has no bar
     assert heights[2:] == pytest.approx([0, -0.22, -0.22 / 3])
+    widths = [patch.get_width() for patch in ax.patches]
+    assert widths[2:] == pytest.approx([0.92 * 0.3, 0.92 * 0.3, 0.92 * 0.4])  # bins need not be equally wide
     ticks = [list(line.get_ydata()) for line in ax.get_lines() if len(set(line.get_ydata())) == 1]
     assert ticks[:2] == [[0.5, 0.5], [0.9, 0.9]]
 
@@ -69,7 +78,7 @@ def test_figures_are_the_same_bytes_for_the_same_data(tmp_path) -> None:
     for _ in range(2):
         with plots.style():
             figure, ax = plt.subplots()
-            plots.curve(ax, records(), "accuracy", label="x", colour="blue")
+            plots.curve(ax, records(), "accuracy", BLUE)
         study.save_figure(figure, "f")
         plt.close(figure)
         seen.append([(tmp_path / "out" / f"f.{kind}").read_bytes() for kind in ("svg", "pdf")])
@@ -118,3 +127,88 @@ def test_the_largest_budget_is_one_that_all_methods_of_a_task_have(tmp_path) -> 
     apart = Study(PROFILE, Store(tmp_path, "p"), {"main": table.iloc[[0, 3]]}, tmp_path)
     with pytest.raises(ValueError, match="`budget` must be one of 1, all, got 'largest'"):
         apart.at_budget("largest")
+
+
+def grid(**columns: list) -> pd.DataFrame:
+    """Records of a grid: a dense network and a sparse one, on one task, with two seeds, and whatever else is given."""
+    shared = {"method": "vp", "task": "a", "budget": 1, "accuracy": 0.5, "sparsifier": [None, None, "imp", "imp"]}
+    table = pd.DataFrame({**shared, "round": [0, 0, 1, 1], "seed": [0, 1, 0, 1], "id": list("abcd"), **columns})
+    return table.astype({"budget": "Int64"})
+
+
+def study_of(table: pd.DataFrame, folder) -> Study:
+    return Study(PROFILE, Store(folder, "p"), {"main": table}, folder)
+
+
+def test_what_varies_and_is_not_asked_about_is_an_error(tmp_path) -> None:
+    assert len(study_of(grid(), tmp_path).transfers) == 4
+    two = pd.concat([grid(), grid(sparsifier=[None, None, "rigl", "rigl"]).iloc[2:]])
+    study = study_of(two, tmp_path)
+    with pytest.raises(InputError, match=r"grid main .* must have one `sparsifier` .* got imp, rigl; give each a "):
+        study.transfers  # noqa: B018 the access is what is tested
+    with pytest.raises(InputError, match="`sparsifier`"):
+        study.source  # noqa: B018
+    assert len(study.adapted("main", by=["sparsifier"])) == 6
+
+
+def test_a_kind_of_network_may_not_follow_from_the_round(tmp_path) -> None:
+    chain = pd.concat([grid(), grid(sparsifier=[None, None, "2:4", "2:4"], round=[0, 0, 2, 2]).iloc[2:]])
+    with pytest.raises(InputError, match="one `sparsifier`"):
+        study_of(chain, tmp_path).transfers  # noqa: B018
+
+
+def test_a_setting_of_the_transfer_may_follow_from_what_is_told_apart(tmp_path) -> None:
+    two = pd.concat([grid(lr=[0.1] * 4), grid(lr=[0.01] * 4, method=["lp"] * 4)])
+    assert len(study_of(two, tmp_path).transfers) == 8
+    with pytest.raises(InputError, match="one `lr`"):
+        study_of(grid(lr=[0.1, 0.2, 0.1, 0.2]).assign(seed=0), tmp_path).transfers  # noqa: B018
+
+
+def test_axes_without_data_say_so(tmp_path) -> None:
+    figure, [[full, empty]] = plots.panels(1, 2, size=(4, 2))
+    plots.curve(full, records(), "accuracy", BLUE)
+    assert study_of(grid(), tmp_path).save_figure(figure, "f") is figure
+    assert [text.get_text() for text in empty.texts] == ["The profile p\nhas no runs for this."]
+    assert len(full.texts) == 0
+    assert not plt.fignum_exists(figure.number)
+
+
+def test_an_empty_table_says_so(tmp_path) -> None:
+    study = study_of(grid(), tmp_path)
+    study.save_table([], "t")
+    assert "The profile p has no runs for this." in (tmp_path / "t.csv").read_text()
+    study.save_table([{"a": 1}], "t")
+    assert (tmp_path / "t.csv").read_text() == "a\n1\n"
+
+
+def test_numbers_that_are_not_defined_are_null(tmp_path) -> None:
+    table = grid(seconds=[1.0] * 4, commit=["c"] * 4, versions=["v"] * 4, device=["cpu"] * 4, finished=["t"] * 4)
+    study = study_of(table.assign(source_seed=0), tmp_path)
+    assert study.save_numbers(a=float("nan"), b=np.float64("inf"), c=0.5) == {"a": None, "b": None, "c": 0.5}
+
+
+def test_pooled_bins_are_those_of_all_predictions_together() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(2, 50, 4, generator=generator), torch.randint(4, (2, 50), generator=generator)
+    each = [reliability(Predictions.from_logits(z, y)) for z, y in zip(logits, labels, strict=True)]
+    columns = {f"bin_{name}": [getattr(b, name).tolist() for b in each] for name in ("count", "confidence", "accuracy")}
+    pooled = calibration_plots.pooled(pd.DataFrame(columns))
+    together = reliability(Predictions.from_logits(logits.flatten(0, 1), labels.flatten()))
+    for name in ("edges", "count", "confidence", "accuracy"):
+        assert torch.allclose(getattr(pooled, name), getattr(together, name))
+
+
+def test_forests_draw_what_there_is(ax) -> None:
+    found = {("loss", row, name): Estimate(0.1 * row, 0, 0.3, 2) for row in (0, 1) for name in ("a", "b")}
+    del found["loss", 1, "b"]
+    looks = plots.looks({"a": "A", "b": "B", "c": "C"})
+    plots.forests([ax], found, panels={"loss": "points"}, rows={0: "x", 1: "y"}, series=looks, spread=0.1)
+    drawn = {c.get_label(): c.lines[0].get_ydata().tolist() for c in ax.containers}
+    assert drawn == {"A": pytest.approx([-0.1, 0.9]), "B": pytest.approx([0.0])}
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["x", "y"]
+    assert ax.yaxis_inverted()
+
+
+def test_a_label_falls_back_on_the_name() -> None:
+    assert plots.label_of("x", {"x": plots.Look("an x", "blue")}) == "an x"
+    assert plots.label_of("y", {"x": plots.Look("an x", "blue")}) == "y"

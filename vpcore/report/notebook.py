@@ -1,8 +1,14 @@
 """What a notebook works with: checked parameters, a complete study, and a place for what it shows.
 
-A notebook begins with a cell of parameters, checks them (`check_parameters`), opens the study (`open_study`, which computes
-what is missing) and writes what the book shows: figures (SVG and PDF), tables (CSV), and `numbers.json`, all in one folder.
-`batch` runs them all.
+A notebook begins with a cell of parameters and opens its study,
+
+    study = open_study(globals())
+
+which checks the parameters and computes what is missing. It writes what the book shows: figures (SVG and PDF), tables (CSV)
+and `numbers.json`, all in one folder. `batch` runs all notebooks.
+
+A notebook asks for records by what it tells apart. Whatever else varies in a grid is an error: two sparsifiers are two axes,
+or two grids, and never one mean.
 """
 
 from __future__ import annotations
@@ -12,12 +18,15 @@ import functools
 import itertools
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
+from torch import Tensor
 from tqdm import tqdm
 
 from vpcore.errors import InputError, unknown
@@ -27,11 +36,14 @@ from vpcore.study.execution import device_named, execute
 from vpcore.study.jobs import jobs
 from vpcore.study.profile import Profile, load_profile
 from vpcore.study.provenance import provenance
-from vpcore.study.run import Run, run_id
+from vpcore.study.run import FACTS, TRANSFER, Run, run_id
 from vpcore.study.store import Store
 from vpcore.study.toy import data_or_fakes
 
 ROOT = Path(__file__).resolve().parents[2]
+PARAMETERS = ("notebook", "profile", "toy", "device", "data", "results", "output", "grids")
+# what every notebook tells apart, or takes means over knowingly
+AXES = ("method", "task", "budget", "seed", "source_seed", "round")
 
 
 def check_parameters(namespace: dict[str, object]) -> None:
@@ -70,10 +82,10 @@ def _check_parameter(name: str, value: object, defaults: dict[str, object]) -> N
 
 
 def _plain(value: object) -> object:
-    """A number as JSON can hold it."""
+    """A number as JSON can hold it; None for one that is not defined."""
     if isinstance(value, np.generic):
-        return value.item()
-    return value
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 @dataclass
@@ -84,6 +96,7 @@ class Study:
     store: Store
     tables: dict[str, pd.DataFrame]
     output: Path
+    data: Path | None = None
     numbers: dict[str, object] = field(default_factory=dict)
 
     @property
@@ -104,16 +117,60 @@ class Study:
         """Records of the transfers of the first grid, see `adapted`."""
         return self.adapted(next(iter(self.tables)))
 
-    def sources(self, grid: str) -> pd.DataFrame:
-        """Records of the networks of a grid on the source task, by round."""
+    @property
+    def methods(self) -> list[str]:
+        """The methods of transfer of the first grid, in the order in which figures show them."""
+        return self.methods_of(self.transfers)
+
+    @staticmethod
+    def methods_of(transfers: pd.DataFrame) -> list[str]:
+        """The methods of some transfers, in the order in which figures show them."""
+        return [method for method in plots.LOOKS if method in set(transfers["method"])]
+
+    def sources(self, grid: str, *, by: Sequence[str] = ()) -> pd.DataFrame:
+        """Records of the networks of a grid on the source task, by round; `by` as in `adapted`."""
         table = self.tables[grid]
+        self._check_axes(grid, by)
         return table[table["method"] == "source"].sort_values("round")
 
-    def adapted(self, grid: str) -> pd.DataFrame:
-        """Records of the transfers of a grid, with their budget also as a number, `shots`, infinite for all images."""
+    def adapted(self, grid: str, *, by: Sequence[str] = ()) -> pd.DataFrame:
+        """Records of the transfers of a grid; `budget` is a number or "all", `shots` the number, or infinity for all.
+
+        Args:
+            grid: its name.
+            by: fields of `Run` that the notebook tells apart beside those of `AXES`.
+
+        Raises:
+            InputError: when something else varies, so that a mean over the records would mix it.
+        """
         table = self.tables[grid]
+        self._check_axes(grid, by)
         table = table[table["method"] != "source"]
-        return table.assign(shots=table["budget"].astype("Float64").fillna(float("inf")).astype(float))
+        budget = table["budget"]
+        return table.assign(
+            shots=budget.astype("Float64").fillna(float("inf")).astype(float),
+            budget=budget.astype(object).where(budget.notna(), "all"),
+        )
+
+    def _check_axes(self, grid: str, by: Sequence[str]) -> None:
+        """Refuse a grid in which a field varies that is neither asked about nor follows from what is.
+
+        A setting of the transfer may follow from all that is asked about (a learning rate from the method, say), the kind of
+        network only from `by`: with IMP in one round and RigL in the next, a curve over the rounds would mix the two.
+        """
+        table = self.tables[grid]
+        for name in [name for name in FACTS if name in table and name not in (*AXES, *by)]:
+            known = [axis for axis in (*(AXES if FACTS[name].part == TRANSFER else ()), *by) if axis in table]
+            values = table[name]
+            alike = [table[axis].astype(object).where(table[axis].notna(), "") for axis in known]
+            kinds = values.groupby(alike).nunique() if known else pd.Series([values.nunique()])
+            if (kinds > 1).any():
+                seen = ", ".join(map(str, sorted(values.dropna().unique())))
+                raise InputError(
+                    f"the grid {grid} of the profile {self.profile.name} must have one `{name}` where all that this "
+                    f"notebook tells apart is equal, got {seen}; give each a [[grid]] of its own in the "
+                    "profile, with a `name`, and name it in the parameter `grids`"
+                )
 
     def at_budget(self, budget: str) -> pd.DataFrame:
         """The transfers at one budget: a number of images per class, as text, "all" images, or the "largest" of each task.
@@ -144,24 +201,42 @@ class Study:
     def _runs(self) -> dict[str, Run]:
         return {run_id(run): run for run in self.profile.runs}
 
-    def save_figure(self, figure: Figure, name: str) -> None:
-        """Write a figure as NAME.svg and NAME.pdf, the same bytes for the same data."""
+    def arrays(self, record: pd.Series) -> dict[str, Tensor] | None:
+        """The predictions and what was learned in the run of a row; None when there is only a published record of it."""
+        run = self.run_of(record)
+        return self.store.arrays(run) if self.store.arrays_path(run).exists() else None
+
+    def save_figure(self, figure: Figure, name: str, *, lack: str = "") -> Figure:
+        """Write a figure as NAME.svg and NAME.pdf, the same bytes for the same data; empty axes say why they are (`lack`).
+
+        The figure is closed, and returned for the notebook to show.
+        """
         with plots.style():  # which also fixes the ids in an SVG
+            for ax in figure.axes:
+                if ax.get_visible() and ax.axison and not ax.has_data():
+                    plots.nothing(ax, lack or f"The profile {self.profile.name}\nhas no runs for this.")
             for kind, metadata in (("svg", {"Date": None}), ("pdf", {"CreationDate": None})):
                 write_atomically(
                     self.output / f"{name}.{kind}",
                     lambda file, kind=kind, metadata=metadata: figure.savefig(file, format=kind, metadata=metadata),
                 )
+        plots.plt.close(figure)
+        return figure
 
-    def save_table(self, table: pd.DataFrame, name: str) -> None:
-        """Write a table as NAME.csv, as the book shows it."""
+    def save_table(self, rows: pd.DataFrame | list[dict[str, object]], name: str) -> Styler:
+        """Write a table as NAME.csv, as the book shows it, and return it for the notebook to show; an empty one says so."""
+        table = pd.DataFrame(rows)
+        if table.empty:
+            table = pd.DataFrame({"": [f"The profile {self.profile.name} has no runs for this."]})
         write_atomically(self.output / f"{name}.csv", lambda file: file.write(table.to_csv(index=False).encode()))
+        return table.style.hide()
 
-    def save_numbers(self, **numbers: object) -> None:
-        """Add numbers for the prose; they are written, with their provenance, to numbers.json."""
+    def save_numbers(self, **numbers: object) -> dict[str, object]:
+        """Add numbers for the prose; they are written, with their provenance, to numbers.json. Returns all so far."""
         self.numbers |= {name: _plain(value) for name, value in numbers.items()}
         content = json.dumps({"numbers": self.numbers, "provenance": self.provenance()}, indent=1, allow_nan=False)
         write_atomically(self.output / "numbers.json", lambda file: file.write(content.encode()))
+        return self.numbers
 
     def provenance(self) -> dict[str, object]:
         """What a page says of the records it shows, or of the notebook itself when it shows none."""
@@ -181,37 +256,35 @@ class Study:
         }
 
 
-def open_study(
-    notebook: str,
-    *,
-    profile: str,
-    toy: bool,
-    device: str,
-    data: str,
-    results: str,
-    output: str,
-    grids: list[str],
-) -> Study:
-    """The study of a profile, complete as far as the notebook needs it: what is missing is computed, with a progress bar.
+def open_study(namespace: dict[str, object]) -> Study:
+    """The study that a notebook shows, complete as far as it needs it: what is missing is computed, with a progress bar.
+
+    The parameters of every notebook:
+
+        notebook    its name, which the folder of its output gets
+        profile, toy                see `load_profile`
+        device      "auto", "cpu" or "cuda"
+        data        folder of Parquet image sets; "" for the environment variable VPCORE_DATA
+        results     folder of all results; a relative one is taken from the root of the project
+        output      folder for figures, tables and numbers; "" for RESULTS/PROFILE/book/NOTEBOOK
+        grids       names of the grids of the profile that the notebook shows, the one of `Study.transfers` first
 
     Args:
-        notebook: name of the notebook, of the folder of its output.
-        profile, toy: see `run.load_profile`.
-        device: "auto", "cpu" or "cuda".
-        data: folder of Parquet image sets; "" for the environment variable VPCORE_DATA.
-        results: folder of all results; a relative one is taken from the root of the project.
-        output: folder for figures, tables and numbers; "" for RESULTS/PROFILE/book/NOTEBOOK.
-        grids: names of the grids of the profile that the notebook shows, the one of `Study.transfers` first.
+        namespace: `globals()` of the notebook, whose first cell assigns the parameters.
 
     Raises:
-        InputError: for bad input, and when a run fails.
+        InputError: for a parameter that it does not have, for bad input, and when a run fails.
     """
+    check_parameters(namespace)
+    notebook, profile, toy, device, data, results, output, grids = (namespace[name] for name in PARAMETERS)
     card = load_profile(profile, toy=toy)
     store = Store(ROOT / results, card.name)
     folder = ROOT / output if output else store.root / "book" / notebook
     runs = {name: card.grid(name) for name in grids}
-    complete(card, tuple(dict.fromkeys(itertools.chain(*runs.values()))), store, device=device, data=data)
-    return Study(card, store, {name: store.table(mine) for name, mine in runs.items()}, folder)
+    needed = tuple(dict.fromkeys(itertools.chain(*runs.values())))
+    images = data_or_fakes(card, (), store, data_folder(data))
+    complete(card, needed, store, device=device, data=data)
+    return Study(card, store, {name: store.table(mine) for name, mine in runs.items()}, folder, images)
 
 
 def data_folder(data: str) -> Path | None:
@@ -231,7 +304,6 @@ def complete(card: Profile, runs: tuple[Run, ...], store: Store, *, device: str,
             store,
             device=device_named(device),
             folder=data_or_fakes(card, card.runs, store, data_folder(data)),
-            protocol=card.protocol,
             workers=None,
             log=lambda text: bar.set_postfix_str(text),
         )

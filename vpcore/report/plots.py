@@ -1,31 +1,69 @@
-"""Figures: results and axes in, axes out. Nothing is computed here that a table does not already say.
+"""The look of all figures, and what they are put together from: axes, curves, intervals, heat maps, pictures.
 
-One look throughout: seaborn's colour-blind palette, one colour a method or task, density on a logarithmic axis that runs
-from dense (left) to sparse (right), accuracies and ECE in percent on the axes only.
+Results and axes in, axes out; nothing is computed here that a table does not already say. One look throughout: seaborn's
+colour-blind palette, one colour a method, density on a logarithmic axis that runs from dense (left) to sparse (right),
+accuracies and ECE in percent on the axes only. Series are told apart by a `Look`: label, colour and marker.
+
+The figures of one subject are drawn by `curve_plots`, `calibration_plots`, `image_plots`, `protocol_plots`, `speed_plots`.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.figure import Figure
+from matplotlib.ticker import Formatter, FuncFormatter, PercentFormatter
 
-from vpcore.pruning.methods import METHODS
 from vpcore.report.claims import Estimate
 
-METHOD_NAMES = {
-    "vp": "visual prompting", "lp": "linear probing", "source": "source task", "ft": "full fine-tuning",
-}  # fmt: skip
-METHOD_COLOURS = dict(zip(METHOD_NAMES, sns.color_palette("colorblind")[:4], strict=True))
-METHOD_MARKERS = {"vp": "o", "lp": "s", "source": "D", "ft": "^"}
-SPARSIFIER_NAMES = {name: method.label for name, method in METHODS.items()}
+PALETTE = sns.color_palette("colorblind")
+MARKERS = "oDs^v<>"
+
+
+class Look(NamedTuple):
+    """How a series is drawn, and what the legend calls it."""
+
+    label: str
+    colour: object
+    marker: str = "o"
+
+    @property
+    def line(self) -> dict[str, object]:
+        """The same as arguments of matplotlib's `plot` and `errorbar`."""
+        return {"label": self.label, "color": self.colour, "marker": self.marker}
+
+
+LOOKS = {
+    "vp": Look("visual prompting", PALETTE[0], "o"),
+    "lp": Look("linear probing", PALETTE[1], "s"),
+    "ft": Look("full fine-tuning", PALETTE[3], "^"),
+    "source": Look("source task", PALETTE[2], "D"),
+}
 PERCENT = FuncFormatter(lambda value, position: f"{100 * value:.6g}%".replace("-", "\N{MINUS SIGN}"))
+POINTS = PercentFormatter(1, decimals=1, symbol="")
+
+
+def label_of(name: str, registry: Mapping[str, object]) -> str:
+    """What figures and tables call an entry of a registry: its `label`; the name itself where it has none."""
+    return getattr(registry.get(name), "label", "") or name
+
+
+def looks(labels: Mapping[Hashable, str], *, palette: str = "viridis", markers: str = MARKERS) -> dict[Hashable, Look]:
+    """A look for each of some series that have an order, from the first colour of a palette to its last."""
+    colours = sns.color_palette(palette, len(labels))
+    return {
+        key: Look(label, colour, marker)
+        for (key, label), colour, marker in zip(labels.items(), colours, itertools.cycle(markers), strict=False)
+    }
 
 
 @contextlib.contextmanager
@@ -41,6 +79,59 @@ def style() -> Iterator[None]:
         yield
 
 
+@style()
+def panels(
+    rows: int = 1, columns: int = 1, *, size: tuple[float, float], sharex: bool | str = False, sharey: bool | str = False
+) -> tuple[Figure, np.ndarray]:
+    """A figure in our look with a (rows, columns) array of axes; `size` in inches."""
+    return plt.subplots(rows, columns, figsize=size, sharex=sharex, sharey=sharey, squeeze=False)
+
+
+@style()
+def title(ax: Axes, text: str, *, side: str = "center") -> None:
+    """A title in our look; matplotlib gives a title the look of the moment at which it is set."""
+    ax.set_title(text, loc=side)
+
+
+@style()
+def legend(figure: Figure, axes: Axes | np.ndarray, *, place: str = "upper center", columns: int = 4) -> None:
+    """One legend outside of all axes of a figure, of what some of them show; what several show stands in it once."""
+    shown: dict[str, Artist] = {}
+    for ax in np.ravel(axes):
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            shown.setdefault(label, handle)
+    if shown:
+        figure.legend(shown.values(), shown, loc=f"outside {place}", ncols=columns)
+
+
+@style()
+def legend_right(ax: Axes, *, title: str = "") -> None:
+    """A legend to the right of the axes, if they show anything that has a label."""
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), title=title or None)
+
+
+@style()
+def legend_inside(ax: Axes, place: str) -> None:
+    """A legend in a corner of the axes, such as "upper left", if they show anything that has a label."""
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc=place)
+
+
+@style()
+def legend_above(ax: Axes, *, columns: int = 1) -> None:
+    """A legend above the title of the axes."""
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.12), ncols=columns)
+
+
+@style()
+def nothing(ax: Axes, text: str) -> Axes:
+    """A sentence in the place of results that there are not."""
+    ax.axis("off")  # ticks would be gone from the axes that share them
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize=9, color="0.35", wrap=True)
+    return ax
+
+
 def density_axis(ax: Axes, densities: list[float]) -> Axes:
     """A logarithmic axis of density, dense on the left, with a tick for each density that was measured."""
     ticks = sorted(set(densities), reverse=True)
@@ -53,14 +144,17 @@ def density_axis(ax: Axes, densities: list[float]) -> Axes:
     return ax
 
 
-def curve(ax: Axes, table: pd.DataFrame, metric: str, *, label: str, colour: object, marker: str = "o") -> Axes:
+@style()
+def curve(ax: Axes, table: pd.DataFrame, metric: str, look: Look) -> Axes:
     """A metric against density: the mean over rows as a line, every row as a dot, the range as a band."""
     grouped = table.groupby("round").agg(
         density=("density", "mean"), mean=(metric, "mean"), low=(metric, "min"), high=(metric, "max")
     )
-    ax.fill_between(grouped["density"], grouped["low"], grouped["high"], color=colour, alpha=0.15, linewidth=0)
-    ax.plot(grouped["density"], grouped["mean"], marker=marker, color=colour, label=label, markersize=5)
-    ax.scatter(table["density"], table[metric], color=colour, s=6, alpha=0.5, linewidths=0)
+    if grouped.empty:
+        return ax
+    ax.fill_between(grouped["density"], grouped["low"], grouped["high"], color=look.colour, alpha=0.15, linewidth=0)
+    ax.plot(grouped["density"], grouped["mean"], markersize=5, **look.line)
+    ax.scatter(table["density"], table[metric], color=look.colour, s=6, alpha=0.5, linewidths=0)
     ax.yaxis.set_major_formatter(PERCENT)
     return density_axis(ax, table["density"].tolist())
 
@@ -75,30 +169,30 @@ def arms(estimates: list[Estimate]) -> list[list[float]]:
     return [[max(0.0, e.mean - e.low) for e in estimates], [max(0.0, e.high - e.mean) for e in estimates]]
 
 
-def forest(
-    ax: Axes, positions: list[float], estimates: list[Estimate], *, label: str, colour: object, marker: str = "o"
-) -> Axes:
+@style()
+def error_bars(ax: Axes, x: Sequence[float], estimates: Sequence[Estimate], look: Look, *, join: bool = True) -> Axes:
+    """Estimates at places on the x axis with their intervals, joined by a line or not; a line at zero is the caller's."""
+    if estimates:
+        line = {} if join else {"linestyle": "none"}
+        ax.errorbar(x, [e.mean for e in estimates], yerr=arms(estimates), capsize=3, **look.line, **line)
+    ax.yaxis.set_major_formatter(PERCENT)
+    return ax
+
+
+@style()
+def forest(ax: Axes, positions: Sequence[float], estimates: Sequence[Estimate], look: Look) -> Axes:
     """Estimates as dots with their intervals, one a row, and a line at zero; rows count downwards from the top.
 
     Args:
         ax: where to draw.
         positions: row of each estimate; series that are shifted a little stand side by side.
         estimates: of a cost, in [0, 1].
-        label: of the series.
-        colour, marker: of the series.
+        look: of the series.
     """
     means = [estimate.mean for estimate in estimates]
     ax.axvline(0, color="0.3", linewidth=0.8)
     ax.errorbar(
-        means,
-        positions,
-        xerr=arms(estimates),
-        fmt=marker,
-        color=colour,
-        label=label,
-        capsize=2.5,
-        markersize=5,
-        linewidth=1.2,
+        means, positions, xerr=arms(estimates), capsize=2.5, markersize=5, linewidth=1.2, linestyle="none", **look.line
     )
     ax.xaxis.set_major_formatter(PERCENT)
     if not ax.yaxis_inverted():
@@ -106,6 +200,49 @@ def forest(
     return ax
 
 
+@style()
+def forests(
+    axes: Iterable[Axes],
+    found: Mapping[tuple, Estimate],
+    *,
+    panels: Mapping[Hashable, str],
+    rows: Mapping[Hashable, str],
+    series: Mapping[Hashable, Look],
+    spread: float = 0.14,
+    places: Sequence[float] | None = None,
+    form: Formatter = PERCENT,
+) -> None:
+    """A forest for each panel, with the same rows: the series of a row stand side by side, in the order given.
+
+    Args:
+        axes: one for each panel.
+        found: (panel, row, series) -> estimate; what is not in it is not drawn.
+        panels: panel -> label of its x axis.
+        rows: row -> its label.
+        series: series -> its look.
+        spread: how far the first and the last series of a row are from its middle.
+        places: of the rows; None for 0, 1, 2, ...
+        form: of the x axis.
+    """
+    places = range(len(rows)) if places is None else places
+    shifts = np.linspace(-spread, spread, len(series)) if len(series) > 1 else [0.0]
+    for ax, (panel, title) in zip(axes, panels.items(), strict=True):
+        for (name, look), shift in zip(series.items(), shifts, strict=True):
+            drawn = [
+                (place + shift, found[panel, row, name])
+                for place, row in zip(places, rows, strict=True)
+                if (panel, row, name) in found
+            ]
+            if drawn:
+                forest(ax, *zip(*drawn, strict=True), look)
+        ax.set_yticks(places, rows.values())
+        ax.xaxis.set_major_formatter(form)
+        if form is POINTS:
+            ax.locator_params(axis="x", nbins=6)
+        ax.set_xlabel(title)
+
+
+@style()
 def heatmap(ax: Axes, grid: pd.DataFrame, *, label: str, limit: float) -> Axes:
     """A grid of costs, budgets down and densities across; blue is harm, orange is gain, white is none."""
     shown = grid.set_axis([f"{100 * d:.3g}" for d in grid.columns], axis=1)
@@ -123,63 +260,4 @@ def heatmap(ax: Axes, grid: pd.DataFrame, *, label: str, limit: float) -> Axes:
     )
     ax.set(xlabel="weights kept, %", ylabel="images per class")
     ax.tick_params(axis="y", rotation=0)
-    return ax
-
-
-def reliability_diagram(ax: Axes, bins: pd.DataFrame, *, title: str, colour: object) -> Axes:
-    """Accuracy against confidence, bin by bin, with the share of predictions in each bin below.
-
-    Args:
-        ax: where to draw.
-        bins: columns `count`, `confidence`, `accuracy`, one row a bin.
-        title: of the axes.
-        colour: of the bars.
-    """
-    width = 1 / len(bins)
-    centre = (np.arange(len(bins)) + 0.5) * width
-    full = bins["count"] > 0
-    share = bins["count"] / bins["count"].sum()
-    ax.plot([0, 1], [0, 1], color="0.4", linestyle="--", linewidth=1)
-    ax.bar(centre[full], bins["accuracy"][full], width=width * 0.92, color=colour, alpha=0.85)
-    for x, confidence, accuracy in zip(centre[full], bins["confidence"][full], bins["accuracy"][full], strict=True):
-        ax.plot([x - width * 0.46, x + width * 0.46], [confidence] * 2, color="black", linewidth=1.2)
-        ax.plot([x, x], [accuracy, confidence], color="black", linewidth=0.7)
-    ax.bar(centre, -0.22 * share / max(share.max(), 1e-9), width=width * 0.92, color="0.65")
-    ax.axhline(0, color="0.3", linewidth=0.8)
-    ax.set(xlim=(0, 1), ylim=(-0.25, 1), title=title, xlabel="confidence")
-    ax.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    ax.xaxis.set_major_formatter(PERCENT)
-    ax.yaxis.set_major_formatter(PERCENT)
-    return ax
-
-
-def layer_densities(ax: Axes, names: list[str], densities: pd.DataFrame) -> Axes:
-    """Density of every layer, a line for each round.
-
-    Args:
-        ax: where to draw.
-        names: of the layers, first to last.
-        densities: one row a round (its index the overall density), one column a layer.
-    """
-    colours = sns.color_palette("viridis", len(densities))
-    for colour, (overall, row) in zip(colours, densities.iterrows(), strict=True):
-        ax.plot(range(len(names)), row, marker="o", markersize=3.5, color=colour, label=f"{100 * overall:.3g} %")
-    ax.set_yscale("log")
-    ax.set_xticks(range(len(names)), [n.removesuffix(".weight") for n in names], rotation=60, ha="right", fontsize=8)
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{100 * value:g}"))
-    ax.set(ylabel="weights kept in the layer, %")
-    ax.legend(title="all layers", ncols=1, loc="center left", bbox_to_anchor=(1, 0.5))
-    return ax
-
-
-def picture(ax: Axes, image: np.ndarray, *, title: str = "") -> Axes:
-    """An (H, W, 3) image in [0, 1] without axes."""
-    ax.imshow(image, interpolation="nearest", vmin=0, vmax=1)
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.grid(visible=False)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-    if title:
-        ax.set_title(title, fontsize=9, fontweight="normal")
     return ax
