@@ -11,8 +11,8 @@ from vpcore import InputError
 from vpcore.calibration.binned import Reliability, reliability
 from vpcore.calibration.predictions import Predictions
 from vpcore.report import calibration_plots, plots
-from vpcore.report.claims import Estimate
 from vpcore.report.notebook import Study
+from vpcore.report.verdicts import Estimate
 from vpcore.study.profile import Profile
 from vpcore.study.store import Store
 

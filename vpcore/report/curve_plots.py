@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from vpcore.report.claims import Estimate
 from vpcore.report.plots import LOOKS, PERCENT, Look, curve, density_axis, error_bars, legend, panels, sns, style
+from vpcore.report.verdicts import Estimate
 
 
 @style()

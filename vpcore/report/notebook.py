@@ -304,6 +304,7 @@ def complete(card: Profile, runs: tuple[Run, ...], store: Store, *, device: str,
             store,
             device=device_named(device),
             folder=data_or_fakes(card, card.runs, store, data_folder(data)),
+            protocol=card.protocol,
             workers=None,
             log=lambda text: bar.set_postfix_str(text),
         )

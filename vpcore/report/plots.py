@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, FuncFormatter, PercentFormatter
 
-from vpcore.report.claims import Estimate
+from vpcore.report.verdicts import Estimate
 
 PALETTE = sns.color_palette("colorblind")
 MARKERS = "oDs^v<>"
