@@ -1,10 +1,8 @@
 """The notebooks as they are committed, and how they are run."""
 
 import ast
-import builtins
 import itertools
 import json
-import re
 from pathlib import Path
 
 import nbformat
@@ -32,29 +30,6 @@ def test_every_notebook_stands_in_the_book_under_the_page_of_its_name() -> None:
     assert executed == {name: [f"generated/{name}/{name}"] for name in batch.names()}
     for name in batch.names():
         assert (BOOK / f"{name}.md").exists()
-
-
-class Filled(ast.NodeTransformer):
-    """Values in the place of parameters."""
-
-    def __init__(self, values: dict[str, object]) -> None:
-        self.values = values
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return ast.Constant(self.values[node.id]) if node.id in self.values else node
-
-
-def test_the_lines_of_the_tutorial_are_those_of_its_notebook_and_whole() -> None:
-    (shown,) = re.findall(r"```python\n(.*?)```", (BOOK / "tutorial.md").read_text(), flags=re.DOTALL)
-    parameters, _, run = code(NOTEBOOKS / "tutorial.ipynb")[:3]
-    assert ast.unparse(ast.parse(shown)) == ast.unparse(Filled(_assigned(parameters)).visit(ast.parse(run)))
-    read, known = set(), set(vars(builtins))
-    for node in ast.walk(ast.parse(shown)):
-        if isinstance(node, ast.alias):
-            known.add(node.asname or node.name)
-        elif isinstance(node, ast.Name):
-            (read if isinstance(node.ctx, ast.Load) else known).add(node.id)
-    assert read <= known
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
