@@ -40,7 +40,7 @@ def network(seed: int = 0) -> nn.Module:
         with torch.no_grad():
             for _ in range(5):
                 model.train()(torch.randn(32, 3, CANVAS, CANVAS))
-            model[-1].weight *= 8
+            next(model[-1].parameters()).mul_(8)
     return model.eval()
 
 

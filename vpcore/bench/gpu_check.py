@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -106,8 +107,8 @@ def prompts(device: torch.device) -> Iterator[Check]:
             f"{what}: logits as on the CPU, float64", _difference(answers(ours, prompt), answers(theirs, prompt)), limit
         )
         with _eager():
-            eager = prompted(device, "float64", prompt, mapping, **settings)
-        yield Check(f"{what}: recorded as eager, float64", _difference(answers(ours, prompt), answers(eager, prompt)), limit)
+            plain = prompted(device, "float64", prompt, mapping, **settings)
+        yield Check(f"{what}: recorded as eager, float64", _difference(answers(ours, prompt), answers(plain, prompt)), limit)
     for precision, limit in (("float32", 1e-2), ("bf16", 0.2)):
         for batch in (128, 16):
             with _eager():
@@ -139,8 +140,8 @@ def training(device: torch.device) -> Iterator[Check]:
         with _eager():
             eager, _ = fitted(device, schedule)
         yield Check(f"training, masks {schedule}: recorded as eager, float64", _difference(ours, eager), 1e-6)
-    regularised = {"mixup": 0.3 if find_spec("numpy") else 0.0, "label_smoothing": 0.1}
-    ours, theirs = (fitted(where, "fixed", **regularised)[0] for where in (device, CPU))
+    alpha = 0.3 if find_spec("numpy") else 0.0
+    ours, theirs = (fitted(where, "fixed", mixup=alpha, label_smoothing=0.1)[0] for where in (device, CPU))
     yield Check("training with mixup: logits as on the CPU, float64", _difference(ours, theirs), 1e-6)
     for precision, limit in (("float32", 1e-2), ("bf16", 0.3)):
         first, second = (fitted(device, "fixed", precision)[0] for _ in range(2))
@@ -168,12 +169,12 @@ def waiting(device: torch.device) -> Iterator[Check]:
         return
     for batch in (128, 16):
         for prompt, mapping in (("pad", "ilm"), ("pad", "blm+"), ("random_patch", "ilm-running")):
-            case = (device, "float32", prompt, mapping)
-            few, many = (_waits(lambda n=n, case=case, batch=batch: prompted(*case, epochs=n, batch=batch)) for n in (5, 9))
+            job = partial(prompted, device, "float32", prompt, mapping, batch=batch)
+            few, many = (_waits(partial(job, epochs=n)) for n in (5, 9))
             yield Check(f"prompt {prompt}, {mapping}, batch {batch}: waits in 4 epochs", many - few, 0)
-    few, many = (_waits(lambda n=n: probed(device, torch.float32, epochs=n)) for n in (5, 9))
+    few, many = (_waits(partial(probed, device, torch.float32, epochs=n)) for n in (5, 9))
     yield Check("probe: waits in 4 epochs", many - few, 0)
-    few, many = (_waits(lambda n=n: fitted(device, "fixed", "bf16", epochs=2, count=n)) for n in (40, 80))
+    few, many = (_waits(partial(fitted, device, "fixed", "bf16", epochs=2, count=n)) for n in (40, 80))
     yield Check("training: waits in 10 steps", many - few, 0)
 
 

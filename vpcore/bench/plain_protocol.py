@@ -46,7 +46,7 @@ class Prompting:
     train: Labelled
     priority: Tensor
     batch: int
-    mapping: Tensor | None
+    mapping: Tensor
 
     def source_logits(self, images: Tensor) -> Tensor:
         """(n, 3, h, h) uint8 images -> (1, n, S)"""
@@ -83,7 +83,7 @@ def visual_prompt(
     batch: int,
     lr: float,
     seed: int,
-    after_epoch: Callable[[Prompting], None] = lambda state: None,
+    after_epoch: Callable[[Prompting], object] = lambda state: None,
 ) -> Prompting:
     """Visual prompting as its authors write it down; with `ilm`, algorithm 1 of Chen et al. 2023 (ILM-VP).
 
@@ -98,8 +98,8 @@ def visual_prompt(
         after_epoch: is given the state after each epoch, e.g. to test it.
     """
     device = next(prompt.parameters()).device
-    mapping = rule.start([seed], targets=targets, sources=sources)
-    mapping = None if mapping is None else mapping.to(device).requires_grad_(rule.learned)
+    drawn = rule.start([seed], targets=targets, sources=sources)
+    mapping = torch.empty(0) if drawn is None else drawn.to(device).requires_grad_(rule.learned)  # empty until it is found
     priority = priorities([seed], targets=targets, sources=sources).to(device)
     state = Prompting(network, prompt, rule, train, priority, batch, mapping)
     optimizer = torch.optim.Adam([*prompt.parameters(), *([mapping] if rule.learned else [])], lr=lr)
@@ -120,7 +120,8 @@ def visual_prompt(
         schedule.step()
         after_epoch(state)
         if rule.running:
-            state.mapping = rule.update(*(torch.cat(parts, dim=1) for parts in zip(*seen, strict=True)), priority)
+            logits, labels = (torch.cat(parts, dim=1) for parts in zip(*seen, strict=True))
+            state.mapping = rule.update(logits, labels, priority)
     return state
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +82,7 @@ class Row:
         return None if self.other is None else self.other / self.seconds
 
 
-def medians(setting: Setting, functions: dict[str, Callable[[], object]]) -> dict[str, float]:
+def medians(setting: Setting, functions: Mapping[str, Callable[[], object]]) -> dict[str, float]:
     """Seconds of each function: the median of several calls, the functions by turns, after one call to warm up."""
     spent: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(setting.repeats + 1):

@@ -6,6 +6,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -57,16 +58,19 @@ class _Steps:
     `seconds` is the median of a step over all calls but the first. Both trainings are so long that a GPU records its steps.
     """
 
-    def __init__(self, setting: Setting, precision: str, **prompt: int) -> None:
-        self.frozen = Frozen(setting.network(), precision=precision, device=setting.device)
-        self.setting, self.prompt, self.times = setting, prompt, []
+    def __init__(
+        self, setting: Setting, precision: str, *, count: int, cohort: int = 1, targets: int = TARGETS, px: int = 0
+    ) -> None:
+        frozen = Frozen(setting.network(), precision=precision, device=setting.device)
+        self.setting, self.times = setting, list[float]()
+        self.train = partial(prompted, setting, frozen, count=count, cohort=cohort, targets=targets, px=px)
 
     def __call__(self) -> None:
         spent = []
         for epochs in STEPS[self.setting.device.type]:
             self.setting.sync()
             start = time.perf_counter()
-            prompted(self.setting, self.frozen, epochs=epochs, **self.prompt)
+            self.train(epochs=epochs)
             self.setting.sync()
             spent.append((time.perf_counter() - start, epochs))
         (short, few), (long, many) = spent
@@ -125,7 +129,7 @@ def growth(setting: Setting) -> Iterator[Row]:
     precision, _, _ = best_precision(setting, SHOTS)
     sizes = tuple(setting.canvas * part // 4 for part in (2, 3, 4))
     for axis, values in {**GROWTH, "canvas": sizes}.items():
-        cases = {}
+        cases: dict[str, _Steps] = {}
         for value in values:
             here = dataclasses.replace(setting, canvas=value) if axis == "canvas" else setting
             prompt = {"count": {"images": value, "classes": 90}.get(axis, 10)}

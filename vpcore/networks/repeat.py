@@ -19,7 +19,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from torch import Tensor
 WARM_UP = 3  # calls of a shape before it is recorded
 WAITED = "called a synchronizing CUDA operation"  # what torch says of a step that waits for the device
 Outputs = Tensor | tuple[Tensor, ...]
+Step = TypeVar("Step", bound=Callable[..., Outputs])
 Found = TypeVar("Found")
 
 
@@ -77,8 +78,9 @@ class _Repeated:
     """A step that is recorded for each shape of its inputs that comes often enough."""
 
     def __init__(self, step: Callable[..., Outputs], recorder: Recorder) -> None:
-        self.step, self.recorder, self.calls, self.told = step, recorder, Counter(), False
-        self.recorded: dict[tuple, tuple[tuple[Tensor, ...], Callable[[], None], Outputs]] = {}
+        self.step, self.recorder, self.told = step, recorder, False
+        self.calls: Counter[tuple[object, ...]] = Counter()
+        self.recorded: dict[tuple[object, ...], tuple[tuple[Tensor, ...], Callable[[], None], Outputs]] = {}
 
     def __call__(self, *inputs: Tensor) -> Outputs:
         shape = tuple((x.shape, x.dtype) for x in inputs)
@@ -106,7 +108,7 @@ class _Repeated:
             )
 
 
-def repeat(step: Callable[..., Outputs], *, device: torch.device, on_host: bool = False) -> Callable[..., Outputs]:
+def repeat(step: Step, *, device: torch.device, on_host: bool = False) -> Step:
     """The step, or what replays it where the device can.
 
     Args:
@@ -119,7 +121,7 @@ def repeat(step: Callable[..., Outputs], *, device: torch.device, on_host: bool 
     """
     if on_host or device.type not in RECORDERS:
         return step
-    return _Repeated(step, RECORDERS[device.type](device))
+    return cast(Step, _Repeated(step, RECORDERS[device.type](device)))
 
 
 def adam(parameters: Iterable[Tensor], *, lr: float, device: torch.device, fused: bool) -> torch.optim.Adam:

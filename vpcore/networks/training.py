@@ -171,16 +171,17 @@ def loss_function(model: nn.Module, recipe: Recipe, statistics: Statistics) -> C
     vary = AUGMENTATIONS[recipe.augment].apply
 
     def loss_of(images: Tensor, labels: Tensor, *drawn: Tensor) -> Tensor:
-        *drawn, share, other = drawn if recipe.mixup else (*drawn, None, None)
+        drawn, mixture = (drawn[:-2], drawn[-2:]) if recipe.mixup else (drawn, ())
         x = normalise(vary(images, *drawn).to(weights) / 255, statistics).contiguous(memory_format=torch.channels_last)
-        if recipe.mixup:
+        if mixture:
+            share, other = mixture
             x = share * x + (1 - share) * x[other]
         # no cache of cast weights, which outlives a recording: none is cast twice
         with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32, cache_enabled=False):
             logits = model(x)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        if recipe.mixup:
+        if mixture:
             loss = share * loss + (1 - share) * F.cross_entropy(logits, labels[other], label_smoothing=smoothing)
         return loss
 
@@ -243,7 +244,10 @@ def predict(
     check_pixels("images", images)
 
     def in_parts(size: int) -> Tensor:
-        step = repeat(lambda part: forward(part.float() / 255).float(), device=device)
+        def show(part: Tensor) -> Tensor:
+            return forward(part.float() / 255).float()
+
+        step = repeat(show, device=device)
         return torch.cat([step(part.to(device)) for part in images.split(size)]).cpu()
 
     with torch.no_grad():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -81,23 +82,24 @@ def fine_tune(
     targets = len(train.classes)
     index, batch = check_cohort(train.labels, index, targets=targets, seeds=seeds, epochs=epochs, batch=batch, lr=lr)
     device = next(model.parameters()).device if device is None else device
-    networks, losses = [], []
+    networks: list[Frozen] = []
+    losses: list[list[float]] = []
     for rows, seed in zip(index, seeds, strict=True):
         recipe = Recipe(
             epochs=epochs, batch=min(batch, len(rows)), lr=lr, weight_decay=WEIGHT_DECAY, augment="none",
             precision=precision, seed=seed,
         )  # fmt: skip
         tuned, name = copy.deepcopy(model), head_name(model)
+        width = cast(nn.Linear, tuned.get_submodule(name)).in_features
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            tuned.set_submodule(name, nn.Linear(tuned.get_submodule(name).in_features, targets))
+            tuned.set_submodule(name, nn.Linear(width, targets))
         tuned.requires_grad_(True).to(device)
         held = {weight: mask.to(device) for weight, mask in (masks or {}).items() if weight != f"{name}.weight"}
-        history: list[float] = []
+        losses.append([])
         fit(
             tuned, train.images[rows].to(device), train.labels[rows], recipe, statistics=statistics,
-            take_step=fixed(tuned, held), after_epoch=lambda epoch, loss, state, history=history: history.append(loss),
+            take_step=fixed(tuned, held), after_epoch=lambda epoch, loss, state: losses[-1].append(loss),
         )  # fmt: skip
         networks.append(Frozen(tuned, precision=precision, device=device, statistics=statistics))
-        losses.append(history)
     return FineTuned(tuple(networks), tuple(losses))

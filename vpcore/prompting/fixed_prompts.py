@@ -69,6 +69,8 @@ class PadPrompt(Prompt):
     (torch.Size([2, 5, 3, 8, 8]), 0.5, 1.0)
     """
 
+    border: Tensor
+
     def __init__(self, cohort: int, *, canvas: int, image_px: int) -> None:
         super().__init__()
         free = border_px(canvas, image_px=image_px)
@@ -100,6 +102,8 @@ class AddedPrompt(Prompt):
         cohort: K.
         where: (H, H) 1 where something is added, 0 elsewhere.
     """
+
+    unit: Tensor
 
     def __init__(self, cohort: int, *, where: Tensor) -> None:
         super().__init__()

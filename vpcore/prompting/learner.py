@@ -41,13 +41,19 @@ class Learner:
         device = self.device = network.device
         self.network, self.prompt, self.rule = network, prompt, rule
         self.images, self.labels, self.priority = images.to(device), labels.to(device), priority.to(device)
-        self.mapping = None if mapping is None else mapping.to(device).requires_grad_(rule.learned)
-        learned = [*prompt.parameters(), *([self.mapping] if rule.learned else [])]
-        self.optimizer = adam(learned, lr=lr, device=device, fused=False)
+        self._mapping = None if mapping is None else mapping.to(device).requires_grad_(rule.learned)
+        learned = [self.mapping] if rule.learned else []
+        self.optimizer = adam([*prompt.parameters(), *learned], lr=lr, device=device, fused=False)
         self.look = repeat(self._look, device=device)
         self.find = repeat(self._find, device=device, on_host=rule.on_host)
         self.step = repeat(self._step, device=device)
         self.first_step = repeat(self._first_step, device=device, on_host=rule.on_host)
+
+    @property
+    def mapping(self) -> Tensor:
+        """(K, T) indices or (K, S + 1, T) matrices that the steps read source classes through, once there are any."""
+        assert self._mapping is not None, "a mapping is found before the first step"
+        return self._mapping
 
     def find_now(self, index: Tensor, batch: int) -> Tensor:
         """The mapping under the prompt as it is, shown (K, n) rows as in evaluation, so many at a time."""
@@ -57,8 +63,8 @@ class Learner:
 
     def read_through_(self, mapping: Tensor) -> None:
         """Let the steps that follow read the source classes through this mapping."""
-        if self.mapping is None:
-            self.mapping = mapping.clone()
+        if self._mapping is None:
+            self._mapping = mapping.clone()
         else:
             self.mapping.copy_(mapping)
 

@@ -26,6 +26,8 @@ class RandomPatchPrompt(Prompt):
     """
 
     varies = True
+    unit: Tensor
+    place: Tensor
 
     def __init__(self, seeds: list[int], *, canvas: int, patch: int) -> None:
         super().__init__()

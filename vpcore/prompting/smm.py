@@ -44,6 +44,9 @@ class Convolutions(nn.Module):
 class Norms(nn.Module):
     """K batch norms; in training the running statistics move as torch's own do."""
 
+    mean: Tensor
+    variance: Tensor
+
     def __init__(self, cohort: int, *, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(cohort, width))
@@ -94,6 +97,7 @@ class MaskedPrompt(Prompt):
     """
 
     varies = True  # the batch norm of the mask network
+    unit: Tensor
 
     def __init__(self, seeds: list[int], *, canvas: int) -> None:
         super().__init__()

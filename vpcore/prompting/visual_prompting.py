@@ -197,8 +197,8 @@ def visual_prompt(
 
 def _drawn(module: Prompt, counts: list[int], device: torch.device) -> list[list[Tensor]]:
     """What a prompt draws for the batches of an epoch, copied to the device at once; nothing for most prompts."""
-    drawn = [module.draw(count) for count in counts]
-    if drawn[0] is None:
+    drawn = [places for places in map(module.draw, counts) if places is not None]
+    if not drawn:
         return [[] for _ in counts]
     return [[part] for part in torch.cat(drawn, dim=1).to(device, non_blocking=True).split(counts, dim=1)]
 
