@@ -88,13 +88,25 @@ def test_the_stand_in_refuses_what_a_gpu_would(step: Callable[[Tensor], Tensor],
 def test_a_step_that_waits_is_never_recorded_and_says_so(cpu: torch.device, tracers: list[Tracer]) -> None:
     """As a network of someone's own may; the stand-in is told what a GPU notices in the first calls."""
     repeated = repeat(lambda x: x * float(x.sum()), device=cpu)
-    repeated(torch.ones(2))
     tracers[0].waits = True
+    for _ in range(WARM_UP):
+        repeated(torch.ones(2))
     with pytest.warns(UserWarning, match="a step waits for the GPU .* instead of replayed, which is slower"):
         assert repeated(torch.ones(2)).tolist() == [2, 2]
     for n in range(5):
         assert repeated(torch.full((2,), float(n))).tolist() == [2 * n * n] * 2  # and says it no more
     assert tracers[0].recorded == 0
+
+
+def test_a_step_that_waits_in_its_first_call_alone_is_recorded(cpu: torch.device, tracers: list[Tracer]) -> None:
+    """There constants are made."""
+    repeated = repeat(lambda x: x * 2, device=cpu)
+    tracers[0].waits = True
+    repeated(torch.ones(2))
+    tracers[0].waits = False
+    for _ in range(WARM_UP):
+        assert repeated(torch.ones(2)).tolist() == [2, 2]
+    assert tracers[0].recorded == 1
 
 
 def test_a_changing_learning_rate_reaches_a_recorded_step(cpu: torch.device, tracers: list[Tracer]) -> None:

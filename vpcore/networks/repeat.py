@@ -32,7 +32,7 @@ Found = TypeVar("Found")
 
 
 class Recorder(Protocol):
-    """What records steps on a kind of device. `waits`: a step that it prepared has waited for the device."""
+    """What records steps on a kind of device. `waits`: the step that it prepared last waited for the device."""
 
     waits: bool
 
@@ -61,7 +61,7 @@ class CudaRecorder:
             finally:
                 torch.cuda.set_sync_debug_mode(mode)
         current.wait_stream(self.stream)
-        self.waits |= any(WAITED in str(warning.message) for warning in caught)
+        self.waits = any(WAITED in str(warning.message) for warning in caught)
         return outputs
 
     def record(self, step: Callable[..., Outputs], inputs: tuple[Tensor, ...]) -> tuple[Callable[[], None], Outputs]:
@@ -80,14 +80,18 @@ class _Repeated:
     def __init__(self, step: Callable[..., Outputs], recorder: Recorder) -> None:
         self.step, self.recorder, self.told = step, recorder, False
         self.calls: Counter[tuple[object, ...]] = Counter()
+        self.waits: dict[tuple[object, ...], bool] = {}
         self.recorded: dict[tuple[object, ...], tuple[tuple[Tensor, ...], Callable[[], None], Outputs]] = {}
 
     def __call__(self, *inputs: Tensor) -> Outputs:
         shape = tuple((x.shape, x.dtype) for x in inputs)
         self.calls[shape] += 1
-        if self.calls[shape] <= WARM_UP or self.recorder.waits:
-            self._tell()
-            return self.recorder.prepare(self.step, inputs)
+        if self.calls[shape] <= WARM_UP or self.waits[shape]:
+            if self.calls[shape] > WARM_UP:
+                self._tell()
+            outputs = self.recorder.prepare(self.step, inputs)
+            self.waits[shape] = self.recorder.waits  # in the first call constants are made; the last one counts
+            return outputs
         if shape not in self.recorded:
             buffers = tuple(x.detach().clone(memory_format=torch.contiguous_format) for x in inputs)
             self.recorded[shape] = buffers, *self.recorder.record(self.step, buffers)
@@ -98,7 +102,7 @@ class _Repeated:
         return outputs.clone() if isinstance(outputs, Tensor) else tuple(output.clone() for output in outputs)
 
     def _tell(self) -> None:
-        if self.recorder.waits and not self.told:
+        if not self.told:
             self.told = True
             warnings.warn(
                 "a step waits for the GPU (for a value, or a tensor made from Python numbers), so that it is launched "
