@@ -16,7 +16,8 @@ from vpcore.errors import InputError, unknown
 from vpcore.study.execution import Done, device_named, execute
 from vpcore.study.jobs import jobs
 from vpcore.study.profile import Profile, load_profile, profile_names, run_with
-from vpcore.study.run import FIELDS, source_run
+from vpcore.study.replay import replay as computed_again
+from vpcore.study.run import FIELDS, run_name, source_run
 from vpcore.study.store import Store
 from vpcore.study.toy import data_or_fakes
 
@@ -53,11 +54,12 @@ def _open(profile: str, toy: bool, results: Path) -> tuple[Profile, Store]:
 @click.option(
     "--workers",
     type=int,
-    help="Processes side by side, with one thread each on a CPU; 1: one with all threads.  [default: the cores; 1 on a GPU]",
+    help="Processes side by side, with one thread each.  [default: the cores; 1 on a GPU]",
 )
 @click.option("--only", multiple=True, help=f"Only runs of this method ({', '.join(FIELDS)}); may be repeated.")
 @click.option("--grid", "grids", multiple=True, help="Only the grids of this name; may be repeated.")
 @click.option("--task", "tasks", multiple=True, help="Only transfers to this task; may be repeated.")
+@click.option("--chain", "chains", type=int, multiple=True, help="Only networks of this source_seed; may be repeated.")
 @click.option(
     "--wandb",
     "track",
@@ -75,6 +77,7 @@ def run(
     only: tuple[str, ...],
     grids: tuple[str, ...],
     tasks: tuple[str, ...],
+    chains: tuple[int, ...],
     track: bool,
     quiet: bool,
 ) -> None:
@@ -92,7 +95,14 @@ def run(
     for task in tasks:
         if task not in there:
             raise unknown(f"task of the profile {card.name}:", task, there)
-    runs = tuple(r for r in chosen if (not only or r.method in only) and (not tasks or r.task in tasks))
+    if strangers := set(chains) - {r.source_seed for r in chosen}:
+        known = sorted({r.source_seed for r in chosen})
+        raise InputError(f"`chain` must be a source_seed of the profile {card.name}, one of {known}, got {min(strangers)}")
+    runs = tuple(
+        r
+        for r in chosen
+        if (not only or r.method in only) and (not tasks or r.task in tasks) and (not chains or r.source_seed in chains)
+    )
     where, total = device_named(device), len(jobs(runs, store))
 
     def say(text: str) -> None:
@@ -207,10 +217,48 @@ def status(profile: str, toy: bool, results: Path) -> None:
 
 @click.command()
 @_options
-def publish(profile: str, toy: bool, results: Path) -> None:
-    """Write the records of a profile to one table, RESULTS/PROFILE.parquet, which is what gets committed."""
+@click.option("--part", is_flag=True, help="Only what no committed table has, as a part: RESULTS/parts/PROFILE/NNN.parquet.")
+def publish(profile: str, toy: bool, results: Path, part: bool) -> None:
+    """Write the records of a profile to one table, RESULTS/PROFILE.parquet, which is what gets committed.
+
+    A study of days is committed in parts, as its records are finished, each with what every test image came to.
+    """
     card, store = _open(profile, toy, results)
-    click.echo(f"wrote {store.publish(card.runs)}")
+    if not part:
+        click.echo(f"wrote {store.publish(card.runs)}")
+    elif (path := store.publish_part(card.runs)) is None:
+        click.echo(f"nothing new of {card.name} to publish")
+    else:
+        click.echo(f"wrote {path} and {store.outcomes_path(path).name}")
+
+
+@click.command()
+@_options
+@data_option
+@device_option
+@click.option("--count", default=20, show_default=True, help="Records that are drawn.")
+@click.option("--seed", default=0, show_default=True, help="Of the draw.")
+def replay(profile: str, toy: bool, results: Path, data: Path | None, device: str, count: int, seed: int) -> None:
+    """Compute records again that are drawn from those that there are, and compare every number; nothing is written.
+
+    \b
+    vpcore replay --profile real --data DIR --count 20
+
+    Exit code 1 when a number differs that was recorded by the same kind of machine and with the same versions.
+    """
+    card, store = _open(profile, toy, results)
+    folder = data_or_fakes(card, card.runs, store, data)
+    changed, elsewhere = 0, 0
+    drawn = 0
+    for one in computed_again(card.runs, store, count=count, seed=seed, device=device_named(device), folder=folder):
+        drawn += 1
+        changed += bool(one.differences) and one.same_place
+        elsewhere += not one.same_place
+        told = ", ".join(sorted(one.differences)) or "equal to the bit"
+        click.echo(f"  {run_name(one.run)}: {told}{'' if one.same_place else ' (recorded by another kind of machine)'}")
+    click.echo(f"{drawn} records computed again: {changed} changed, {elsewhere} recorded elsewhere")
+    if changed:
+        sys.exit(1)
 
 
 @click.command()

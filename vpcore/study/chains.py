@@ -36,7 +36,7 @@ def check_tickets(runs: tuple[Run, ...], store: Store, folder: Path | None) -> N
         if weights.startswith(FILES) and not path.exists():
             check_there(weights, folder=folder, round=run.round)
         elif weights.startswith(FILES) and folder and ticket_file(weights, folder=folder, round=run.round).exists():
-            check_header(path, run, store, folder=folder, place={})
+            check_header(path, run, store, folder=folder)
 
 
 def make_ticket(run: Run, session: Session) -> None:
@@ -48,9 +48,9 @@ def make_ticket(run: Run, session: Session) -> None:
     stamp["started"] = stamp.pop("finished")  # the training has yet to begin
     needed = [store.ticket_path(parent) for parent in parents(run)]
     for parent, file in zip(parents(run), needed, strict=True):
-        session.check(file, parent)
+        session.check_parent(file, parent)
     if run.round and run.sparsifier in METHODS and rewinds(run.sparsifier) and rewound_path(run, store).exists():
-        session.check(rewound_path(run, store), dense_twin(run))
+        session.check_parent(rewound_path(run, store), dense_twin(run))
     header = {**description(run), **origins(run, store, session.folder), **stamp}
     if weights := from_elsewhere(run):
         classes = len(session.source_classes(run))

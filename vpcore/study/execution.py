@@ -15,7 +15,7 @@ from vpcore.files import write_atomically
 from vpcore.networks.backbones import check_canvas
 from vpcore.study.chains import check_tickets
 from vpcore.study.jobs import Job, jobs
-from vpcore.study.provenance import commit, provenance
+from vpcore.study.provenance import PLACE, commit, provenance
 from vpcore.study.run import Run
 from vpcore.study.session import Session
 from vpcore.study.store import Store
@@ -109,10 +109,27 @@ def execute(
             f"the study must be computed by the code of its protocol, the tag {protocol}; this is {commit()}; use: "
             f"git worktree add ../{protocol} {protocol}, and run it there with --results of this folder"
         )
+    if protocol:
+        _check_place(todo, store, provenance(device))
     write_atomically(store.root / "records" / ".writable", lambda file: None)
     session = Session(store, device, folder, protocol, log)
     outcomes = in_turn(todo, session) if workers == 1 else side_by_side(todo, session, workers=workers)
     return _reported(outcomes, todo, store, workers)
+
+
+def _check_place(todo: list[Job], store: Store, here: dict[str, object]) -> None:
+    """Refuse to go on with a chain on another kind of machine than the one its other records come from, method by method."""
+    records = store.records() + store.committed()
+    begun = {(record["source_seed"], record["method"]): record for record in records}
+    for job in todo:
+        for run in job.runs:
+            before = begun.get((run.source_seed, run.method), here)
+            if wrong := [name for name in PLACE if before.get(name) != here[name]]:
+                lines = ", ".join(f"{name} {before.get(name)!r}, here {here[name]!r}" for name in wrong)
+                raise InputError(
+                    f"the {run.method} runs of the chain with source_seed {run.source_seed} must come from one kind of "
+                    f"machine, but were begun on another ({lines}); go on there, or leave this chain out with --chain"
+                )
 
 
 def _reported(outcomes: Iterator[Outcome], todo: list[Job], store: Store, workers: int) -> Iterator[Done]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from vpcore.data import tasks
 from vpcore.errors import InputError
 from vpcore.pruning import methods
+from vpcore.study.provenance import PLACE
 from vpcore.study.run import CHAIN, TRAINING, Run, Scalar, fields_of, identity, source_run, ticket_run
 from vpcore.study.store import Store
 from vpcore.weights.foreign import file_digest
@@ -76,7 +77,7 @@ def origins(run: Run, store: Store, folder: Path | None) -> dict[str, str]:
     }
 
 
-def check_header(path: Path, run: Run, store: Store, *, folder: Path | None, place: dict[str, object]) -> None:
+def check_header(path: Path, run: Run, store: Store, *, folder: Path | None) -> None:
     """Refuse a ticket that is not the one that a run asks for.
 
     Args:
@@ -84,13 +85,24 @@ def check_header(path: Path, run: Run, store: Store, *, folder: Path | None, pla
         run: whose network it should be.
         store: where the tickets lie that it was made from; those that are no longer there are not asked for.
         folder: the data folder.
-        place: what else its header must say, such as the tag and the processor of a study with a protocol.
 
     Raises:
         InputError: naming the file and what differs.
     """
+    _refuse(path, {**description(run), **origins(run, store, folder)})
+
+
+def check_place(path: Path, here: dict[str, object]) -> None:
+    """Refuse a ticket that comes from another tag, device or processor, or from another number of threads, than `here`.
+
+    Raises:
+        InputError: naming the file and what differs.
+    """
+    _refuse(path, {name: here[name] for name in PLACE if name in here})
+
+
+def _refuse(path: Path, expected: dict[str, object]) -> None:
     found = ticket_header(path)
-    expected = {**description(run), **origins(run, store, folder), **place}
     if wrong := [name for name, value in expected.items() if found.get(name) != value]:
         lines = "\n".join(f"  {name}: it has {found.get(name)!r}, asked for is {expected[name]!r}" for name in wrong)
         raise InputError(

@@ -17,7 +17,7 @@ from vpcore.calibration.binned import reliability
 from vpcore.calibration.conformal import conformal_sets
 from vpcore.calibration.predictions import Predictions
 from vpcore.calibration.scores import accuracy, nll
-from vpcore.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from vpcore.data.corruptions import CORRUPTIONS, SEVERITIES
 from vpcore.data.images import Images
 from vpcore.data.splits import saturated, shots
 from vpcore.errors import InputError
@@ -101,7 +101,7 @@ def _finish(
     """Add the metrics of each run, those of val with a prefix, those after temperature scaling, ...; write the records."""
     run, logits = runs[0], {split: adapted.predict(images.images, split) for split, images in held_out.items()}
     if run.robustness_images:
-        _corrupted(run, held_out["test"], adapted)
+        _corrupted(run, session, held_out["test"], adapted)
     for k, (facts, arrays) in enumerate(zip(adapted.facts, adapted.arrays, strict=True)):
         for split, images in held_out.items():
             prefix = "" if split == "test" else f"{split}_"
@@ -129,16 +129,16 @@ def _recalibrated(logits: Logits, held_out: dict[str, Images]) -> Record:
     return {"temperature": tau, "ece_temperature": reliability(cooled).ece, "nll_temperature": nll(cooled)}
 
 
-def _corrupted(run: Run, test: Images, adapted: Adapted) -> None:
+def _corrupted(run: Run, session: Session, test: Images, adapted: Adapted) -> None:
     """Add what becomes of accuracy and ECE on corrupted test images, by corruption and severity, and every outcome."""
     few = some(test, run.robustness_images)
     labels, cohort = test.labels[few], len(adapted.facts)
-    kinds = [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
+    kinds = list(session.corrupted(run.task, test, few))
     shape = (cohort, len(CORRUPTIONS), len(SEVERITIES), len(few))
     right, confidence = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape)
     found: list[list[Predictions]] = [[] for _ in range(cohort)]
-    for place, (name, severity) in enumerate(kinds):
-        logits = adapted.predict(corrupt(test.images[few], name, severity=severity, seed=0), "")
+    for place, (_, _, images) in enumerate(kinds):
+        logits = adapted.predict(images, "")
         row, column = divmod(place, len(SEVERITIES))
         for k in range(cohort):
             predictions = Predictions.from_logits(logits[k], labels)
@@ -146,7 +146,7 @@ def _corrupted(run: Run, test: Images, adapted: Adapted) -> None:
             found[k].append(predictions)
     for k, (facts, arrays) in enumerate(zip(adapted.facts, adapted.arrays, strict=True)):
         facts |= {
-            "corruption": [f"{name} {severity}" for name, severity in kinds],
+            "corruption": [f"{name} {severity}" for name, severity, _ in kinds],
             "corrupted_accuracy": [accuracy(predictions) for predictions in found[k]],
             "corrupted_ece": [reliability(predictions).ece for predictions in found[k]],
         }

@@ -8,7 +8,7 @@ Quantization after training needs seconds and is done whenever the network is lo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpcore.data import imagenet, tasks
+from vpcore.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from vpcore.data.images import Images
 from vpcore.data.splits import shots
 from vpcore.errors import InputError
@@ -27,8 +28,8 @@ from vpcore.prompting.fixed_prompts import border_px
 from vpcore.pruning.masks import Masks, measure
 from vpcore.quantization.layers import quantize
 from vpcore.quantization.training import finish_lsq, load_lsq
-from vpcore.study.headers import check_header
-from vpcore.study.provenance import PLACE, provenance
+from vpcore.study.headers import check_header, check_place
+from vpcore.study.provenance import provenance
 from vpcore.study.run import QUANTIZED, Run, fields_of, ticket_run
 from vpcore.study.store import Store
 from vpcore.weights.published import FILES, outputs, pretrained
@@ -72,8 +73,7 @@ class Session:
         store: of the study.
         device: where it computes.
         folder: the data folder.
-        protocol: tag of the study's protocol, if it has one: all tickets must then come from this tag, device, processor and
-            number of threads.
+        protocol: tag of the study's protocol, if it has one: the tickets of a chain must then come from one kind of machine.
         log: is told what happens within a long job.
     """
 
@@ -85,11 +85,24 @@ class Session:
     _network: tuple[Run, Network] | None = None
     _dense: tuple[Run, Frozen] | None = None
     _classes: dict[tuple[str, str], int] = field(default_factory=dict)
+    _corrupted: tuple[tuple[str, int, int], list[tuple[str, int, Tensor]]] | None = None
     _features: dict[tuple[str, ...], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def images(self, task: str, split: str, *, px: int, per_class: int | None = None) -> Images:
         """A split of a task, from the data folder and cache of the study."""
         return tasks.load(task, split, px=px, per_class=per_class, folder=self.folder, cache=self.store.cache)
+
+    def corrupted(self, task: str, shown: Images, rows: Tensor) -> Iterator[tuple[str, int, Tensor]]:
+        """Test images of a task, corrupted in every way: name, severity and (n, 3, h, h) images, made once for a task."""
+        key = task, shown.images.shape[-1], len(rows)
+        if self._corrupted is None or self._corrupted[0] != key:
+            made = [
+                (name, severity, corrupt(shown.images[rows], name, severity=severity, seed=0))
+                for name in CORRUPTIONS
+                for severity in SEVERITIES
+            ]
+            self._corrupted = key, made
+        yield from self._corrupted[1]
 
     def source_images(self, run: Run, split: str) -> Images:
         """A split of the source task, its labels those of the network's outputs."""
@@ -138,10 +151,13 @@ class Session:
         return self._network[1]
 
     def check(self, path: Path, run: Run) -> None:
-        """Refuse a ticket that is not that of the run, or in a study with a protocol of another machine."""
-        here = provenance(self.device) if self.protocol else {}
-        place = {name: here[name] for name in PLACE if name in here}
-        check_header(path, run, self.store, folder=self.folder, place=place)
+        """Refuse a ticket that is not that of the run."""
+        check_header(path, run, self.store, folder=self.folder)
+
+    def check_parent(self, path: Path, run: Run) -> None:
+        """The same of a ticket from which another one is made; in a study with a protocol, by the same kind of machine."""
+        self.check(path, run)
+        check_place(path, provenance(self.device) if self.protocol else {})
 
     def ticket_digest(self, run: Run) -> str:
         """Of the weights of the run's network."""

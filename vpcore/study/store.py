@@ -73,7 +73,7 @@ class Store:
 
     def done(self) -> set[str]:
         """Ids of the runs that have a record."""
-        return self._files().keys() | {str(row["id"]) for row in self._committed()}
+        return self._files().keys() | {str(row["id"]) for row in self.committed()}
 
     def write(self, runs: tuple[Run, ...], measured: list[Record], arrays: list[dict[str, Tensor]]) -> list[Record]:
         """Write the arrays of a cohort, and then its records in one file: they say that the runs are done."""
@@ -128,7 +128,7 @@ class Store:
         """
         rows = self.records()
         fresh = {row["id"] for row in rows}
-        rows += [row for row in self._committed() if row["id"] not in fresh]
+        rows += [row for row in self.committed() if row["id"] not in fresh]
         if runs is not None:
             by_id = {row["id"]: row for row in rows}
             # fields that came after a record was written are known from the run
@@ -154,7 +154,7 @@ class Store:
 
     def publish_part(self, runs: tuple[Run, ...]) -> Path | None:
         """Write the records of these runs that no committed table has yet to a part, with their outcomes; None: no news."""
-        committed = {row["id"] for row in self._committed()}
+        committed = {row["id"] for row in self.committed()}
         here = {record["id"] for record in self.records()}
         fresh = tuple(run for run in runs if run_id(run) in here - committed)
         if not fresh:
@@ -185,7 +185,7 @@ class Store:
         paths = sorted((self.root / "records").glob("*.json"))
         return {str(r["id"]): path for path in paths for r in _read_records(path, path.stat().st_mtime_ns)}
 
-    def _committed(self) -> list[Record]:
+    def committed(self) -> list[Record]:
         """The rows of the published table and of its parts; of a run that several have, the last."""
         paths = [path for path in (self.published, *self._parts()) if path.exists()]
         rows = [row for path in paths for row in _read_parquet(path, path.stat().st_mtime_ns)]
