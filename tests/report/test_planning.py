@@ -3,12 +3,25 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from vpcore.report import planning
 from vpcore.report.inference import crossed
-from vpcore.report.planning import DESIGNS, PLANNED, Components, Design, coverage, detectable, power, simulated
+from vpcore.report.planning import (
+    DESIGNS,
+    PLANNED,
+    ROOT,
+    Components,
+    Design,
+    coverage,
+    detectable,
+    power,
+    rates,
+    simulated,
+)
+from vpcore.study.profile import load_profile
 
 # of the pilot, rounded: checked against it below
 PILOT = {
@@ -75,3 +88,33 @@ def test_the_published_tables_are_those_of_the_pilot(tmp_path: Path) -> None:
     planning.write(tmp_path)
     for name in ("power.csv", "coverage.csv", "core_hours.csv"):
         assert (tmp_path / name).read_text() == (planning.ROOT / "book" / name).read_text(), "see vpcore/report/planning.py"
+
+
+def _choices(better: float, whole: dict[int, float]) -> pd.DataFrame:
+    """Records of the pilot in which a rate of 0.03 is better by so much."""
+    rows = [
+        {"method": "vp", "budget": budget, "lr": lr, "epochs": 100, "val_accuracy": 0.2 + (lr == 0.03) * better + shift}
+        for budget in (1, 10)
+        for lr in (0.01, 0.03)
+        for shift in (-0.05, 0.05)
+    ]
+    rows += [
+        {"method": "vp", "budget": None, "lr": 0.01, "epochs": epochs, "val_accuracy": accuracy + shift}
+        for epochs, accuracy in whole.items()
+        for shift in (-0.1, 0.1)
+    ]
+    return pd.DataFrame(rows).astype({"budget": "Int64"})
+
+
+def test_the_rule_keeps_the_authors_rate_unless_another_is_clearly_better() -> None:
+    assert rates(_choices(0.006, {10: 0.3, 30: 0.39, 100: 0.392})) == ({1: 0.03, 10: 0.03}, 30)
+    assert rates(_choices(0.004, {10: 0.3, 30: 0.38, 100: 0.392})) == ({1: 0.01, 10: 0.01}, 100)
+    assert rates(_choices(-0.1, {10: 0.39, 30: 0.2, 100: 0.392}))[1] == 10
+
+
+def test_the_study_takes_what_the_rule_has_chosen() -> None:
+    chosen, epochs = rates(pd.read_parquet(ROOT / "results" / "pilot.parquet"))
+    runs = load_profile("real").grids["main"]
+    assert {run.budget: run.lr for run in runs if run.method == "vp"} == chosen
+    whole = [run for run in load_profile("real").grids["all"] if run.method == "vp"]
+    assert {(run.epochs, run.lr) for run in whole} == {(epochs, chosen[100])}

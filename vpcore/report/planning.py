@@ -28,8 +28,9 @@ from vpcore.report.inference import FEW, Factor, components, crossed
 from vpcore.report.pairs import costs
 from vpcore.report.verdicts import LEVEL, MARGIN, MARGINS, VERDICTS, Estimate, verdict
 from vpcore.study.profile import load_profile
-from vpcore.study.run import run_id
+from vpcore.study.run import run_id, ticket_run, trains
 
+CLOSE = 0.005  # a difference of accuracy that chooses nothing
 ROOT = Path(__file__).resolve().parents[2]
 ACCURACY = 0.3  # of a task, for the noise of its test images: what visual prompting reaches in the pilot
 IMAGES = (5000, 4000, 1500, 4300, 735, 1224, 411, 10000, 1500, 1000)  # test images of the tasks; beyond ten, again
@@ -229,38 +230,60 @@ def coverages(claims: dict[str, tuple[str, Components]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-# task -> images that a prompt learns from at 1, 10, 50 and 100 a class, the last two where there are at most ten classes
-TEN = {name: (10, 100, 500, 1000) for name in ("cifar10", "svhn", "eurosat", "fashion_mnist", "sign_digits", "digits")}
-MANY = {"gtsrb": (43, 430), "oxford_pets": (37, 370), "flowers102": (102, 1020), "caltech101": (101, 1010)}
-WHOLE = sum(sum(sizes) for sizes in (TEN | MANY).values())  # images of one network and seed
-CONTROL = 3 * (100 + 1000)  # three tasks at 10 and 100 shots
-PARTS = (  # part of the study, networks trained, images a prompt learns from (each in 100 epochs)
-    ("eight chains at 1, 0.4, 0.16, one transfer seed each", 24, 24 * WHOLE),
-    ("the deep chain: 0.064, 0.026, 0.01, and two more seeds at 1, 0.4, 0.16", 3, (3 + 2 * 3) * WHOLE),
-    ("all images of CIFAR-10 and EuroSAT, 30 epochs, two chains", 0, 6 * 0.3 * (14500 + 3500)),
-    ("400 steps at every budget, two tasks, two chains", 0, 6 * 2 * 4 * 400 * 128 / 100),
-    ("the authors' protocol whole, dense and 0.16, four chains, tested in every epoch", 0, 8 * 2 * CONTROL),
-    ("one defect at a time, dense and 0.16, one chain", 0, 2 * 3 * CONTROL),
-    ("ticket or sparsity: five ways to 0.16, two chains", 10, 10 * CONTROL),
-    ("recipe: label smoothing and mixup, dense to 0.16", 3, 2 * CONTROL),
-    ("quantized in training to 4 bits, and float controls, two chains, all tasks", 4, 4 * WHOLE),
-    ("quantized in training to 3 bits in two chains, to 8 and 2 in one", 4, 4 * CONTROL),
-    ("quantized after training, the same bits and every choice of ranges", 0, 10 * CONTROL),
-    ("controls of the assay: trained for a quarter of the time, two chains", 0.5, 2 * CONTROL),
-    ("full fine-tuning at three densities, one chain (twice the cost of a prompt)", 0, 2 * 3 * CONTROL),
-)
+# task of `real` -> its classes, and all its training images where a prompt is learned from all
+CLASSES = {
+    **dict.fromkeys(("cifar10", "svhn", "eurosat", "fashion_mnist", "sign_digits", "digits"), 10),
+    **{"gtsrb": 43, "oxford_pets": 37, "flowers102": 102, "caltech101": 100},
+}
+EVERY = {"cifar10": 14500, "eurosat": 3500}
+LSQ = 1.5  # a step with learned grids takes so many times as long as a float one
 
 
-def core_hours() -> pd.DataFrame:
-    """What each part of the study costs on one core, by the seconds that the pilot's records took."""
+def core_hours(study: str = "real") -> pd.DataFrame:
+    """What each grid of a study costs on one core, by the seconds that the pilot's records took; a run is counted once."""
     pilot_runs = pd.read_parquet(ROOT / "results" / "small.parquet")
-    source, prompts = (pilot_runs[pilot_runs["method"] == method] for method in ("source", "vp"))
-    network = source["seconds"].mean()
-    image = prompts["seconds"].sum() / (prompts["train_images"] * prompts["epochs"].astype(float)).sum()
-    table = pd.DataFrame(PARTS, columns=["part", "networks", "images"])
-    table["core-hours"] = (table["networks"] * network + table.pop("images") * 100 * image) / 3600
-    total = pd.DataFrame([{"part": "all", **table[["networks", "core-hours"]].sum()}])
-    return pd.concat([table, total], ignore_index=True).round({"core-hours": 1})
+    seconds = {method: runs["seconds"] for method, runs in pilot_runs.groupby("method")}
+    prompts = pilot_runs[pilot_runs["method"] == "vp"]
+    image = seconds["vp"].sum() / (prompts["train_images"] * prompts["epochs"].astype(float)).sum()
+    rows, counted, made = [], set(), set()
+    for name, runs in load_profile(study).grids.items():
+        fresh = [run for run in runs if run_id(run) not in counted]
+        counted |= {run_id(run) for run in fresh}
+        tickets = {ticket_run(run) for run in fresh if run.round == 0 or trains(run)} - made
+        made |= tickets
+        adapted = [run for run in fresh if run.method in ("vp", "ft")]
+        images = sum(
+            (CLASSES[run.task] * run.budget if run.budget else EVERY[run.task]) * run.epochs * (1 + (run.method == "ft"))
+            for run in adapted
+        )  # a step of fine-tuning computes the gradients of the weights, too
+        training = sum(run.source_epochs / 12 * (1 if run.quant_training == "none" else LSQ) for run in tickets)
+        probes = sum(run.method == "lp" for run in fresh)
+        hours = training * seconds["source"].mean() + images * image + probes * seconds["lp"].mean()
+        rows.append(
+            {"grid": name, "networks": len(tickets), "prompts": len(adapted), "probes": probes, "core-hours": hours / 3600}
+        )
+    table = pd.DataFrame(rows)
+    total = pd.DataFrame([{"grid": "all", **table.drop(columns="grid").sum()}])
+    counts = dict.fromkeys(("networks", "prompts", "probes"), int)
+    return pd.concat([table, total], ignore_index=True).astype(counts).round({"core-hours": 1})
+
+
+def rates(table: pd.DataFrame) -> tuple[dict[int, float], int]:
+    """The rates of the prompts by budget, and the epochs with all images, that the rule of the protocol chooses.
+
+    Args:
+        table: the records of the profile `pilot`: two networks, three tasks.
+
+    Returns:
+        Budget -> rate: the one with the higher mean accuracy on validation images, or the authors' 0.01 when they are within
+        half a point; and the fewest epochs whose mean is at most half a point below that of the most.
+    """
+    prompts = table[table["method"] == "vp"]
+    few = prompts[prompts["budget"].notna()].groupby(["budget", "lr"])["val_accuracy"].mean().unstack()
+    better = few[0.03] - few[0.01] >= CLOSE
+    whole = prompts[prompts["budget"].isna()].groupby("epochs")["val_accuracy"].mean().sort_index()
+    epochs = next(int(number) for number, accuracy in whole.items() if accuracy >= whole.iloc[-1] - CLOSE)
+    return {int(budget): 0.03 if better[budget] else 0.01 for budget in few.index}, epochs
 
 
 def write(folder: Path = ROOT / "book") -> None:
