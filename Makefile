@@ -28,6 +28,7 @@ coverage: check
 check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy --no-error-summary
 	$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb
 
 # written last, so that an interrupted install is taken up again

@@ -6,16 +6,18 @@ The first of the two is what we do, whether it is the idea or not: some ideas we
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vpcore.bench.floor import FORMATS, Bare, best_precision
 from vpcore.bench.timing import CLASSES, Row, Setting, medians
@@ -36,7 +38,8 @@ def frozen_weights(setting: Setting) -> Iterator[Row]:
     precision, layout, _ = best_precision(setting, SHOTS)
     ours, learning, unfolded = (Bare(setting, precision, layout, SHOTS) for _ in range(3))
     learning.network.requires_grad_(True)
-    unfolded.network = setting.network().to(setting.device, PRECISIONS[precision], memory_format=torch.channels_last)
+    unfolded.network = setting.network().to(setting.device, PRECISIONS[precision])
+    unfolded.network.to(memory_format=torch.channels_last)
     t = medians(setting, {"ours": ours.step, "learning": learning.step, "unfolded": unfolded.step})
     what = f"forward and input gradient, {SHOTS} images, {precision}"
     yield Row("ideas", what, t["ours"], "with gradients of the weights", t["learning"], label="no gradients of weights")
@@ -48,7 +51,7 @@ def compiled(setting: Setting) -> Iterator[Row]:
     precision, layout, _ = best_precision(setting, SHOTS)
     eager, other = (Bare(setting, precision, layout, SHOTS) for _ in range(2))
     torch.compiler.reset()  # it gives up after some networks
-    other.network = torch.compile(other.network)
+    other.network = cast(nn.Module, torch.compile(other.network))
     what = f"forward and input gradient, {SHOTS} images, {precision}/{layout}, eager"
     start = time.perf_counter()
     try:
@@ -70,7 +73,7 @@ def running_mapping(setting: Setting) -> Iterator[Row]:
     t = medians(
         setting,
         {
-            name: lambda name=name: prompted(setting, frozen, count=count, epochs=2, mapping=name)
+            name: functools.partial(prompted, setting, frozen, count=count, epochs=2, mapping=name)
             for name in ("ilm", "ilm-running")
         },
     )
@@ -107,7 +110,7 @@ def sparse_product(setting: Setting) -> Iterator[Row]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch says that this format is new
         rows = weight.flatten(1).to(setting.device).to_sparse_csr()
-    like = {"device": setting.device, "dtype": PRECISIONS[precision], "memory_format": FORMATS[layout]}
+    like: dict[str, Any] = {"device": setting.device, "dtype": PRECISIONS[precision], "memory_format": FORMATS[layout]}
     dense, shown = weight.to(**like), x.to(**like)
 
     def sparse() -> Tensor:
@@ -146,7 +149,7 @@ def progressive_size(setting: Setting) -> Iterator[Row]:
         shown = F.interpolate(images.float(), px).to(torch.uint8) if px < setting.canvas else images
         fit(model, shown.to(setting.device), labels, recipe)
 
-    t = medians(setting, {str(px): lambda px=px: train(px) for px in sizes})
+    t = medians(setting, {str(px): functools.partial(train, px) for px in sizes})
     what = f"source training, {len(labels)} images of {setting.canvas} px, bf16"
     other = sum(t.values()) / len(t)
     yield Row("ideas", what, t[str(setting.canvas)], f"in thirds at {sizes} px", other, label="progressive size")

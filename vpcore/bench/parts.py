@@ -8,6 +8,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -42,15 +43,15 @@ def metrics(setting: Setting) -> Iterator[Row]:
     try:
         from torchmetrics.functional import classification as other
     except ImportError:
-        other = None
-    if other is not None:
+        note = "torchmetrics is not installed"
+    else:
+        note = ""
         functions["torchmetrics"] = lambda: (
             other.multiclass_accuracy(probs, labels, CLASSES, average="micro"),
             *(other.multiclass_calibration_error(probs, labels, CLASSES, n_bins=15, norm=norm) for norm in ("l1", "max")),
         )
     t = medians(setting, functions)
     what = f"{', '.join(names)} of {size:,} x {CLASSES:,} probabilities"
-    note = "" if other else "torchmetrics is not installed"
     yield Row("metrics", what, t["ours"], "torchmetrics", t.get("torchmetrics"), note, "metrics: torchmetrics")
 
 
@@ -58,7 +59,7 @@ def train(setting: Setting) -> Iterator[Row]:
     """Source training against the bare passes."""
     count = 2 * 32
     images, labels = setting.images(count, setting.canvas), torch.arange(count) % CLASSES
-    model = build(setting.model, classes=CLASSES, seed=0).to(setting.device, memory_format=torch.channels_last).train()
+    model = build(setting.model, classes=CLASSES, seed=0).to(setting.device).to(memory_format=torch.channels_last).train()
     for precision in PRECISIONS:
         recipe = Recipe(epochs=1, batch=32, lr=1e-4, weight_decay=1e-4, augment="none", precision=precision, seed=0)
         x = torch.randn(32, 3, setting.canvas, setting.canvas).to(setting.device, memory_format=torch.channels_last)
@@ -70,9 +71,10 @@ def train(setting: Setting) -> Iterator[Row]:
                     loss = model(x).float().sum()
                 loss.backward()
 
-        t = medians(
-            setting, {"ours": lambda recipe=recipe: fit(model, images.to(setting.device), labels, recipe), "bare": bare}
-        )
+        def ours(recipe: Recipe = recipe) -> None:
+            fit(model, images.to(setting.device), labels, recipe)
+
+        t = medians(setting, {"ours": ours, "bare": bare})
         what, label = f"source training, {count} images, {precision}", f"training, {precision}: bare passes"
         yield Row("train", what, t["ours"], "forward and all gradients", t["bare"], label=label)
 
@@ -107,7 +109,7 @@ def load(setting: Setting) -> Iterator[Row]:
     count = 1000
     with tempfile.TemporaryDirectory() as folder:
         files = photos(Path(folder) / "photos", count)
-        shared = {"px": 64, "folder": Path(folder)}
+        shared: dict[str, Any] = {"px": 64, "folder": Path(folder)}
         tasks.load("photos", "train", cache=Path(folder) / "cache", **shared)
         t = medians(
             setting,

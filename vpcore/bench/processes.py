@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -90,7 +91,7 @@ def _prompts(setting: Setting, count: int, folder: str) -> None:
 
 def _images(folder: str) -> None:
     """Decode all images of a set into the cache, and look at each."""
-    shared = {"px": PX, "folder": Path(folder), "cache": Path(folder) / "cache"}
+    shared: dict[str, Any] = {"px": PX, "folder": Path(folder), "cache": Path(folder) / "cache"}
     for part in load("photos", "train", **shared).images.split(100):
         part.float().mean()
 

@@ -79,7 +79,7 @@ class Row:
     @property
     def ratio(self) -> float | None:
         """How many times as fast as the other we are."""
-        return None if self.other is None else self.other / self.seconds
+        return None if self.other is None or self.seconds is None else self.other / self.seconds
 
 
 def medians(setting: Setting, functions: Mapping[str, Callable[[], object]]) -> dict[str, float]:
@@ -105,7 +105,7 @@ def line(row: Row) -> str:
     text = f"{row.what}: {f'{row.megabytes:.0f} MB' if row.seconds is None else clock(row.seconds)}"
     if row.other is not None:
         text += f" | {row.against}: {clock(row.other)} | ratio {row.ratio:.3g}"
-    if row.flops is not None:
+    if row.flops is not None and row.seconds is not None:
         text += f" | {row.flops / row.seconds / 1e9:.0f} GFLOP/s"
     return text + (f" ({row.note})" if row.note else "")
 

@@ -88,7 +88,8 @@ def floor(setting: Setting) -> Iterator[Row]:
     bare = Bare(setting, precision, layout, count)
     forward, both = _flops(bare.forward), _flops(bare.step)
     for row in rows:
-        yield dataclasses.replace(row, flops=both, note=f"{count / row.seconds:.0f} images/s")
+        rate = "" if row.seconds is None else f"{count / row.seconds:.0f} images/s"
+        yield dataclasses.replace(row, flops=both, note=rate)
     a = torch.randn(size, size, generator=torch.Generator().manual_seed(0)).to(setting.device, PRECISIONS[precision])
     found = medians(setting, {"forward": bare.forward, "product": lambda: a @ a})
     what, note = f"forward, {count} images, {precision}/{layout}", f"{count / found['forward']:.0f} images/s"

@@ -7,7 +7,6 @@ loop in `iterative`.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -113,7 +112,7 @@ def make_round(
 
     at_epoch(first)
     history: list[float] = []
-    if chosen.train is not None:
+    if (train := chosen.train) is not None:
         history = fit_resumably(
             path,
             model,
@@ -123,7 +122,7 @@ def make_round(
             recipe,
             first=first,
             statistics=statistics,
-            take_step=functools.partial(chosen.train, target=target),
+            take_step=lambda model, masks: train(model, masks, target),
             after_epoch=at_epoch,
             log=lambda text: log(f"{sparsifier} round {number}, {text}"),
         )

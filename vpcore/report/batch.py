@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import papermill
@@ -155,7 +156,7 @@ def _code() -> str:
     return content.hexdigest()
 
 
-def _key(name: str, parameters: dict[str, object], code: str, measured: list[tuple]) -> str:
+def _key(name: str, parameters: dict[str, object], code: str, measured: list[tuple[Any, ...]]) -> str:
     """What the output of one notebook depends on: its source, its parameters, the code, and the records that it shows."""
     content = hashlib.sha256((NOTEBOOKS / f"{name}.ipynb").read_bytes())
     content.update(json.dumps(parameters, sort_keys=True).encode() + code.encode() + repr(measured).encode())

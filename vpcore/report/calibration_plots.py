@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 
@@ -13,7 +14,7 @@ from vpcore.calibration.binned import Reliability, reliability
 from vpcore.calibration.predictions import Predictions
 from vpcore.calibration.scores import risk_coverage
 from vpcore.calibration.smooth_ece import cumulative_gap, smooth
-from vpcore.report.plots import PALETTE, PERCENT, sns, style
+from vpcore.report.plots import PALETTE, PERCENT, style
 
 # colour, marker and line
 PAIR = (("0.25", "o", "-"), (PALETTE[1], "s", "--"))  # of a dense network, and of a compressed one
@@ -90,8 +91,8 @@ def four_views(axes: Iterable[Axes], networks: Mapping[str, Predictions]) -> Non
         x, y = cumulative_gap(predictions)
         sums.step(x, y, line, where="post", color=colour, label=f"{label}: KS {y.abs().max():.1%}")
         sums.plot(x[y.abs().argmax()], y[y.abs().argmax()], marker, color=colour)
-        curve = risk_coverage(predictions)
-        risks.plot(curve.coverage, curve.risk, line, color=colour, label=f"{label}: AURC {curve.aurc:.1%}")
+        risk = risk_coverage(predictions)
+        risks.plot(risk.coverage, risk.risk, line, color=colour, label=f"{label}: AURC {risk.aurc:.1%}")
     masses.set(title="Bins of equal mass", xlabel="confidence", ylabel="accuracy", ylim=(0, 1))
     kernel.set(title="Kernel-smoothed", xlabel="confidence", ylabel="accuracy", ylim=(-0.25, 1))
     sums.set(title="Cumulative gap", xlabel="confidence", ylabel="sum of accuracy minus confidence")

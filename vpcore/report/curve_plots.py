@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from vpcore.report.plots import LOOKS, PERCENT, Look, curve, density_axis, error_bars, legend, panels, sns, style
+from vpcore.report.plots import LOOKS, PERCENT, Look, curve, density_axis, error_bars, legend, panels, style
 from vpcore.report.verdicts import Estimate
 
 
@@ -38,7 +40,7 @@ def accuracy_by_task(shown: pd.DataFrame) -> Figure:
 
 @style()
 def cost_by_density(
-    ax: Axes, found: Mapping[tuple, Estimate], density: Mapping[int, float], *, column: str, methods: Iterable[str]
+    ax: Axes, found: Mapping[tuple[Any, ...], Estimate], density: Mapping[int, float], *, column: str, methods: Iterable[str]
 ) -> Axes:
     """A cost, (method, round, column) -> estimate, against the density of the round, with a line at zero."""
     for method in methods:

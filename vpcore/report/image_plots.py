@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from vpcore.report.plots import LOOKS, sns, style
+from vpcore.report.plots import LOOKS, style
 
 
 @style()

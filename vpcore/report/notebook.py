@@ -21,7 +21,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -46,7 +48,7 @@ PARAMETERS = ("notebook", "profile", "toy", "device", "data", "results", "output
 AXES = ("method", "task", "budget", "seed", "source_seed", "round")
 
 
-def check_parameters(namespace: dict[str, object]) -> None:
+def check_parameters(namespace: dict[str, Any]) -> None:
     """Refuse parameters that the notebook does not have, or whose type is another than that of the default.
 
     papermill puts its parameters in a cell of their own and does not mind unknown ones; a typing error would silently give
@@ -70,7 +72,7 @@ def check_parameters(namespace: dict[str, object]) -> None:
 def _assigned(source: str) -> dict[str, object]:
     """Names and literal values that a cell of parameters assigns."""
     statements = [s for s in ast.parse(source).body if isinstance(s, ast.Assign)]
-    return {s.targets[0].id: ast.literal_eval(s.value) for s in statements}
+    return {s.targets[0].id: ast.literal_eval(s.value) for s in statements if isinstance(s.targets[0], ast.Name)}
 
 
 def _check_parameter(name: str, value: object, defaults: dict[str, object]) -> None:
@@ -216,11 +218,9 @@ class Study:
                 if ax.get_visible() and ax.axison and not ax.has_data():
                     plots.nothing(ax, lack or f"The profile {self.profile.name}\nhas no runs for this.")
             for kind, metadata in (("svg", {"Date": None}), ("pdf", {"CreationDate": None})):
-                write_atomically(
-                    self.output / f"{name}.{kind}",
-                    lambda file, kind=kind, metadata=metadata: figure.savefig(file, format=kind, metadata=metadata),
-                )
-        plots.plt.close(figure)
+                write = functools.partial(figure.savefig, format=kind, metadata=metadata)
+                write_atomically(self.output / f"{name}.{kind}", write)
+        plt.close(figure)
         return figure
 
     def save_table(self, rows: pd.DataFrame | list[dict[str, object]], name: str) -> Styler:
@@ -256,7 +256,7 @@ class Study:
         }
 
 
-def open_study(namespace: dict[str, object]) -> Study:
+def open_study(namespace: dict[str, Any]) -> Study:
     """The study that a notebook shows, complete as far as it needs it: what is missing is computed, with a progress bar.
 
     The parameters of every notebook:

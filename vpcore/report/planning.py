@@ -28,7 +28,7 @@ from vpcore.report.inference import FEW, Factor, components, crossed
 from vpcore.report.pairs import costs
 from vpcore.report.verdicts import LEVEL, MARGIN, MARGINS, VERDICTS, Estimate, verdict
 from vpcore.study.profile import load_profile
-from vpcore.study.run import run_id, ticket_run, trains
+from vpcore.study.run import Run, run_id, ticket_run, trains
 
 CLOSE = 0.005  # a difference of accuracy that chooses nothing
 ROOT = Path(__file__).resolve().parents[2]
@@ -245,7 +245,8 @@ def core_hours(study: str = "real") -> pd.DataFrame:
     seconds = {method: runs["seconds"] for method, runs in pilot_runs.groupby("method")}
     prompts = pilot_runs[pilot_runs["method"] == "vp"]
     image = seconds["vp"].sum() / (prompts["train_images"] * prompts["epochs"].astype(float)).sum()
-    rows, counted, made = [], set(), set()
+    rows, counted = [], set[str]()
+    made: set[Run] = set()
     for name, runs in load_profile(study).grids.items():
         fresh = [run for run in runs if run_id(run) not in counted]
         counted |= {run_id(run) for run in fresh}

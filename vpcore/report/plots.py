@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -37,7 +37,7 @@ class Look(NamedTuple):
     marker: str = "o"
 
     @property
-    def line(self) -> dict[str, object]:
+    def line(self) -> dict[str, Any]:
         """The same as arguments of matplotlib's `plot` and `errorbar`."""
         return {"label": self.label, "color": self.colour, "marker": self.marker}
 
@@ -159,7 +159,7 @@ def curve(ax: Axes, table: pd.DataFrame, metric: str, look: Look) -> Axes:
     return density_axis(ax, table["density"].tolist())
 
 
-def arms(estimates: list[Estimate]) -> list[list[float]]:
+def arms(estimates: Sequence[Estimate]) -> list[list[float]]:
     """How far the intervals reach below and above the means, for the error bars of matplotlib.
 
     >>> arms([Estimate(0.5, 0.25, 1.0, 3), Estimate(0.1, 0.1 + 1e-17, 0.1, 2)])
@@ -203,7 +203,7 @@ def forest(ax: Axes, positions: Sequence[float], estimates: Sequence[Estimate], 
 @style()
 def forests(
     axes: Iterable[Axes],
-    found: Mapping[tuple, Estimate],
+    found: Mapping[tuple[Any, ...], Estimate],
     *,
     panels: Mapping[Hashable, str],
     rows: Mapping[Hashable, str],
@@ -234,7 +234,7 @@ def forests(
                 if (panel, row, name) in found
             ]
             if drawn:
-                forest(ax, *zip(*drawn, strict=True), look)
+                forest(ax, [place for place, _ in drawn], [estimate for _, estimate in drawn], look)
         ax.set_yticks(places, rows.values())
         ax.xaxis.set_major_formatter(form)
         if form is POINTS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -18,7 +19,7 @@ def estimates(
     *,
     totals: Mapping[str, str] | None = None,
     axes: Sequence[str] = (),
-) -> dict[tuple, Estimate]:
+) -> dict[tuple[Any, ...], Estimate]:
     """An `estimate` of each column for each group of rows; groups without values are left out.
 
     Args:
@@ -74,5 +75,5 @@ def mean_and_sd(values: Iterable[float]) -> str:
     >>> mean_and_sd([0.1, 0.2, 0.3]), mean_and_sd([0.25]), mean_and_sd([])
     ('20.0 ± 10.0', '25.0', '')
     """
-    values = 100 * pd.Series(list(values), dtype=float)
-    return "" if values.empty else f"{values.mean():.1f}" + (f" ± {values.std():.1f}" if len(values) > 1 else "")
+    found = 100 * pd.Series(list(values), dtype=float)
+    return "" if found.empty else f"{found.mean():.1f}" + (f" ± {found.std():.1f}" if len(found) > 1 else "")

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from vpcore.study.headers import parents
 from vpcore.study.run import DEFAULTS, QUANTIZED, Run, chain_id, fields_of, run_id, ticket_run
@@ -87,7 +88,7 @@ def jobs(runs: tuple[Run, ...], store: Store) -> list[Job]:
     return ordered
 
 
-def _order(run: Run) -> tuple:
+def _order(run: Run) -> tuple[Any, ...]:
     """What is measured on one ticket is sorted so that a quantized network, too, is made once."""
     network = (-run.weight_bits, -run.activation_bits, run.quant_range, run.batch_norm)
     return (*network, run.method != "source", run.method, run.view, run.task, run.budget or 10**9, run.prompt, run.mapping)

@@ -15,6 +15,8 @@ set, the same two on corrupted images (in 255ths), and the learned border in 255
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -47,7 +49,7 @@ def compact(arrays: dict[str, Tensor]) -> dict[str, int | bytes]:
     return row
 
 
-def right(row: dict[str, object]) -> np.ndarray:
+def right(row: dict[str, Any]) -> np.ndarray:
     """(N,) bool: which test images were read right.
 
     >>> row = compact({"logits": torch.tensor([[2.0, 0.0], [0.0, 1.0]]), "labels": torch.tensor([0, 0])})
@@ -57,12 +59,12 @@ def right(row: dict[str, object]) -> np.ndarray:
     return np.unpackbits(np.frombuffer(row["right"], np.uint8), count=row["images"]).astype(bool)
 
 
-def confidence(row: dict[str, object]) -> np.ndarray:
+def confidence(row: dict[str, Any]) -> np.ndarray:
     """(N,) confidences, to 1 / 131,070."""
     return np.frombuffer(row["confidence"], np.uint16) / WIDE
 
 
-def corrupted(row: dict[str, object], shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+def corrupted(row: dict[str, Any], shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
     """(corruptions, severities, images) bool of what was read right, and confidences to 1 / 510."""
     count = int(np.prod(shape))
     read = np.unpackbits(np.frombuffer(row["corrupted_right"], np.uint8), count=count).astype(bool)

@@ -22,6 +22,7 @@ import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vpcore.errors import InputError, unknown
 from vpcore.networks.backbones import check_canvas
@@ -120,7 +121,7 @@ def load_profile(name: str, *, toy: bool = False) -> Profile:
     )
 
 
-def _check_layout(card: dict[str, object], path: Path) -> None:
+def _check_layout(card: dict[str, Any], path: Path) -> None:
     """Refuse tables of another kind than the head of this file shows, and keys that nothing would read."""
     toy, grids = card.get("toy", {}), card.get("grid", [])
     for name, table in (("run", card.get("run", {})), ("toy", toy)):
@@ -138,7 +139,7 @@ def _check_layout(card: dict[str, object], path: Path) -> None:
             raise unknown(f"key in {where}the profile {path}:", sorted(extra)[0], known)
 
 
-def _expand(values: dict[str, Scalar], axes: dict[str, list], *, where: str) -> Iterable[Run]:
+def _expand(values: dict[str, Any], axes: dict[str, list[Any]], *, where: str) -> Iterable[Run]:
     choices = []  # for each axis, what its options set
     for key, options in axes.items():
         if not isinstance(options, list) or not options:
@@ -165,7 +166,7 @@ def run_with(profile: Profile, settings: Iterable[str]) -> Run:
     Raises:
         InputError: for a setting without =, an unknown field, or a value that it cannot have.
     """
-    values = dict(profile.values)
+    values: dict[str, Any] = dict(profile.values)
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
@@ -241,7 +242,7 @@ def check(run: Run, *, where: str) -> None:
         raise InputError(f"`rewind` in {where} must be an epoch in 0..{run.source_epochs - 1}, got {run.rewind}")
 
 
-def _check_value(name: str, value: Scalar, *, where: str) -> None:
+def _check_value(name: str, value: Any, *, where: str) -> None:
     """Refuse a value of a field that its `Fact` excludes."""
     fact = FACTS[name]
     if fact.choices and value not in fact.choices and not (name == "sparsifier" and value.startswith(FILES)):

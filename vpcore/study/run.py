@@ -193,7 +193,7 @@ class Run:
 
 
 FACTS: dict[str, Fact] = {field.name: field.metadata["fact"] for field in dataclasses.fields(Run)}
-DEFAULTS: dict[str, Scalar] = {field.name: field.default for field in dataclasses.fields(Run)}
+DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Run)}
 
 
 def fields_of(*parts: str) -> tuple[str, ...]:
@@ -254,7 +254,8 @@ def run_name(*runs: Run) -> str:
 
 def canonical(run: Run) -> Run:
     """The same run with the defaults in the fields that it does not depend on, so that equal runs are equal."""
-    return Run(**identity(run))
+    fields: dict[str, Any] = identity(run)
+    return Run(**fields)
 
 
 def source_run(run: Run) -> Run:

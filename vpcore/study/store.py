@@ -20,6 +20,7 @@ import functools
 import hashlib
 import json
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -33,7 +34,7 @@ from vpcore.study.outcomes import compact
 from vpcore.study.run import Run, chain_id, identity, run_id, run_name
 from vpcore.weights.tickets import ticket_path
 
-Record = dict[str, object]
+Record = dict[str, Any]
 TABLE = {"index": False, "compression": "zstd", "compression_level": 9}  # how a table is written
 # columns of whole numbers that a run may lack
 INTEGERS = tuple(field.name for field in dataclasses.fields(Run) if "int" in str(field.type))
@@ -84,7 +85,7 @@ class Store:
         for run, values in zip(runs, arrays, strict=True):
             if values:
                 content = save({name: value.contiguous() for name, value in values.items()})
-                write_atomically(self.arrays_path(run), lambda file, content=content: file.write(content))
+                write_atomically(self.arrays_path(run), functools.partial(_put, content))
         text = json.dumps({"sha256": _digest(records), "records": records}, indent=1, allow_nan=False)
         path = self.root / "records" / f"{run_name(*runs)}.json"
         write_atomically(path, lambda file: file.write(text.encode()))
@@ -216,3 +217,7 @@ def _read_parquet(path: Path, changed: int) -> list[Record]:
         raise InputError(f"the published table {path} is damaged ({error}); restore it with: git checkout {path}") from error
     table = table.map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
     return table.to_dict("records")
+
+
+def _put(content: bytes, file: BinaryIO) -> None:
+    file.write(content)

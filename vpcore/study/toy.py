@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
+from vpcore.data.builtin import BUILTIN
 from vpcore.data.fakes import write_fake
-from vpcore.data.tasks import BUILTIN
 from vpcore.files import write_atomically
 from vpcore.networks.backbones import build, prunable
 from vpcore.pruning.masks import full, magnitude, select

@@ -58,7 +58,8 @@ class Outcome:
 
 def compute(job: Job, session: Session) -> Outcome:
     """Do a job; an error is part of the outcome."""
-    start, records, error, text = time.perf_counter(), (), None, ""
+    start, error, text = time.perf_counter(), None, ""
+    records: tuple[Record, ...] = ()
     try:
         first = job.runs[0]
         records = tuple(measure_source(first, session) if first.method == "source" else adapt(job.runs, session))
@@ -188,6 +189,8 @@ class _Worker:
 
     def answer(self) -> str | Outcome:
         """A line of progress, or how the job ended."""
+        if self.job is None:
+            raise RuntimeError("a worker without a job has nothing to tell")
         try:
             answer = self.connection.recv()
         except (EOFError, ConnectionResetError):
