@@ -23,7 +23,7 @@ from vpcore.study.provenance import PLACE, provenance
 from vpcore.study.run import Run, run_id
 from vpcore.study.session import Session
 from vpcore.study.store import Record, Store
-from vpcore.study.workers import one_thread
+from vpcore.study.workers import as_workers_do
 
 # what another time or machine changes of a record, without a number of it being another
 STAMP = {"seconds", "finished", "commit", "versions", *PLACE}
@@ -76,7 +76,7 @@ def replay(
             f"vpcore run --profile {store.profile}"
         )
     drawn = np.random.default_rng(seed).choice(len(there), min(count, len(there)), replace=False)
-    with tempfile.TemporaryDirectory() as scratch, one_thread():
+    with tempfile.TemporaryDirectory() as scratch, as_workers_do():
         again = _Aside(store, Path(scratch))
         session = Session(again, device, folder, log=log)
         here = provenance(device)

@@ -116,21 +116,30 @@ def in_turn(todo: list[Job], session: Session) -> Iterator[Outcome]:
     while agenda.left:
         outcome = agenda.take_lost()
         if outcome is None:
-            with one_thread():
+            with as_workers_do():
                 outcome = compute(agenda.left.pop(0), session)
             agenda.note(outcome)
         yield outcome
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute with one thread, for the time of a with-block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def as_workers_do() -> Iterator[None]:
+    """Let torch compute as a worker does, for the time of a with-block: with one thread, and on a GPU without TF32.
+
+    TF32 would round what float32 convolutions multiply to ten bits, on some GPUs and not on others.
+    """
+    before = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+    _compute_alike()
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def _compute_alike() -> None:
+    torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def side_by_side(todo: list[Job], session: Session, *, workers: int) -> Iterator[Outcome]:
@@ -220,7 +229,7 @@ def keep_freed_memory() -> None:
 
 
 def _work(connection: Connection, store: Store, device: torch.device, folder: Path | None, protocol: str) -> None:
-    torch.set_num_threads(1)
+    _compute_alike()
     keep_freed_memory()
     session = Session(store, device, folder, protocol, log=connection.send)
     try:
