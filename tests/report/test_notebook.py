@@ -13,6 +13,7 @@ from vpcore import InputError
 from vpcore.report import batch
 from vpcore.report.batch import NOTEBOOKS
 from vpcore.report.notebook import PARAMETERS, _assigned, _plain, check_parameters
+from vpcore.study.profile import load_profile
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 BOOK = NOTEBOOKS.parent / "book"
@@ -109,3 +110,11 @@ def test_numbers_are_json(tmp_path: Path) -> None:
         "x": 0.5,
         "n": 3,
     }
+
+
+def test_what_a_batch_leaves_out_is_named_with_its_reason() -> None:
+    lines = batch.skipped(load_profile("paper"))
+    assert "ways: skipped, the profile paper has no grid ways, scope, recipe" in lines
+    assert "quantization: skipped, the profile paper has no grid ranges" in lines
+    assert "the grid backbones: skipped, no notebook shows it" in lines
+    assert not any(line.startswith(("accuracy", "the grid main")) for line in lines)

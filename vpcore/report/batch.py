@@ -61,7 +61,7 @@ def regenerate(
         output: folder; each notebook gets one of its own in it, and lies there, executed, as NAME/NAME.ipynb.
         profile, toy, device, data, results: parameters of every notebook, see `open_study`.
         only: names of notebooks; () for all that show grids of this profile.
-        log: is told what is run and what is skipped.
+        log: is told how many runs are missing, what is run, what is unchanged, and what is skipped and why.
 
     Returns:
         The names of the notebooks that ran.
@@ -78,9 +78,13 @@ def regenerate(
     chosen = only or fitting(card)
     if not chosen:
         raise InputError(f"the profile {card.name} must have a grid that a notebook shows; it has {', '.join(card.grids)}")
+    for line in () if only else skipped(card):
+        log(line)
     store = Store(ROOT / results, card.name)
     runs_of = {name: {run_id(run): run for grid in grids_of(name) for run in card.grid(grid)} for name in chosen}
     needed = {identity: run for runs in runs_of.values() for identity, run in runs.items()}
+    if missing := len(needed.keys() - store.done()):
+        log(f"{missing} of {len(needed)} runs are missing, and computed first")
     complete(card, tuple(needed.values()), store, device=device, data=data)
     records = {record["id"]: record for record in store.table().to_dict("records")}
     stale, code = {}, _code()
@@ -133,6 +137,17 @@ def grids_of(name: str) -> list[str]:
 def fitting(card: Profile) -> tuple[str, ...]:
     """The notebooks that show grids which a profile has."""
     return tuple(name for name in names() if set(grids_of(name)) <= set(card.grids))
+
+
+def skipped(card: Profile) -> list[str]:
+    """Sentences on what a batch leaves out: notebooks whose grids the profile lacks, and grids that no notebook shows."""
+    needs = {name: grids_of(name) for name in names()}
+    lacks = {name: [grid for grid in grids if grid not in card.grids] for name, grids in needs.items()}
+    shown = {grid for name, grids in needs.items() if not lacks[name] for grid in grids}
+    lines = [
+        f"{name}: skipped, the profile {card.name} has no grid {', '.join(lack)}" for name, lack in lacks.items() if lack
+    ]
+    return lines + [f"the grid {grid}: skipped, no notebook shows it" for grid in card.grids if grid not in shown]
 
 
 def _is_current(folder: Path, key: str) -> bool:

@@ -29,7 +29,7 @@ def picture(ax: Axes, image: Tensor, *, title: str = "") -> Axes:
 @style()
 def gallery(axes: np.ndarray, columns: Mapping[str, Sequence[Tensor | None]], *, rows: Sequence[str]) -> None:
     """Images in columns with a title, (3, H, W) each; rows have names, and the place of None stays empty."""
-    for column, (title, images) in zip(axes.T, columns.items(), strict=True):
+    for column, (title, images) in zip(axes.T, columns.items(), strict=False):  # of no images there is an empty column
         for ax, image in zip(column, images, strict=True):
             if image is not None:
                 picture(ax, image)
