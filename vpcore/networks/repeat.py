@@ -16,6 +16,7 @@ device, as someone's own network may, is noticed in the first calls and never re
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -65,9 +66,14 @@ class CudaRecorder:
         return outputs
 
     def record(self, step: Callable[..., Outputs], inputs: tuple[Tensor, ...]) -> tuple[Callable[[], None], Outputs]:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
-            outputs = step(*inputs)
+        graph, collects = torch.cuda.CUDAGraph(), gc.isenabled()
+        gc.disable()  # an older graph that is freed during a recording spoils it
+        try:
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+                outputs = step(*inputs)
+        finally:
+            if collects:
+                gc.enable()
         return graph.replay, outputs
 
 
