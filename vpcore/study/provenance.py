@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -57,13 +58,26 @@ def versions() -> dict[str, str]:
 def commit() -> str:
     """The commit of the code, with a + when the package in the working tree is another; "unknown" outside a checkout."""
     head = _git("rev-parse", "--short=10", "HEAD")
-    return "unknown" if head is None else head + ("+" if _git("status", "--porcelain", "--", ".") else "")
+    if head is None:
+        return archived()[0] or "unknown"
+    return head + ("+" if _git("status", "--porcelain", "--", ".") else "")
 
 
 @functools.cache
 def tag() -> str:
     """The tag of the protocol that the code is at, such as protocol-1; empty at any other commit."""
+    if _git("rev-parse", "HEAD") is None:
+        return next((name for name in archived()[1] if name.startswith("protocol-")), "")
     return _git("describe", "--tags", "--exact-match", "--match", "protocol-*") or ""
+
+
+def archived(note: Path = PACKAGE.parent / ".git_archival.txt") -> tuple[str, list[str]]:
+    """The commit and the tags that `git archive` wrote into an unpacked archive of the project; empty elsewhere."""
+    text = note.read_text() if note.exists() else ""
+    if not text or "$Format" in text:
+        return "", []
+    node, refs = (line.partition(":")[2].strip() for line in text.splitlines()[:2])
+    return node[:10], re.findall(r"tag: ([^,]+)", refs)
 
 
 def _git(*arguments: str) -> str | None:
