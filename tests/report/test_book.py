@@ -74,6 +74,23 @@ def test_the_literal_command_builds_everything_from_nothing(clone: Path, built: 
 
 
 @pytest.mark.slow
+def test_nothing_that_is_shown_names_a_path_of_this_machine(clone: Path, built: subprocess.CompletedProcess) -> None:
+    assert built.returncode == 0
+    shown = [
+        *(clone / "_build" / "html").rglob("*.html"),
+        *(
+            path
+            for path in (clone / "book" / "generated").rglob("*.*")
+            if path.suffix in (".ipynb", ".csv", ".svg", ".json")
+        ),
+    ]
+    for path in shown:
+        text = path.read_text()
+        for place in (clone, BIN.parent, Path.home()):
+            assert f"{place}/" not in text, path
+
+
+@pytest.mark.slow
 def test_the_pages_ask_nothing_of_the_network(clone: Path, built: subprocess.CompletedProcess) -> None:
     assert built.returncode == 0
     pages = clone / "_build" / "html"

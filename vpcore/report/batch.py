@@ -27,8 +27,12 @@ from vpcore.study.store import Store
 
 NOTEBOOKS = ROOT / "notebooks"
 BENCH = ROOT / "results" / "bench.json"  # what `vpcore bench --output` wrote
-# one thread for each, and glibc keeps the memory that is freed, as in `workers.keep_freed_memory`
-KERNEL = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+KERNEL = {
+    # one thread for each, and glibc keeps the memory that is freed, as in `workers.keep_freed_memory`
+    "OMP_NUM_THREADS": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+    # tqdm warns of a bar that it cannot draw, with a path of this machine
+    "PYTHONWARNINGS": "ignore:IProgress not found",
+}  # fmt: skip
 STAMP = ".made-from.json"  # what a folder of output was made from, and the files that were left in it
 
 
