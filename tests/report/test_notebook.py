@@ -12,7 +12,8 @@ import yaml
 from vpcore import InputError
 from vpcore.report import batch
 from vpcore.report.batch import NOTEBOOKS
-from vpcore.report.notebook import PARAMETERS, _assigned, _plain, check_parameters
+from vpcore.report.notebook import _plain
+from vpcore.report.parameters import PARAMETERS, assigned, check_parameters
 from vpcore.study.profile import load_profile
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -53,8 +54,8 @@ def test_a_notebook_is_clean_defines_nothing_and_reads_its_figures(path: Path) -
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_notebooks_check_their_parameters_first(path: Path) -> None:
     first, second = code(path)[:2]
-    assert set(PARAMETERS) <= set(_assigned(first))
-    assert _assigned(first)["notebook"] == path.stem
+    assert set(PARAMETERS) <= set(assigned(first))
+    assert assigned(first)["notebook"] == path.stem
     assert "study = open_study(globals())" in second
 
 

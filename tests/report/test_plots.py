@@ -164,6 +164,18 @@ def test_a_setting_of_the_transfer_may_follow_from_what_is_told_apart(tmp_path) 
         study_of(grid(lr=[0.1, 0.2, 0.1, 0.2]).assign(seed=0), tmp_path).transfers  # noqa: B018
 
 
+def test_probes_with_two_views_are_two_methods(tmp_path) -> None:
+    views = [grid(method=["lp"] * 4, view=[view] * 4) for view in ("frame", "canvas")]
+    study = study_of(pd.concat(views), tmp_path)
+    assert study.methods == ["lp", "lp-canvas"]
+    assert study.transfers.groupby("method")["view"].unique().map(list).to_dict() == {
+        "lp": ["frame"],
+        "lp-canvas": ["canvas"],
+    }
+    assert set(study.adapted("main", by=["view"])["method"]) == {"lp"}
+    assert study_of(views[1], tmp_path).methods == ["lp"]
+
+
 def test_axes_without_data_say_so(tmp_path) -> None:
     figure, [[full, empty]] = plots.panels(1, 2, size=(4, 2))
     plots.curve(full, records(), "accuracy", BLUE)

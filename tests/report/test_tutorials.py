@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.test_ten_lines import write_images
 from vpcore.report import calibration_plots, plots
-from vpcore.report.notebook import _assigned
+from vpcore.report.parameters import assigned
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +36,7 @@ def test_a_page_shows_what_its_notebook_runs(name: str) -> None:
     """All cells of lines, with the values of the parameters filled in; a figure is saved besides."""
     cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["cells"]
     source = {cell["id"]: "".join(cell["source"]) for cell in cells}
-    values = _assigned(source["parameters"])
+    values = assigned(source["parameters"])
     run = [text.split("\nstudy.save_figure(")[0] for identity, text in source.items() if identity.endswith("-lines")]
     filled = [ast.unparse(Filled(values).visit(ast.parse(text))) for text in run]
     assert [ast.unparse(ast.parse(block)) for block in shown(f"{name}.md")] == filled

@@ -7,8 +7,9 @@ __all__, __getattr__, __dir__ = face(
     {
         "claims": "matching_bits matching_round scarcity",
         "inference": "estimate ratio",
-        "notebook": "Study check_parameters open_study",
+        "notebook": "Study open_study",
         "pairs": "costs effects",
+        "parameters": "check_parameters",
         "verdicts": "Estimate holm verdict",
     },
 )

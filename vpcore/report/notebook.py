@@ -13,7 +13,6 @@ or two grids, and never one mean.
 
 from __future__ import annotations
 
-import ast
 import functools
 import itertools
 import json
@@ -31,9 +30,10 @@ from pandas.io.formats.style import Styler
 from torch import Tensor
 from tqdm import tqdm
 
-from vpcore.errors import InputError, unknown
+from vpcore.errors import InputError
 from vpcore.files import write_atomically
 from vpcore.report import plots
+from vpcore.report.parameters import PARAMETERS, check_parameters
 from vpcore.study.execution import device_named, execute
 from vpcore.study.jobs import jobs
 from vpcore.study.profile import Profile, load_profile
@@ -43,44 +43,8 @@ from vpcore.study.store import Store
 from vpcore.study.toy import data_or_fakes
 
 ROOT = Path(__file__).resolve().parents[2]
-PARAMETERS = ("notebook", "profile", "toy", "device", "data", "results", "output", "grids")
 # what every notebook tells apart, or takes means over knowingly
 AXES = ("method", "task", "budget", "seed", "source_seed", "round")
-
-
-def check_parameters(namespace: dict[str, Any]) -> None:
-    """Refuse parameters that the notebook does not have, or whose type is another than that of the default.
-
-    papermill puts its parameters in a cell of their own and does not mind unknown ones; a typing error would silently give
-    the default. This compares what that cell assigns with what the cell of defaults assigns.
-
-    Args:
-        namespace: `globals()` of the notebook.
-
-    Raises:
-        InputError: naming the parameter.
-    """
-    cells = [source for source in namespace["In"] if source.strip()]
-    defaults = _assigned(cells[0])
-    for cell in cells[1:]:
-        if not cell.lstrip().startswith("# Parameters"):
-            continue
-        for name, value in _assigned(cell).items():
-            _check_parameter(name, value, defaults)
-
-
-def _assigned(source: str) -> dict[str, object]:
-    """Names and literal values that a cell of parameters assigns."""
-    statements = [s for s in ast.parse(source).body if isinstance(s, ast.Assign)]
-    return {s.targets[0].id: ast.literal_eval(s.value) for s in statements if isinstance(s.targets[0], ast.Name)}
-
-
-def _check_parameter(name: str, value: object, defaults: dict[str, object]) -> None:
-    if name not in defaults:
-        raise unknown("parameter", name, defaults)
-    wanted = type(defaults[name])
-    if type(value) is not wanted and not (wanted is float and type(value) is int):
-        raise InputError(f"parameter `{name}` must be {wanted.__name__}, such as {defaults[name]!r}, got {value!r}")
 
 
 def _plain(value: object) -> object:
@@ -131,12 +95,14 @@ class Study:
 
     def sources(self, grid: str, *, by: Sequence[str] = ()) -> pd.DataFrame:
         """Records of the networks of a grid on the source task, by round; `by` as in `adapted`."""
-        table = self.tables[grid]
-        self._check_axes(grid, by)
+        table = self._checked(grid, by)
         return table[table["method"] == "source"].sort_values("round")
 
     def adapted(self, grid: str, *, by: Sequence[str] = ()) -> pd.DataFrame:
         """Records of the transfers of a grid; `budget` is a number or "all", `shots` the number, or infinity for all.
+
+        Where linear probes see the image on the full frame and on the canvas of a visual prompt, the latter are a method of
+        their own, "lp-canvas".
 
         Args:
             grid: its name.
@@ -145,8 +111,7 @@ class Study:
         Raises:
             InputError: when something else varies, so that a mean over the records would mix it.
         """
-        table = self.tables[grid]
-        self._check_axes(grid, by)
+        table = self._checked(grid, by)
         table = table[table["method"] != "source"]
         budget = table["budget"]
         return table.assign(
@@ -154,13 +119,16 @@ class Study:
             budget=budget.astype(object).where(budget.notna(), "all"),
         )
 
-    def _check_axes(self, grid: str, by: Sequence[str]) -> None:
-        """Refuse a grid in which a field varies that is neither asked about nor follows from what is.
+    def _checked(self, grid: str, by: Sequence[str]) -> pd.DataFrame:
+        """The records of a grid, refused when a field varies that is neither asked about nor follows from what is.
 
         A setting of the transfer may follow from all that is asked about (a learning rate from the method, say), the kind of
         network only from `by`: with IMP in one round and RigL in the next, a curve over the rounds would mix the two.
         """
         table = self.tables[grid]
+        probes = table["method"] == "lp"
+        if "view" not in by and "view" in table and table.loc[probes, "view"].nunique() > 1:
+            table = table.assign(method=table["method"].mask(probes & (table["view"] == "canvas"), "lp-canvas"))
         for name in [name for name in FACTS if name in table and name not in (*AXES, *by)]:
             known = [axis for axis in (*(AXES if FACTS[name].part == TRANSFER else ()), *by) if axis in table]
             values = table[name]
@@ -173,6 +141,7 @@ class Study:
                     f"notebook tells apart is equal, got {seen}; give each a [[grid]] of its own in the "
                     "profile, with a `name`, and name it in the parameter `grids`"
                 )
+        return table
 
     def at_budget(self, budget: str) -> pd.DataFrame:
         """The transfers at one budget: a number of images per class, as text, "all" images, or the "largest" of each task.

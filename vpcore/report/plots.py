@@ -45,6 +45,7 @@ class Look(NamedTuple):
 LOOKS = {
     "vp": Look("visual prompting", PALETTE[0], "o"),
     "lp": Look("linear probing", PALETTE[1], "s"),
+    "lp-canvas": Look("linear probing, canvas", PALETTE[4], "v"),
     "ft": Look("full fine-tuning", PALETTE[3], "^"),
     "source": Look("source task", PALETTE[2], "D"),
 }
