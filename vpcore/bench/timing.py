@@ -118,11 +118,11 @@ def clock(seconds: float) -> str:
 
 
 def save(path: Path, setting: Setting, rows: list[Row]) -> None:
-    """Add the rows to a JSON file of measurements; those of the same model, canvas and piece are replaced."""
+    """Add the rows to a JSON file of measurements; those of the same model, canvas, device and piece are replaced."""
     known = json.loads(path.read_text()) if path.exists() else []
     where = {"model": setting.model, "canvas": setting.canvas, "repeats": setting.repeats, **provenance(setting.device)}
-    fresh = {(setting.model, setting.canvas, row.piece) for row in rows}
-    kept = [old for old in known if (old["model"], old["canvas"], old["piece"]) not in fresh]
+    fresh = {(setting.model, setting.canvas, where["device"], row.piece) for row in rows}
+    kept = [old for old in known if (old["model"], old["canvas"], old["device"], old["piece"]) not in fresh]
     new = [{**dataclasses.asdict(row), "ratio": row.ratio, **where} for row in rows]
     content = json.dumps(kept + new, indent=1).encode()
     write_atomically(path, lambda file: file.write(content))
