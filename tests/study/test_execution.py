@@ -20,6 +20,7 @@ from vpcore.study.chains import make_ticket
 from vpcore.study.execution import execute
 from vpcore.study.jobs import jobs
 from vpcore.study.profile import Profile
+from vpcore.study.provenance import provenance
 from vpcore.study.run import Run, chain_id, run_id, source_run, ticket_run
 from vpcore.study.session import Session
 from vpcore.study.store import Store
@@ -447,3 +448,25 @@ def test_networks_trained_with_quantized_steps(store: Store, cpu: torch.device) 
     shutil.copytree(store.results / "tickets" / chain_id(base), again.results / "tickets" / chain_id(base))
     finish(tuple(map(source_run, runs)), again, cpu)
     assert ticket_digest(again.ticket_path(runs[1])) == ticket_digest(store.ticket_path(runs[1]))
+
+
+def test_a_chain_with_a_protocol_stays_on_one_kind_of_machine(
+    tiny: Profile, store: Store, cpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many threads the calling process has, since workers have one; another processor or tag is refused."""
+    place = {**provenance(cpu), "tag": "protocol-9", "threads": 1}
+    monkeypatch.setattr("vpcore.study.execution.provenance", lambda device: {**place, "threads": 7})
+    for module in ("measurement", "chains", "session"):
+        monkeypatch.setattr(f"vpcore.study.{module}.provenance", lambda device: dict(place))
+    sources = tuple(run for run in tiny.runs if run.method == "source")
+    assert [d.error for d in execute(sources, store, device=cpu, protocol="protocol-9")] == [None, None]
+    prompts = tuple(run for run in tiny.runs if run.method == "vp" and run.round == 0)
+    assert [d.error for d in execute(prompts, store, device=cpu, protocol="protocol-9")] == [None]
+    with pytest.raises(InputError, match=r"by the code of its protocol, the tag protocol-8; this is .*git worktree add"):
+        execute(tiny.runs, store, device=cpu, protocol="protocol-8")
+    place["processor"] = "another"
+    rest = tuple(run for run in tiny.runs if run.method == "vp")
+    with pytest.raises(InputError, match="the vp runs of the chain with source_seed 0 .* processor .*, here 'another'"):
+        execute(rest, store, device=cpu, protocol="protocol-9")
+    probes = tuple(run for run in tiny.runs if run.method == "lp")  # another method, which is compared with itself
+    assert {d.error for d in execute(probes, store, device=cpu, protocol="protocol-9")} == {None}

@@ -135,9 +135,9 @@ def test_an_unfinished_training_comes_back_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "t.safetensors"
     model, masks = pruned("resnet8", 0.1)
     fresh, everything = build("resnet8", classes=10, seed=1), full(model, masks)
-    assert resume_(path, fresh, everything, first=3) == Progress(3, None, [])  # there is nothing yet
-    save_unfinished(path, model, masks, Progress(2, {"state": {}, "param_groups": []}, [1.5, 0.5]))
-    progress = resume_(path, fresh, everything, first=3)
+    assert resume_(path, fresh, everything, header={}, first=3) == Progress(3, None, [])  # there is nothing yet
+    save_unfinished(path, model, masks, Progress(2, {"state": {}, "param_groups": []}, [1.5, 0.5]), header={})
+    progress = resume_(path, fresh, everything, header={}, first=3)
     assert progress == Progress(2, {"state": {}, "param_groups": []}, [1.5, 0.5])
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in fresh.state_dict().items())
     assert all(torch.equal(mask, masks[name]) for name, mask in everything.items())
@@ -148,10 +148,10 @@ def test_a_damaged_unfinished_training_is_refused(tmp_path: Path) -> None:
     model, masks = pruned("resnet8", 0.1)
     unfinished_path(path).write_bytes(b"rubbish")
     with pytest.raises(InputError, match="t.unfinished is damaged .* delete it"):
-        resume_(path, model, masks, first=0)
-    save_unfinished(path, build("resnet18-half", classes=10, seed=0), masks, Progress(1, None, []))
+        resume_(path, model, masks, header={}, first=0)
+    save_unfinished(path, build("resnet18-half", classes=10, seed=0), masks, Progress(1, None, []), header={})
     with pytest.raises(InputError, match=r"(?s)missing .* unexpected .*\+ conv1.weight \(32, 3, 7, 7\)"):
-        resume_(path, model, masks, first=0)
+        resume_(path, model, masks, header={}, first=0)
 
 
 class Tied(nn.Module):
@@ -200,3 +200,11 @@ def test_what_is_not_a_ticket_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="`model` must consist of tensors .* but extra is a int"):
         write_ticket(tmp_path / "t.safetensors", {"extra": 3}, {}, header={})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_training_does_not_go_on_elsewhere_than_it_was_begun(tmp_path: Path) -> None:
+    path, (model, masks) = tmp_path / "round-01.safetensors", pruned("resnet8", 0.5)
+    save_unfinished(path, model, masks, Progress(1, None, []), header={"device": "cpu", "started": "then"})
+    assert resume_(path, model, masks, header={"device": "cpu", "started": "now"}, first=0).epoch == 1
+    with pytest.raises(InputError, match="begun as .*cpu.* should go on as .*H200"):
+        resume_(path, model, masks, header={"device": "H200", "started": "then"}, first=0)

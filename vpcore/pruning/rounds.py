@@ -120,6 +120,7 @@ def make_round(
             images,
             labels,
             recipe,
+            header=header,
             first=first,
             statistics=statistics,
             take_step=lambda model, masks: train(model, masks, target),

@@ -33,7 +33,7 @@ from vpcore.study.run import Run, run_id, ticket_run, trains
 CLOSE = 0.005  # a difference of accuracy that chooses nothing
 ROOT = Path(__file__).resolve().parents[2]
 ACCURACY = 0.3  # of a task, for the noise of its test images: what visual prompting reaches in the pilot
-IMAGES = (5000, 4000, 1500, 4300, 735, 1224, 411, 10000, 1500, 1000)  # test images of the tasks; beyond ten, again
+IMAGES = (1000, 1000, 1000, 3980, 735, 1224, 411, 1000, 1094, 1000)  # test images of the tasks; beyond ten, again
 STUDIES = 4000  # that are simulated; the standard error of a coverage is a third of a point
 SPARSE, DENSER = 2, 1  # rounds of the pilot at densities 0.16 and 0.4
 OF_CHAINS = 3  # the round of `methods` nearest to 0.16, at 0.125

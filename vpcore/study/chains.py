@@ -100,6 +100,7 @@ def _train_quantized(run: Run, session: Session, path: Path, dense: Path, header
         train.images.to(session.device),
         train.labels,
         recipe(run),
+        header=header,
         statistics=backbone(run.model).statistics,
         log=lambda text: session.log(f"{run.weight_bits}/{run.activation_bits} bits, {text}"),
     )

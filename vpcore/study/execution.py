@@ -104,13 +104,14 @@ def execute(
     for task in sorted({name for job in todo for run in job.runs for name in (run.source, run.task)}):
         classes(task, folder=folder)  # a missing or damaged data set is an error before anything is computed
     check_tickets(runs, store, folder)
-    if protocol and provenance(device)["tag"] != protocol:
+    here = {**provenance(device), "threads": 1}  # as workers have
+    if protocol and here["tag"] != protocol:
         raise InputError(
             f"the study must be computed by the code of its protocol, the tag {protocol}; this is {commit()}; use: "
             f"git worktree add ../{protocol} {protocol}, and run it there with --results of this folder"
         )
     if protocol:
-        _check_place(todo, store, provenance(device))
+        _check_place(todo, store, here)
     write_atomically(store.root / "records" / ".writable", lambda file: None)
     session = Session(store, device, folder, protocol, log)
     outcomes = in_turn(todo, session) if workers == 1 else side_by_side(todo, session, workers=workers)
@@ -119,17 +120,15 @@ def execute(
 
 def _check_place(todo: list[Job], store: Store, here: dict[str, object]) -> None:
     """Refuse to go on with a chain on another kind of machine than the one its other records come from, method by method."""
-    records = store.records() + store.committed()
-    begun = {(record["source_seed"], record["method"]): record for record in records}
-    for job in todo:
-        for run in job.runs:
-            before = begun.get((run.source_seed, run.method), here)
-            if wrong := [name for name in PLACE if before.get(name) != here[name]]:
-                lines = ", ".join(f"{name} {before.get(name)!r}, here {here[name]!r}" for name in wrong)
-                raise InputError(
-                    f"the {run.method} runs of the chain with source_seed {run.source_seed} must come from one kind of "
-                    f"machine, but were begun on another ({lines}); go on there, or leave this chain out with --chain"
-                )
+    wanted = {(run.source_seed, run.method) for job in todo for run in job.runs}
+    for before in store.records() + store.committed():
+        chain, method = before["source_seed"], before["method"]
+        if (chain, method) in wanted and (wrong := [name for name in PLACE if before.get(name) != here[name]]):
+            lines = ", ".join(f"{name} {before.get(name)!r}, here {here[name]!r}" for name in wrong)
+            raise InputError(
+                f"the {method} runs of the chain with source_seed {chain} must come from one kind of machine, but were "
+                f"begun on another ({lines}); go on there, or leave this chain out with --chain"
+            )
 
 
 def _reported(outcomes: Iterator[Outcome], todo: list[Job], store: Store, workers: int) -> Iterator[Done]:

@@ -65,9 +65,11 @@ def commit() -> str:
 
 @functools.cache
 def tag() -> str:
-    """The tag of the protocol that the code is at, such as protocol-1; empty at any other commit."""
+    """The tag of the protocol that the code is at, such as protocol-1; empty at any other commit, or when it was changed."""
     if _git("rev-parse", "HEAD") is None:
         return next((name for name in archived()[1] if name.startswith("protocol-")), "")
+    if _git("status", "--porcelain", "--", "."):
+        return ""  # the code is another
     return _git("describe", "--tags", "--exact-match", "--match", "protocol-*") or ""
 
 

@@ -6,6 +6,7 @@ of the images depends on the seed and the epoch alone, a training that goes on f
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ def fit_resumably(
     labels: Tensor,
     recipe: Recipe,
     *,
+    header: dict[str, object],
     first: int = 0,
     statistics: Statistics = IMAGENET,
     take_step: Callable[[nn.Module, dict[str, Tensor]], Step] = lambda model, masks: (
@@ -44,6 +46,7 @@ def fit_resumably(
         model: in training on the device of its weights.
         masks: changed by a training that changes them, and by going on.
         images, labels, recipe, statistics: as for `fit`.
+        header: of the ticket; what was cut short must have the same, but for the time and the code.
         first: epoch where the training begins when it was not cut short.
         take_step: model and masks -> how a step is taken.
         after_epoch: is told how many epochs are done.
@@ -56,13 +59,13 @@ def fit_resumably(
         InputError: when what lies there is damaged or of another network, or as `fit`.
         WriteError: when it cannot be written down.
     """
-    progress = resume_(path, model, masks, first=first)
+    progress = resume_(path, model, masks, header=header, first=first)
     history, begun = list(progress.history), time.perf_counter()
 
     def note(epoch: int, loss: float, optimizer: dict[str, Any]) -> None:
         history.append(loss)
         after_epoch(epoch)
-        save_unfinished(path, model, masks, Progress(epoch, optimizer, history))
+        save_unfinished(path, model, masks, Progress(epoch, optimizer, history), header=header)
         left = (time.perf_counter() - begun) / (epoch - progress.epoch) * (recipe.epochs - epoch)
         log(f"epoch {epoch}/{recipe.epochs}, loss {loss:.3f}, {left:.0f} s left in this round")
 
@@ -100,37 +103,47 @@ class Progress:
     history: list[float]
 
 
-def save_unfinished(path: Path, model: nn.Module, masks: dict[str, Tensor], progress: Progress) -> None:
+def save_unfinished(
+    path: Path, model: nn.Module, masks: dict[str, Tensor], progress: Progress, *, header: dict[str, object]
+) -> None:
     """Write down how far the training of the ticket `path` is.
 
     Raises:
         WriteError: when the file cannot be written.
     """
-    state = {"model": model.state_dict(), "masks": masks, **vars(progress)}
+    state = {"model": model.state_dict(), "masks": masks, "origin": _origin(header), **vars(progress)}
     write_atomically(unfinished_path(path), lambda file: torch.save(state, file))
 
 
-def resume_(path: Path, model: nn.Module, masks: dict[str, Tensor], *, first: int) -> Progress:
+def _origin(header: dict[str, object]) -> str:
+    """What a header says of the network and the machine, but not when, and by which commit."""
+    return json.dumps({name: header[name] for name in sorted(header) if name not in ("started", "commit")})
+
+
+def resume_(path: Path, model: nn.Module, masks: dict[str, Tensor], *, header: dict[str, object], first: int) -> Progress:
     """Put a network and its masks back to where the training of the ticket `path` was cut short, if it was.
 
     Args:
         path: of the ticket.
         model: gets the weights.
         masks: get replaced by those of that time.
+        header: of the ticket.
         first: epoch where a training begins that was not cut short.
 
     Raises:
-        InputError: when what lies there is damaged or of another network.
+        InputError: when what lies there is damaged, of another network, or was begun elsewhere.
     """
     unfinished = unfinished_path(path)
     if not unfinished.exists():
         return Progress(first, None, [])
     try:
         saved = torch.load(unfinished, weights_only=True, map_location="cpu")
+        if saved["origin"] != _origin(header):
+            raise ValueError(f"it was begun as {saved['origin']}, and should go on as {_origin(header)}")
         load_weights_(model, saved["model"], where=str(unfinished))
         masks.update({name: mask.to(masks[name].device) for name, mask in saved["masks"].items()})
         return Progress(saved["epoch"], saved["optimizer"], saved["history"])
     except Exception as error:  # noqa: BLE001 torch.load fails on rubbish in many ways
         raise InputError(
-            f"the unfinished training {unfinished} is damaged ({error}); delete it, the round starts anew"
+            f"the unfinished training {unfinished} is damaged or another one ({error}); delete it, the round starts anew"
         ) from error
