@@ -466,7 +466,7 @@ def test_a_chain_with_a_protocol_stays_on_one_kind_of_machine(
         execute(tiny.runs, store, device=cpu, protocol="protocol-8")
     place["processor"] = "another"
     rest = tuple(run for run in tiny.runs if run.method == "vp")
-    with pytest.raises(InputError, match="the vp runs of the chain with source_seed 0 .* processor .*, here 'another'"):
+    with pytest.raises(InputError, match="the vp runs of the chain with source_seed 0 .*processor .*, here 'another'"):
         execute(rest, store, device=cpu, protocol="protocol-9")
     probes = tuple(run for run in tiny.runs if run.method == "lp")  # another method, which is compared with itself
     assert {d.error for d in execute(probes, store, device=cpu, protocol="protocol-9")} == {None}
