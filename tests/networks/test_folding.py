@@ -17,7 +17,7 @@ from vpcore.networks.folding import fold_batch_norm_
 
 # of every kind of network that torchvision has, one that is small
 QUICK = ("densenet121", "googlenet", "mobilenet_v3_small", "shufflenet_v2_x0_5", "vgg11_bn")
-LARGER = {"maxvit_t": 224, "inception_v3": 75}  # px that they need
+LARGER = {"maxvit_t": 224, "inception_v3": 75, "alexnet": 63}  # px that they need
 ENTRIES = [
     name for name in torchvision.models.list_models(module=torchvision.models) if not name.startswith(("vit", "swin"))
 ]
