@@ -470,3 +470,14 @@ def test_a_chain_with_a_protocol_stays_on_one_kind_of_machine(
         execute(rest, store, device=cpu, protocol="protocol-9")
     probes = tuple(run for run in tiny.runs if run.method == "lp")  # another method, which is compared with itself
     assert {d.error for d in execute(probes, store, device=cpu, protocol="protocol-9")} == {None}
+
+
+def test_a_record_is_not_taken_for_that_of_other_images(
+    tiny: Profile, store: Store, cpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that now has other images under the same name, as when another data folder is given."""
+    finish(tiny.runs, store, cpu)
+    assert finish(tiny.runs, store, cpu) == []
+    monkeypatch.setattr("vpcore.study.execution.digest", lambda task, folder: "other" if task == "shapes" else "")
+    with pytest.raises(InputError, match="the task .* must have the images that .* was made of .*another folder with --res"):
+        finish(tiny.runs, store, cpu)

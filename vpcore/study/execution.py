@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from vpcore.data.tasks import classes
+from vpcore.data.tasks import BUILTIN, classes, digest
 from vpcore.errors import InputError, WriteError, unknown
 from vpcore.files import write_atomically
 from vpcore.networks.backbones import check_canvas
 from vpcore.study.chains import check_tickets
 from vpcore.study.jobs import Job, jobs
 from vpcore.study.provenance import PLACE, commit, provenance
-from vpcore.study.run import Run
+from vpcore.study.run import Run, run_id
 from vpcore.study.session import Session
 from vpcore.study.store import Store
 from vpcore.study.workers import Log, Outcome, in_turn, side_by_side
@@ -104,6 +104,7 @@ def execute(
     for task in sorted({name for job in todo for run in job.runs for name in (run.source, run.task)}):
         classes(task, folder=folder)  # a missing or damaged data set is an error before anything is computed
     check_tickets(runs, store, folder)
+    _check_data(runs, store, folder)
     here = {**provenance(device), "threads": 1}  # as workers have
     if protocol and here["tag"] != protocol:
         raise InputError(
@@ -116,6 +117,22 @@ def execute(
     session = Session(store, device, folder, protocol, log)
     outcomes = in_turn(todo, session) if workers == 1 else side_by_side(todo, session, workers=workers)
     return _reported(outcomes, todo, store, workers)
+
+
+def _check_data(runs: tuple[Run, ...], store: Store, folder: Path | None) -> None:
+    """Refuse records that were made here of other images than those that now bear the name of their task."""
+    wanted = {run_id(run): run for run in runs}
+    for record in store.records():
+        if (run := wanted.get(str(record["id"]))) is None:
+            continue
+        for task, made_of in ((run.task, record.get("data")), (run.source, record.get("source_data"))):
+            if made_of is None or (folder is None and task not in BUILTIN):
+                continue
+            if made_of != (now := digest(task, folder=folder)):
+                raise InputError(
+                    f"the task {task} must have the images that {store.record_path(run)} was made of (content {made_of}), "
+                    f"but has others (content {now}); delete that file, or name another folder with --results"
+                )
 
 
 def _check_place(todo: list[Job], store: Store, here: dict[str, object]) -> None:
