@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from vpcore.data.tasks import BUILTIN, classes, digest
+from vpcore.data.builtin import BUILTIN
+from vpcore.data.tasks import classes, digest
 from vpcore.errors import InputError, WriteError, unknown
 from vpcore.files import write_atomically
 from vpcore.networks.backbones import check_canvas
