@@ -162,7 +162,8 @@ class Store:
             return None
         number = len(self._parts()) + 1
         path = self.parts / f"{number:03d}.parquet"
-        outcomes = pd.DataFrame([{"id": run_id(run), **compact(self.arrays(run))} for run in fresh])
+        kept = [run for run in fresh if self.arrays_path(run).exists()]  # records may come from another machine without
+        outcomes = pd.DataFrame([{"id": run_id(run), **compact(self.arrays(run))} for run in kept])
         write_atomically(self.outcomes_path(path), lambda file: outcomes.to_parquet(file, **TABLE))
         table = self.table(fresh)
         write_atomically(path, lambda file: table.to_parquet(file, **TABLE))
