@@ -46,8 +46,9 @@ def make_ticket(run: Run, session: Session) -> None:
         return
     stamp = provenance(session.device)
     stamp["started"] = stamp.pop("finished")  # the training has yet to begin
-    needed = [store.ticket_path(parent) for parent in parents(run)]
-    for parent, file in zip(parents(run), needed, strict=True):
+    before = parents(run)
+    needed = [store.ticket_path(parent) for parent in before]
+    for parent, file in zip(before, needed, strict=True):
         session.check_parent(file, parent)
     if run.round and run.sparsifier in METHODS and rewinds(run.sparsifier) and rewound_path(run, store).exists():
         session.check_parent(rewound_path(run, store), dense_twin(run))

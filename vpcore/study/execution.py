@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -123,13 +124,14 @@ def execute(
 def _check_data(runs: tuple[Run, ...], store: Store, folder: Path | None) -> None:
     """Refuse records that were made here of other images than those that now bear the name of their task."""
     wanted = {run_id(run): run for run in runs}
+    content = functools.cache(lambda task: digest(task, folder=folder))  # of a task, not of every record
     for record in store.records():
         if (run := wanted.get(str(record["id"]))) is None:
             continue
         for task, made_of in ((run.task, record.get("data")), (run.source, record.get("source_data"))):
             if made_of is None or (folder is None and task not in BUILTIN):
                 continue
-            if made_of != (now := digest(task, folder=folder)):
+            if made_of != (now := content(task)):
                 raise InputError(
                     f"the task {task} must have the images that {store.record_path(run)} was made of (content {made_of}), "
                     f"but has others (content {now}); delete that file, or name another folder with --results"
