@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from vpcore.errors import InputError, unknown
 from vpcore.networks.augmentations import AUGMENTATIONS
 from vpcore.networks.backbones import IMAGENET, PRECISIONS, Statistics, normalise
+from vpcore.networks.progress import bar
 from vpcore.networks.repeat import repeat, within_memory
 
 Step = Callable[[torch.optim.Optimizer, int], None]  # takes a step of training, given how many were done before it
@@ -93,6 +94,7 @@ def fit(
     statistics: Statistics = IMAGENET,
     take_step: Step = lambda optimizer, step: optimizer.step(),
     after_epoch: Callable[[int, float, dict[str, Any]], None] = lambda epoch, loss, state: None,
+    progress: bool = True,
 ) -> None:
     """Train a network in place, from `first_epoch` to the end of the schedule.
 
@@ -107,6 +109,7 @@ def fit(
         take_step: called in every step when the gradients are there, with the optimizer and the number of steps that the
             schedule has behind it; e.g. steps and puts masks back.
         after_epoch: called with the number of epochs done, their mean loss and the state of the optimizer.
+        progress: whether a terminal shows how far it is; nothing is shown elsewhere.
 
     Raises:
         InputError: when the loss is no longer a number, with the epoch and the learning rate.
@@ -134,7 +137,7 @@ def fit(
 
     repeated = repeat(gradients, device=device)
     steps = len(images) // recipe.batch
-    for epoch in range(first_epoch, recipe.epochs):
+    for epoch in bar(range(first_epoch, recipe.epochs), "training", unit="epoch", progress=progress):
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
         order = torch.randperm(len(images), generator=generator).to(images.device)
         y = labels.to(images.device)[order].to(device, non_blocking=True)
@@ -225,7 +228,12 @@ def check_pixels(name: str, images: Tensor, *, count: int | None = None) -> None
 
 
 def predict(
-    forward: Callable[[Tensor], Tensor], images: Tensor, *, batch: int | None = None, device: torch.device
+    forward: Callable[[Tensor], Tensor],
+    images: Tensor,
+    *,
+    batch: int | None = None,
+    device: torch.device,
+    progress: bool = False,
 ) -> Tensor:
     """Apply `forward` to all images, in batches; in smaller ones where a GPU's memory runs out.
 
@@ -234,6 +242,7 @@ def predict(
         images: (N, 3, H, W) uint8.
         batch: images at a time, which changes nothing but speed and memory; None: as many as have `PIXELS` pixels.
         device: where `forward` runs.
+        progress: whether a terminal shows how far it is; nothing is shown elsewhere.
 
     Returns:
         (N, ...) float32 on the CPU.
@@ -248,7 +257,8 @@ def predict(
             return forward(part.float() / 255).float()
 
         step = repeat(show, device=device)
-        return torch.cat([step(part.to(device)) for part in images.split(size)]).cpu()
+        parts = bar(images.split(size), "reading images", unit="batch", progress=progress)
+        return torch.cat([step(part.to(device)) for part in parts]).cpu()
 
     with torch.no_grad():
         return within_memory(in_parts, batch or images_shown(device, side=images.shape[-1]))

@@ -54,6 +54,7 @@ def fine_tune(
     precision: str = "float32",
     device: torch.device | None = None,
     statistics: Statistics = IMAGENET,
+    progress: bool = True,
 ) -> FineTuned:
     """Train copies of a network on a task.
 
@@ -71,6 +72,7 @@ def fine_tune(
         precision: a key of `backbones.PRECISIONS`.
         device: where it trains; None: where the model is.
         statistics: with which the network's inputs are normalised.
+        progress: whether a terminal shows how far it is; nothing is shown elsewhere.
 
     Returns:
         The networks: call it with (N, 3, H, W) uint8 images for (K, N, T) logits.
@@ -99,7 +101,7 @@ def fine_tune(
         losses.append([])
         fit(
             tuned, train.images[rows].to(device), train.labels[rows], recipe, statistics=statistics,
-            take_step=fixed(tuned, held), after_epoch=lambda epoch, loss, state: losses[-1].append(loss),
+            take_step=fixed(tuned, held), after_epoch=lambda epoch, loss, state: losses[-1].append(loss), progress=progress,
         )  # fmt: skip
         networks.append(Frozen(tuned, precision=precision, device=device, statistics=statistics))
     return FineTuned(tuple(networks), tuple(losses))

@@ -18,6 +18,7 @@ from vpcore.data.images import Images
 from vpcore.errors import InputError
 from vpcore.networks.cohort import Best, History, check_cohort, check_frozen, in_order, set_rate
 from vpcore.networks.frozen import Frozen
+from vpcore.networks.progress import bar
 from vpcore.networks.repeat import adam, repeat
 from vpcore.networks.training import check_pixels, predict
 
@@ -80,6 +81,7 @@ def linear_probe(
     batch: int | None = None,
     lr: float = 0.01,
     seeds: Sequence[int] = (0,),
+    progress: bool = True,
 ) -> Probed:
     """Linear probing by the paper's recipe: K linear classifiers on the features of a frozen network.
 
@@ -94,6 +96,7 @@ def linear_probe(
         batch: images a step of each member; None: as in the authors' code for such a budget (`cohort.BATCHES`).
         lr: learning rate of Adam at the start.
         seeds: K seeds: of the starting weights and the order of the images.
+        progress: whether a terminal shows how far it is; nothing is shown elsewhere.
 
     Returns:
         The probes: call it with (N, 3, h, h) uint8 images for (K, N, T) logits.
@@ -108,15 +111,15 @@ def linear_probe(
     if index is not None:  # few shots need few features
         rows, checked = checked.unique(return_inverse=True)
     found = probe_features(
-        _features(network, train.images[rows], view).to(network.device), train.labels[rows], checked,
-        targets=targets, epochs=epochs, batch=batch, lr=lr, seeds=seeds,
-        select=None if select is None else (_features(network, select.images, view), select.labels),
+        _features(network, train.images[rows], view, progress).to(network.device), train.labels[rows], checked,
+        targets=targets, epochs=epochs, batch=batch, lr=lr, seeds=seeds, progress=progress,
+        select=None if select is None else (_features(network, select.images, view, progress), select.labels),
     )  # fmt: skip
     return Probed(network, found, view)
 
 
-def _features(network: Frozen, images: Tensor, view: View) -> Tensor:
-    return predict(lambda part: network.features(view(part)), images, device=network.device)
+def _features(network: Frozen, images: Tensor, view: View, progress: bool = False) -> Tensor:
+    return predict(lambda part: network.features(view(part)), images, device=network.device, progress=progress)
 
 
 def probe_features(
@@ -130,6 +133,7 @@ def probe_features(
     lr: float,
     seeds: Sequence[int],
     select: tuple[Tensor, Tensor] | None = None,
+    progress: bool = False,
 ) -> Classifiers:
     """K linear classifiers on features that were computed once, trained by the paper's recipe.
 
@@ -143,6 +147,7 @@ def probe_features(
         lr: learning rate of Adam at the start.
         seeds: K seeds: of the starting weights and the order of the images.
         select: features and labels on which the best epoch of each member is picked; None: the last epoch counts.
+        progress: whether a terminal shows how far it is; nothing is shown elsewhere.
 
     Returns:
         The classifiers, on the same device.
@@ -170,7 +175,7 @@ def probe_features(
         return -log_probs.gather(2, label).sum() / (cohort * count)
 
     repeated, history, best = repeat(step, device=device), History("linear probing", lr=lr), Best(cohort)
-    for epoch in range(epochs):
+    for epoch in bar(range(epochs), "linear probing", unit="epoch", progress=progress):
         set_rate(optimizer, lr, epoch, epochs)
         loss = torch.zeros((), device=device)
         for rows in in_order(index, generators).to(device, non_blocking=True).split(batch, dim=1):

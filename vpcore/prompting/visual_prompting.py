@@ -23,6 +23,7 @@ from vpcore.data.images import Images
 from vpcore.errors import InputError, unknown
 from vpcore.networks.cohort import Best, History, check_cohort, check_frozen, in_order, set_rate
 from vpcore.networks.frozen import Frozen
+from vpcore.networks.progress import bar
 from vpcore.networks.training import check_pixels, images_shown, predict
 from vpcore.prompting.fixed_prompts import Prompt
 from vpcore.prompting.label_mapping import LabelMapping, mapping_named, strongest, target_logits
@@ -100,6 +101,7 @@ def visual_prompt(
     batch: int | None = None,
     lr: float = 0.01,
     seeds: Sequence[int] = (0,),
+    progress: bool = True,
 ) -> Prompted:
     """Visual prompting; with the defaults, that with iterative label mapping (ILM-VP, Chen et al. 2023, algorithm 1).
 
@@ -126,6 +128,7 @@ def visual_prompt(
         batch: images a step of each member; None: as in the authors' code for such a budget (`cohort.BATCHES`).
         lr: learning rate of Adam at the start.
         seeds: K seeds: of the order of the images, the ties in the mapping, and whatever prompt and mapping draw.
+        progress: whether a terminal shows how far it is; nothing is shown elsewhere.
 
     Returns:
         The prompts and their mappings: call it with (N, 3, h, h) uint8 images for (K, N, T) logits.
@@ -159,7 +162,7 @@ def visual_prompt(
         final = learner.find_now(shown, batch) if anew else learner.mapping.detach().clone()
         return Prompted(network, module.eval(), final, history.known, [epoch] * len(seeds))
 
-    for epoch in range(epochs):
+    for epoch in bar(range(epochs), "visual prompting", unit="epoch", progress=progress):
         set_rate(learner.optimizer, lr, epoch, epochs)
         order = in_order(index, generators).to(network.device, non_blocking=True) if count > batch else shown
         due = rule.due(epoch)

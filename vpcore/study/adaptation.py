@@ -103,6 +103,7 @@ def _prompted_together(runs: tuple[Run, ...], session: Session, task: Task) -> A
         batch=run.batch,
         lr=run.lr,
         seeds=[r.seed for r in runs],
+        progress=False,
     )
     names = session.source_classes(run)
     facts: list[Record] = [
@@ -169,6 +170,7 @@ def _fine_tune(runs: tuple[Run, ...], session: Session, task: Task) -> Adapted:
         precision=run.precision,
         device=session.device,
         statistics=backbone(run.model).statistics,
+        progress=False,
     )
     return Adapted(lambda images, split: tuned(images), [{} for _ in runs], [{} for _ in runs])
 

@@ -79,6 +79,7 @@ def fit_resumably(
         statistics=statistics,
         take_step=take_step(model, masks),
         after_epoch=note,
+        progress=False,
     )
     return history
 
