@@ -54,6 +54,15 @@ def test_run_status_publish(own: str, tmp_path: Path) -> None:
     assert (tmp_path / "results" / "own.parquet").exists()
 
 
+def test_a_slice_of_a_study(own: str, tmp_path: Path) -> None:
+    where = ("--profile", own, "--results", tmp_path / "results")
+    told = call("run", *where, "--minutes", "1e-9")
+    assert told.exit_code == 0
+    assert "own: 0 jobs done, 0 failed" in told.output
+    assert "6 jobs are left; the same command goes on with them" in told.output
+    assert "left;" not in call("run", *where, "--minutes", "10").output
+
+
 def test_only(own: str, tmp_path: Path) -> None:
     told = call("run", "--profile", own, "--results", tmp_path, "--only", "source", "--quiet")
     assert told.output.startswith("own: 2 jobs done")

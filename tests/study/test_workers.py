@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import signal
+import time
 
 import pandas as pd
 import pytest
@@ -15,7 +16,7 @@ from vpcore.study import workers
 from vpcore.study.execution import execute, workers_for
 from vpcore.study.jobs import Job, jobs
 from vpcore.study.profile import Profile
-from vpcore.study.run import Run
+from vpcore.study.run import Run, canonical, source_run
 from vpcore.study.session import Session
 from vpcore.study.store import Store
 from vpcore.study.workers import Agenda, Outcome, compute
@@ -109,6 +110,44 @@ def test_a_worker_stays_on_its_network_and_task(tiny: Profile, store: Store) -> 
         taken.append(agenda.take(taken[-1]))
     seen = [(job.runs[0].method, job.runs[0].task) for job in taken]
     assert seen == sorted(seen)
+
+
+def test_whole_chains_come_before_others(tiny: Profile, store: Store) -> None:
+    """Whatever the order of the grids: networks, then what is measured on them; another chain only while the first waits."""
+    other = [dataclasses.replace(run, source_seed=1) for run in tiny.runs]
+    later = [dataclasses.replace(run, sparsifier="oneshot") for run in tiny.runs if run.round]
+    runs = (*tiny.runs, *other, *map(canonical, (run for run in (*map(source_run, later), *later))))
+    todo = jobs(runs, store)
+    chains = [job.chain for job in todo]
+    assert chains == sorted(chains)
+    assert len({run.sparsifier for job in todo if job.chain == 0 for run in job.runs}) == 2
+    agenda, begun = Agenda(todo), []
+    while agenda.left:
+        job = agenda.take()
+        begun.append(job.chain)
+        agenda.note(done(job))
+    assert begun == chains
+    waiting = Agenda(todo)
+    assert [(job.is_ticket, job.chain) for job in (waiting.take(), waiting.take())] == [(True, 0), (True, 1)]
+    assert waiting.take() is None
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_no_job_begins_when_the_time_is_up(
+    count: int, tiny: Profile, store: Store, cpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has begun is finished and recorded, and the rest is done another time."""
+    now = time.monotonic()
+    clock = iter([now, *[now + 59] * (2 * count), *[now + 61] * 1000])  # `execute` asks once, an agenda for every job
+    monkeypatch.setattr(workers.time, "monotonic", lambda: next(clock))
+    ended = list(execute(tiny.runs, store, device=cpu, workers=count, minutes=1))
+    monkeypatch.undo()
+    assert 0 < len(ended) < len(jobs(tiny.runs, store)) + len(ended) == 6
+    assert [d.error for d in ended] == [None] * len(ended)
+    assert len(store.records()) == sum(len(d.records) for d in ended)
+    assert len(list(execute(tiny.runs, store, device=cpu))) == 6 - len(ended)
+    with pytest.raises(InputError, match="`minutes` must be above 0, got 0; leave it out"):
+        execute(tiny.runs, store, device=cpu, minutes=0)
 
 
 def test_needs_are_the_very_jobs_that_make_them(store: Store) -> None:

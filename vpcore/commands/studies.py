@@ -56,6 +56,9 @@ def _open(profile: str, toy: bool, results: Path) -> tuple[Profile, Store]:
     type=int,
     help="Processes side by side, with one thread each.  [default: the cores; 1 on a GPU]",
 )
+@click.option(
+    "--minutes", type=float, help="Begin no job after so many minutes, and say what is left.  [default: go on to the end]"
+)
 @click.option("--only", multiple=True, help=f"Only runs of this method ({', '.join(FIELDS)}); may be repeated.")
 @click.option("--grid", "grids", multiple=True, help="Only the grids of this name; may be repeated.")
 @click.option("--task", "tasks", multiple=True, help="Only transfers to this task; may be repeated.")
@@ -74,6 +77,7 @@ def run(
     data: Path | None,
     device: str,
     workers: int | None,
+    minutes: float | None,
     only: tuple[str, ...],
     grids: tuple[str, ...],
     tasks: tuple[str, ...],
@@ -117,6 +121,7 @@ def run(
         folder=folder,
         protocol=card.protocol,
         workers=workers,
+        minutes=minutes,
         log=lambda text: say(f"    {text}"),
     )
     say(f"{card.title}: {len(runs)} runs, {total} jobs to do, on {where}")
@@ -125,8 +130,9 @@ def run(
         from vpcore.study.tracking import Tracker
 
         mirror = Tracker(card.name, results)
-    start, failed = time.perf_counter(), []
+    start, failed, ended = time.perf_counter(), [], 0
     for done in steps:
+        ended += 1
         if done.error is not None:
             failed.append(done)
             click.echo(f"FAILED {done.job}: {_reason(done)}", err=True)
@@ -135,9 +141,11 @@ def run(
             if mirror is not None:
                 mirror.log(done.records)
     click.echo(
-        f"{card.name}: {total - len(failed)} jobs done, {len(failed)} failed, in {_clock(time.perf_counter() - start)}; "
+        f"{card.name}: {ended - len(failed)} jobs done, {len(failed)} failed, in {_clock(time.perf_counter() - start)}; "
         f"records in {store.root / 'records'}"
     )
+    if ended < total:
+        click.echo(f"{total - ended} jobs are left; the same command goes on with them")
     if failed:
         sys.exit(2 if all(isinstance(done.error, InputError) for done in failed) else 1)
 

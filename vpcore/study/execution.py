@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from vpcore.study.provenance import PLACE, commit, provenance
 from vpcore.study.run import Run, run_id
 from vpcore.study.session import Session
 from vpcore.study.store import Store
-from vpcore.study.workers import Log, Outcome, in_turn, side_by_side
+from vpcore.study.workers import Agenda, Log, Outcome, in_turn, side_by_side
 
 DEVICES = ("auto", "cpu", "cuda")
 FEW_JOBS = 20  # fewer are done before other processes have started
@@ -74,6 +76,7 @@ def execute(
     folder: Path | None = None,
     protocol: str = "",
     workers: int | None = 1,
+    minutes: float | None = None,
     log: Log = lambda text: None,
 ) -> Iterator[Done]:
     """Compute what is missing, job by job, in their order or side by side.
@@ -88,6 +91,7 @@ def execute(
         folder: the data folder, for tasks that are not built in.
         protocol: tag of the study's protocol, see `Session`.
         workers: processes that do jobs side by side, with one thread each; 1: this one; None: as `workers_for` says.
+        minutes: after which no job begins; those that have begun are finished. None: until all are done.
         log: is told what happens within a long job.
 
     Returns:
@@ -101,6 +105,8 @@ def execute(
         workers = workers_for(device, len(todo))
     if workers < 1:
         raise InputError(f"`workers` must be at least 1, got {workers}")
+    if minutes is not None and not minutes > 0:
+        raise InputError(f"`minutes` must be above 0, got {minutes}; leave it out to go on until all is done")
     for job in todo:
         check_canvas(job.runs[0].model, job.runs[0].canvas)
     for task in sorted({name for job in todo for run in job.runs for name in (run.source, run.task)}):
@@ -117,7 +123,8 @@ def execute(
         _check_place(todo, store, here)
     write_atomically(store.root / "records" / ".writable", lambda file: None)
     session = Session(store, device, folder, protocol, log)
-    outcomes = in_turn(todo, session) if workers == 1 else side_by_side(todo, session, workers=workers)
+    agenda = Agenda(todo, until=math.inf if minutes is None else time.monotonic() + 60 * minutes)
+    outcomes = in_turn(agenda, session) if workers == 1 else side_by_side(agenda, session, workers=workers)
     return _reported(outcomes, todo, store, workers)
 
 

@@ -36,6 +36,11 @@ class Job:
         """Whether it makes a ticket, if there is none yet."""
         return self.runs[0] == ticket_run(self.runs[0])
 
+    @property
+    def chain(self) -> int:
+        """The seed of the dense network that its own descends from, which `--chain` names."""
+        return self.runs[0].source_seed
+
     @functools.cached_property
     def needs(self) -> tuple[Run, ...]:
         """The tickets that must exist before."""
@@ -71,9 +76,10 @@ def jobs(runs: tuple[Run, ...], store: Store) -> list[Job]:
     """What is missing for these runs, in the order in which it is best computed."""
     done = store.done()
     missing = [run for run in runs if run_id(run) not in done]
+    first = {run.source_seed: number for number, run in reversed(list(enumerate(missing)))}  # whole chains before others
     place = {chain: number for number, chain in enumerate(dict.fromkeys(map(chain_id, missing)))}
     by_ticket: dict[Run, list[Run]] = {}
-    for run in sorted(missing, key=lambda run: (place[chain_id(run)], run.round)):
+    for run in sorted(missing, key=lambda run: (first[run.source_seed], place[chain_id(run)], run.round)):
         by_ticket.setdefault(ticket_run(run), []).append(run)
     ordered = []
     for ticket in _with_ancestors(by_ticket, store):

@@ -2,7 +2,8 @@
 
 Small networks leave most of a processor idle in every step, so that several processes with one thread each get more done
 than one process with as many threads. A worker is such a process. It keeps the network that it used last, and takes the next
-job when it has finished one: tickets first, since others wait for them, then what is measured on the same network and task.
+job when it has finished one: of the first chain that has any, tickets first, since others wait for them, then what is
+measured on the same network and task.
 
 How a sum is rounded depends on the number of threads. Workers have one, so that a study gives the same numbers with one of
 them as with twenty; a single worker is the calling process itself, with one thread for that time.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import math
 import multiprocessing
 import pickle
 import sys
@@ -74,12 +76,18 @@ class Agenda:
 
     Args:
         todo: all jobs, those that make a ticket before those that need it.
+        until: by `time.monotonic`, from when on no job begins.
     """
 
-    def __init__(self, todo: list[Job]) -> None:
-        self.left = list(todo)
+    def __init__(self, todo: list[Job], *, until: float = math.inf) -> None:
+        self.left, self.until = list(todo), until
         self.making = {job.runs[0] for job in todo if job.is_ticket}  # tickets that do not exist yet
         self.broken: set[Run] = set()  # tickets that could not be made
+
+    @property
+    def closed(self) -> bool:
+        """Whether no other job begins: all have, or the time is up."""
+        return not self.left or time.monotonic() >= self.until
 
     def take_lost(self) -> Outcome | None:
         """A job that can no longer be done, since it needs a ticket that could not be made."""
@@ -93,8 +101,9 @@ class Agenda:
         return None
 
     def take(self, last: Job | None = None) -> Job | None:
-        """The job that a worker does next after `last`, or None while all that are left wait for tickets."""
-        ready = [job for job in self.left if not self.making.intersection(job.needs)]
+        """The job that a worker does next after `last`, or None while all that are left wait for tickets, or time is up."""
+        ready = [] if self.closed else [job for job in self.left if not self.making.intersection(job.needs)]
+        ready = [job for job in ready if job.chain == ready[0].chain]
         tickets = (job for job in ready if job.is_ticket)
         related = (job for job in ready if last is not None and job.affinity == last.affinity)
         job = next(tickets, None) or next(related, None) or next(iter(ready), None)
@@ -110,10 +119,9 @@ class Agenda:
             self.broken.add(outcome.job.runs[0])
 
 
-def in_turn(todo: list[Job], session: Session) -> Iterator[Outcome]:
+def in_turn(agenda: Agenda, session: Session) -> Iterator[Outcome]:
     """Do jobs one after the other, in their order, in this process."""
-    agenda = Agenda(todo)
-    while agenda.left:
+    while not agenda.closed:
         outcome = agenda.take_lost()
         if outcome is None:
             with as_workers_do():
@@ -142,12 +150,11 @@ def _compute_alike() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
-def side_by_side(todo: list[Job], session: Session, *, workers: int) -> Iterator[Outcome]:
+def side_by_side(agenda: Agenda, session: Session, *, workers: int) -> Iterator[Outcome]:
     """Do jobs in as many processes as `workers` says, as soon as the tickets they need exist.
 
     A process that is killed, for want of memory perhaps, costs its job alone: another one takes its place.
     """
-    agenda = Agenda(todo)
     crew: list[_Worker] = []
     try:
         while True:
