@@ -15,6 +15,7 @@ from vpcore import InputError
 from vpcore.calibration.all_metrics import metrics
 from vpcore.quantization.layers import layer_bits
 from vpcore.study import adaptation, outcomes
+from vpcore.study import session as sessions
 from vpcore.study import store as store_module
 from vpcore.study.chains import make_ticket
 from vpcore.study.execution import execute
@@ -424,6 +425,30 @@ def test_a_part_holds_what_no_table_has_yet(tiny: Profile, store: Store, cpu: to
             assert abs(confidence - kept["corrupted_confidence"].numpy()).max() < 0.003
             shares = before.set_index("id").loc[run_id(run), "corrupted_accuracy"]
             assert shares == pytest.approx(right.mean(-1).ravel().tolist())
+
+
+def test_corrupted_images_and_their_features_are_made_once(
+    store: Store, cpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For all budgets and networks: the images lie in the cache, their features stay as long as the network does."""
+    probe = dataclasses.replace(WAY, sparsifier="imp", round=0, method="lp", task="shapes", epochs=1, robustness_images=6)
+    made, shown, real, look = [], [], sessions.corrupt, Session.look
+    monkeypatch.setattr(
+        sessions, "corrupt", lambda images, *names, **rest: made.append(names) or real(images, *names, **rest)
+    )
+    monkeypatch.setattr(Session, "look", lambda self, run, images: shown.append(len(images)) or look(self, run, images))
+    finish((dataclasses.replace(probe, budget=1),), store, cpu)
+    assert len(made) == 12
+    assert shown.count(6) == 12
+    finish((dataclasses.replace(probe, budget=2),), store, cpu)  # another session
+    assert (len(made), shown.count(6)) == (12, 24)
+    finish(tuple(dataclasses.replace(probe, budget=budget) for budget in (3, 4)), store, cpu)
+    assert (len(made), shown.count(6)) == (12, 36)
+    session = Session(store, cpu)
+    test = session.images("shapes", "test", px=probe.canvas, per_class=probe.test_per_class)
+    rows = torch.tensor([3, 1])
+    for name, severity, images in session.corrupted("shapes", test, rows):
+        assert torch.equal(images, real(test.images[rows], name, severity=severity, seed=0))
 
 
 def test_networks_trained_with_quantized_steps(store: Store, cpu: torch.device) -> None:

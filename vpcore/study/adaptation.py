@@ -55,7 +55,7 @@ class Adapted:
     """A network adapted for every member of a cohort.
 
     Attributes:
-        predict: (N, 3, h, h) uint8 images, and the split that they are or "" -> (K, N, T) logits.
+        predict: (N, 3, h, h) uint8 images, and which they are (a split, or how they were corrupted) -> (K, N, T) logits.
         facts: what is known of each member, for its record.
         arrays: what each member has learned.
     """
@@ -151,7 +151,7 @@ def _linear_probe(runs: tuple[Run, ...], session: Session, task: Task) -> Adapte
         facts = [{**known, "cka": cka} for known in facts]
 
     def logits(images: Tensor, split: str) -> Tensor:
-        return probe(held_out[split] if split else session.look(run, images)).cpu()
+        return probe(session.features(run, images, split)).cpu()
 
     return Adapted(logits, facts, [{} for _ in runs])
 

@@ -133,12 +133,12 @@ def _corrupted(run: Run, session: Session, test: Images, adapted: Adapted) -> No
     """Add what becomes of accuracy and ECE on corrupted test images, by corruption and severity, and every outcome."""
     few = some(test, run.robustness_images)
     labels, cohort = test.labels[few], len(adapted.facts)
-    kinds = list(session.corrupted(run.task, test, few))
+    kinds = session.corrupted(run.task, test, few)
     shape = (cohort, len(CORRUPTIONS), len(SEVERITIES), len(few))
     right, confidence = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape)
     found: list[list[Predictions]] = [[] for _ in range(cohort)]
-    for place, (_, _, images) in enumerate(kinds):
-        logits = adapted.predict(images, "")
+    for place, (name, severity, images) in enumerate(kinds):
+        logits = adapted.predict(images, f"{name} {severity}")
         row, column = divmod(place, len(SEVERITIES))
         for k in range(cohort):
             predictions = Predictions.from_logits(logits[k], labels)

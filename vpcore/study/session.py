@@ -8,7 +8,8 @@ Quantization after training needs seconds and is done whenever the network is lo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpcore.data import imagenet, tasks
+from vpcore.data import corruptions, imagenet, tasks
+from vpcore.data.cache import cached
 from vpcore.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from vpcore.data.digests import digest_of, file_digest
 from vpcore.data.images import Images
 from vpcore.data.splits import shots
 from vpcore.errors import InputError
@@ -85,24 +88,28 @@ class Session:
     _network: tuple[Run, Network] | None = None
     _dense: tuple[Run, Frozen] | None = None
     _classes: dict[tuple[str, str], int] = field(default_factory=dict)
-    _corrupted: tuple[tuple[str, int, int], list[tuple[str, int, Tensor]]] | None = None
-    _features: dict[tuple[str, ...], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _corrupted: tuple[tuple[object, ...], tuple[Tensor, ...]] | None = None
+    _features: dict[tuple[object, ...], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def images(self, task: str, split: str, *, px: int, per_class: int | None = None) -> Images:
         """A split of a task, from the data folder and cache of the study."""
         return tasks.load(task, split, px=px, per_class=per_class, folder=self.folder, cache=self.store.cache)
 
-    def corrupted(self, task: str, shown: Images, rows: Tensor) -> Iterator[tuple[str, int, Tensor]]:
-        """Test images of a task, corrupted in every way: name, severity and (n, 3, h, h) images, made once for a task."""
-        key = task, shown.images.shape[-1], len(rows)
+    def corrupted(self, task: str, shown: Images, rows: Tensor) -> list[tuple[str, int, Tensor]]:
+        """Test images of a task, corrupted in every way: name, severity and (n, 3, h, h) images, made once and kept."""
+        kinds = [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
+        key = task, shown.images.shape[-1], len(shown), len(rows)
         if self._corrupted is None or self._corrupted[0] != key:
-            made = [
-                (name, severity, corrupt(shown.images[rows], name, severity=severity, seed=0))
-                for name in CORRUPTIONS
-                for severity in SEVERITIES
-            ]
-            self._corrupted = key, made
-        yield from self._corrupted[1]
+            clean = shown.images[rows]
+
+            def make() -> Images:
+                made = [corrupt(clean, name, severity=severity, seed=0) for name, severity in kinds]
+                return Images(torch.cat(made), shown.labels[rows].repeat(len(kinds)), shown.classes)
+
+            made_of = hashlib.sha256(clean.numpy().tobytes()).hexdigest(), file_digest(Path(corruptions.__file__))
+            stem = self.store.cache / f"{task}-corrupted-{key[1]}px-{digest_of(*made_of)}"
+            self._corrupted = key, cached(stem, make).images.split(len(rows))
+        return [(*kind, images) for kind, images in zip(kinds, self._corrupted[1], strict=True)]
 
     def source_images(self, run: Run, split: str) -> Images:
         """A split of the source task, its labels those of the network's outputs."""
@@ -206,12 +213,13 @@ class Session:
         ]
 
     def features(self, run: Run, images: Tensor, split: str, rows: Tensor | None = None) -> Tensor:
-        """(N, D) features of a split of the task as the probe views it, computed once for all seeds on the same network.
+        """(N, D) features of images of the task as the probe views them, computed once for all jobs on the same network.
 
-        With `rows`, only these rows are right, and the others perhaps 0: few shots need few of them.
+        `split` says which they are: a split, or how test images were corrupted. With `rows`, only these rows are right, and
+        the others perhaps 0: few shots need few of them.
         """
         self.network(run)  # and the features of another are gone
-        key = (run.task, split, run.view, str(run.image_px))
+        key = (run.task, split, len(images), run.view, run.image_px)
         known, done = self._features.get(key, (None, torch.zeros(len(images), dtype=torch.bool)))
         wanted = torch.zeros_like(done)
         wanted[slice(None) if rows is None else rows] = True
