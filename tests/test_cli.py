@@ -9,7 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from vpcore.cli import COMMANDS, main
+from vpcore.commands import options, studies
 from vpcore.study.execution import torch
+from vpcore.study.run import FACTS
 
 CARD = """
 title = "Own"
@@ -76,7 +78,10 @@ def test_only(own: str, tmp_path: Path) -> None:
         (("run", "--only", "pl"), "unknown method 'pl'"),
         (("run", "--profile", "small", "--data", "/nowhere"), "there is no folder /nowhere"),
         (("run", "--profile", "small"), "'cifar10' is not built in"),
-        (("status", "--profile", "x.toml"), "unknown profile 'x.toml'"),
+        (
+            ("status", "--profile", "x.toml"),
+            "`--profile` must be a TOML file, and there is none at /x.toml; or use a name, such as mini",
+        ),
         (("publish", "--results", "/nowhere"), "no records of mini in /nowhere to publish"),
         (("book", "--profile", "minni"), "unknown profile 'minni'"),
     ],
@@ -95,7 +100,7 @@ def test_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     result = call("run", "--device", "cuda")
     assert result.exit_code == 2
-    assert "`device` cuda needs a GPU" in result.output
+    assert "`--device` cuda needs a GPU" in result.output
 
 
 def test_a_loss_that_is_no_number_is_bad_input_and_a_bug_is_ours(own: str, tmp_path: Path, monkeypatch) -> None:
@@ -192,14 +197,67 @@ def test_one_run_of_ones_own(own: str, tmp_path: Path) -> None:
     )
     assert told.exit_code == 0
     assert "vp blm shapes 1-shot, round 0 at 4/4 bits, 1 seed: accuracy" in told.output
+    assert "since none is given" not in told.output
+    assert "note: " not in told.output
     path = Path(told.output.split("record in ")[1].strip())
     (record,) = json.loads(path.read_text())["records"]
     assert (record["mapping"], record["weight_bits"], record["epochs"]) == ("blm", 4, 2)
-    low, high = map(float, re.search(rf"accuracy       {record['accuracy']:.4f}  \((.*) to (.*)\)\n", told.output).groups())
+    low, high = map(
+        float, re.search(rf"accuracy       {record['accuracy']:.4f}  \((.*) to (.*)\)  accuracy\n", told.output).groups()
+    )
     assert low < record["accuracy"] < high
+    refused = call("measure", *where, "round=99", "task=shapes", "method=lp")
+    assert refused.exit_code == 2
+    assert (
+        "`round` must be at most 17 for resnet8, so that one of its 76,288 weights is kept at `rate` 0.5; got 99"
+        in refused.output
+    )
     refused = call("measure", *where, "taks=shapes")
     assert refused.exit_code == 2
     assert "unknown field in the setting taks=shapes: 'taks'; did you mean 'task'" in refused.output
+
+
+def test_a_run_says_what_it_is_and_what_it_leaves_out(own: str, tmp_path: Path) -> None:
+    where = ("--profile", own, "--results", tmp_path / "results")
+    told = call("measure", *where, "task=shapes", "budget=1", "precision=float32").output
+    assert told.startswith("method=source, since none is given: what is measured: the source task, visual prompting (vp)")
+    assert "note: task, budget left out: no effect on method=source with the other fields as they are\n" in told
+    assert "[1/1] ticket of round 0" in told
+    assert "recorded before" not in told
+    again = call("measure", *where, "sparsifier=rigl").output
+    assert "note: sparsifier left out" in again  # of the dense network
+    assert "[1/1]" not in again
+    assert "recorded before, nothing is computed" in again
+    assert told.splitlines()[-9:] == again.splitlines()[-9:]
+    few = call("measure", *where, "method=lp", "task=digits", "budget=1000", "epochs=1").output
+    assert "note: some classes have fewer than 1000 images" in few
+    shown = call("measure", "--help").output
+    assert all(re.search(rf"^  {name} ", shown, re.MULTILINE) for name in FACTS)
+    assert re.search(r"pad, frame, watermark", shown)
+
+
+def test_records_are_looked_for_where_they_are(own: str, tmp_path: Path) -> None:
+    """Of a published study that was not computed here, in the table."""
+    where = ("--profile", own, "--results", tmp_path / "results")
+    records = tmp_path / "results/own/records"
+    assert f"records in {records}\n" in call("run", *where, "--quiet", "--only", "source").output
+    call("publish", *where)
+    for path in records.glob("*.json"):
+        path.unlink()
+    table = tmp_path / "results/own.parquet"
+    assert f"records in {table}\n" in call("run", *where, "--only", "source").output
+    assert f"results in {table}\n" in call("status", *where).output
+    assert f"record in {table}\n" in call("measure", *where).output
+
+
+def test_emulated_bf16_is_said_before_it_is_computed(own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "emulated", lambda precision, device: precision == "bf16" and device.type == "cpu")
+    for precision in ("float32", "bf16"):
+        Path(own).write_text(CARD.replace("[run]\n", f'[run]\nprecision = "{precision}"\n'))
+        with monkeypatch.context() as stopped:
+            stopped.setattr(studies, "execute", lambda *a, **k: iter(()))
+            told = call("run", "--profile", own, "--results", tmp_path / "results").output
+        assert ("note: this processor has no instructions for bf16" in told) == (precision == "bf16")
 
 
 def test_only_some_grids(tmp_path: Path) -> None:
@@ -235,4 +293,4 @@ def test_fetch_names_the_way_to_a_set(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     missing = CliRunner().invoke(main, ["fetch", "tv-cifar10"], env={"VPCORE_DATA": ""})
     assert missing.exit_code == 2
-    assert "`data` must name the folder" in missing.output
+    assert "`--data` must name the folder" in missing.output

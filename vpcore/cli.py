@@ -6,6 +6,7 @@ change, and the message says what.
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 
 import click
@@ -16,7 +17,7 @@ from vpcore.errors import InputError
 # command -> the module of `vpcore.commands` that holds it, and how its help text begins
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("studies", "Compute what is missing of a profile."),
-    "measure": ("studies", "Measure one run of one's own."),
+    "measure": ("own_run", "Measure one run of one's own."),
     "status": ("studies", "Say what of a profile is done, failed and missing."),
     "publish": ("studies", "Write the records of a profile to one table."),
     "replay": ("studies", "Compute records again that are drawn from those that there are."),
@@ -52,8 +53,24 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except InputError as error:
-            click.echo(f"vpcore: {error}", err=True)
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            click.echo(f"vpcore: {as_typed(str(error), command)}", err=True)
             ctx.exit(2)
+
+
+def as_typed(message: str, command: click.Command | None) -> str:
+    """A message of the package with the options of a command in the place of the arguments that these become.
+
+    >>> option = click.Option(["--px", "image_px"])
+    >>> as_typed("`image_px` must be less than `canvas`; use image_px=16", click.Command("prompt", params=[option]))
+    '`--px` must be less than `canvas`; use --px 16'
+    """
+    typed = {}
+    for each in command.params if command else ():
+        typed[each.name] = each.opts[-1] if isinstance(each, click.Option) else each.metavar or each.name
+    message = re.sub(r"`(\w+)`", lambda found: f"`{typed.get(found[1], found[1])}`", message)
+    value = r"\b(\w+)=(['\"]?)([\w.+-]+)\2"
+    return re.sub(value, lambda found: f"{typed[found[1]]} {found[3]}" if found[1] in typed else found[0], message)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -50,7 +50,7 @@ def test_a_set_is_found_beside_the_folder_that_it_was_made_of(photos: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("photos",), "`data` must name the folder"),
+        (("photos",), "`--data` must name the folder"),
         (("photo", "--data", "sets"), "there is no folder photo"),
         (("photos/red", "--data", "sets"), "photos/red holds no folder"),
         (("photos", "--data", "sets", "--test-share", "0.05"), "test would have no images"),

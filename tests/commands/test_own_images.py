@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vpcore.calibration.all_metrics import metrics
 from vpcore.cli import main
+from vpcore.commands import options
 from vpcore.commands.own_images import read_images
 from vpcore.data.class_folders import image_folder
 from vpcore.data.splits import shots
@@ -59,19 +60,24 @@ def test_a_folder_becomes_a_set_that_commands_take_by_name(photos: Path) -> None
     assert card["classes"] == ["blue", "green", "red"]
     train, test = read_images("tints", px=24, data=Path("sets"))
     assert (len(test), test.classes) == (6, ("blue", "green", "red"))
-    measured = call(
-        *("measure", "--data", "sets", "--results", "results", "task=tints", "method=lp", "budget=1", "epochs=1"),
-        *("source_per_class=2", "source_epochs=2", "source_batch=64"),
-    )
-    assert measured.exit_code == 0, measured.output
-    assert "lp tints 1-shot" in measured.output
 
 
 def test_the_prompt_is_the_one_of_the_package(photos: Path) -> None:
     torch.save(own().state_dict(), "own.pth")
     Path("tint_network.py").write_text("from tests.commands.test_own_images import own as make\n")
     told = call(
-        "prompt", "tint_network:make", photos, "--weights", "own.pth", *SMALL, "--budget", 2, "--output", "p.safetensors"
+        "prompt",
+        "tint_network:make",
+        photos,
+        "--weights",
+        "own.pth",
+        *SMALL[:4],
+        "--epochs",
+        12,
+        "--budget",
+        2,
+        "--output",
+        "p.safetensors",
     )
     assert told.exit_code == 0, told.output
     train, test = (image_folder(photos / split, px=24) for split in ("train", "test"))
@@ -79,12 +85,17 @@ def test_the_prompt_is_the_one_of_the_package(photos: Path) -> None:
     learned = visual_prompt(Frozen(own(), statistics=IMAGENET), train, canvas=32, image_px=24, index=index, epochs=3)
     logits = learned(test.images)[0]
     for name in ("accuracy", "ece", "nll"):
-        assert f"  {name:10} {metrics(logits, test.labels)[name]:.4f}  (" in told.output
-    assert "learned from 6 images of 3 classes, measured on 15" in told.output
+        assert f"  {name:14} {metrics(logits, test.labels)[name]:.4f}  (" in told.output
+    assert "learning from 6 images of 3 classes at 24 of 32 px, on cpu" in told.output
+    assert "measured on 15 images" in told.output
+    calibrated = call("calibrate", "p.safetensors")
+    assert f"  ece               {metrics(logits, test.labels)['ece']:20.4f}" in calibrated.output
     with safe_open("p.safetensors", "pt") as file:
         saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
         assert json.loads(file.metadata()["classes"]) == ["blue", "green", "red"]
-        assert json.loads(file.metadata()["facts"])["accuracy"] == metrics(logits, test.labels)["accuracy"]
+        assert json.loads(file.metadata()["facts"])["canvas"] == 32
+    assert torch.equal(saved.pop("logits"), logits)
+    assert torch.equal(saved.pop("labels"), test.labels)
     assert torch.equal(saved.pop("mapping"), learned.mapping)
     again = build("pad", canvas=32, image_px=24, seeds=[0])
     again.load_state_dict(saved)
@@ -96,7 +107,28 @@ def test_a_set_is_named_as_well(photos: Path) -> None:
     Path("tint_network.py").write_text("from tests.commands.test_own_images import own as make\n")
     told = call("prompt", "tint_network:make", "shapes", *SMALL, "--budget", 1, "--prompt", "frame", "--mapping", "blm")
     assert told.exit_code == 0, told.output
-    assert "learned from 10 images of 10 classes" in told.output
+    assert "learning from 10 images of 10 classes at 32 of 32 px" in told.output  # which fill the canvas
+
+
+def test_what_a_stranger_would_not_see_is_said(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That classes are smaller than the budget, and that bf16 is emulated."""
+    Path("tint_network.py").write_text("from tests.commands.test_own_images import own as make\n")
+    arguments = ("prompt", "tint_network:make", "photos", *SMALL[:4], "--epochs", 1, "--precision", "bf16")
+    for emulated, budget in ((True, 9), (False, 8)):
+        monkeypatch.setattr(options, "emulated", lambda precision, device, answer=emulated: answer and precision == "bf16")
+        told = call(*arguments, "--budget", budget).output
+        assert ("note: this processor has no instructions for bf16" in told) == emulated
+        assert ("note: some classes have fewer than 9 images" in told) == (budget == 9)
+        assert "learning from 24 images" in told
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(photos: Path) -> None:
+    Path("folder.safetensors").mkdir()
+    Path("file").touch()
+    for output in ("folder.safetensors", "prompt.bin", "prompt", "file/prompt.safetensors"):
+        refused = call("prompt", "no_such_module:make", "nothing", "--output", output)
+        assert refused.exit_code == 2
+        assert refused.output.startswith("vpcore: `--output` must ")
 
 
 @pytest.mark.parametrize(
@@ -107,12 +139,12 @@ def test_a_set_is_named_as_well(photos: Path) -> None:
             "photos/train must hold train and test with a folder for each class",
         ),
         (("prompt", "tint_network:make", "nothing"), "nothing"),
-        (("prompt", "tint_network:make", "photos", "--budget", "0"), "`budget` must be a whole number of images a class"),
+        (("prompt", "tint_network:make", "photos", "--budget", "0"), "`--budget` must be a whole number of images a class"),
         (("prompt", "tint_network:make", "photos", "--prompt", "pda"), "unknown prompt 'pda'; did you mean 'pad'"),
         (("prompt", "tint_network:make", "photos", "--mapping", "iml"), "unknown mapping 'iml'"),
-        (("prompt", "tint_network:make", "photos", "--head", "6"), "`head`"),
+        (("prompt", "tint_network:make", "photos", "--head", "6"), "`--head`"),
         (("prompt", "tint_network:make", "photos", "--device", "tpu"), "unknown device 'tpu'"),
-        (("pack", "photos"), "`data` must name the folder"),
+        (("pack", "photos"), "`--data` must name the folder"),
         (("pack", "photo", "--data", "sets"), "photo"),
         (("pack", "photos/train/red", "--data", "sets"), "holds no folder"),
     ],

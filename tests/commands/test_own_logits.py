@@ -92,14 +92,23 @@ def test_recalibration_is_fitted_on_the_data_that_are_named(files: dict[str, tup
         (("logits.npy", "two.npz"), "two.npz must hold `labels`, or one array; it holds a, b"),
         (("logits.npy", "many.npy"), "`labels` must"),
         (("probs.npy", "labels.npy"), "probabilities? use from_probs"),
-        (("logits.npy", "labels.npy", "--fit-labels", "labels.npy"), "`--fit-labels` are the labels of `--fit`"),
+        (
+            ("logits.npy", "labels.npy", "--fit-labels", "labels.npy"),
+            "`--fit-labels` needs validation data to recalibrate with; name the file of their logits with --fit",
+        ),
         (("both.npz", "--fit", "both.npz", "--method", "temp"), "unknown recalibration 'temp'"),
+        (("both.npz", "--method", "isotonic"), "`--method` needs validation data to recalibrate with"),
+        (("both.npz", "--output", "."), "`--output` must be the name of a file that ends in .json, got the folder ."),
+        (("cut.npy", "labels.npy"), "; write it again: np.save(FILE, array), an array of numbers"),
+        (("cut.pt",), '; write it again: torch.save({"logits": ..., "labels": ...}, FILE)'),
     ],
 )
 def test_bad_files_are_named(files: object, tmp_path: Path, arguments: tuple[str, ...], message: str, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("broken.npz").write_bytes(b"PK rubbish")
     Path("text.csv").write_text("a,b\nx,y\n")
+    for name, whole in (("cut.npy", "logits.npy"), ("cut.pt", "both.pt")):
+        Path(name).write_bytes(Path(whole).read_bytes()[:-700])
     np.savez("two.npz", a=np.zeros(400), b=np.zeros(400))
     np.save("many.npy", np.zeros(401, dtype=int))
     np.save("probs.npy", drawn(0)[0].softmax(1).numpy())

@@ -1,5 +1,6 @@
 """`vpcore prune`: networks of libraries and of one's own, weights from a file, and errors that name what is wrong."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from vpcore.cli import main
 from vpcore.commands.own_network import build_network, trained_network
 from vpcore.errors import InputError
+from vpcore.pruning.masks import apply_, prune
 from vpcore.weights.tickets import load_ticket_
 
 OWN = """
@@ -72,18 +74,44 @@ def test_a_ticket_is_weights_for_the_next(module: str) -> None:
     assert all(bool((first[name] | ~second[name]).all()) for name in first)
 
 
+def test_a_ticket_is_pruned_within_its_masks_alone(module: str) -> None:
+    call("prune", f"{module}:make", "--density", 0.2, "--output", "a.safetensors")
+    first = load_ticket_("a.safetensors", build_network(f"{module}:make", classes=0))
+    again = ("prune", f"{module}:make", "--weights", "a.safetensors", "--output", "b.safetensors")
+    refused = call(*again, "--density", 0.5)
+    assert refused.exit_code == 2
+    assert "the ticket a.safetensors, which has 691 of 3,456 weights left, got 0.5" in refused.output
+    assert "leave --part out" in call(*again, "--density", 0.1, "--part", "all").output
+    assert not Path("b.safetensors").exists()
+    # each layer alone would have to keep weights that the ticket has not any more
+    assert call(*again, "--density", 0.2, "--scope", "layer").exit_code == 0
+    second = load_ticket_("b.safetensors", build_network(f"{module}:make", classes=0))
+    assert all(bool((first[name] | ~second[name]).all()) for name in first)
+
+
+def test_zeros_that_are_kept_are_told(module: str) -> None:
+    """A checkpoint that was pruned has no masks to prune within; the table shows what is not zero."""
+    model = build_network(f"{module}:make", classes=0)
+    masks = prune(model, density=0.25)
+    apply_(model, masks)
+    torch.save(model.state_dict(), "pruned.pth")
+    told = call("prune", f"{module}:make", "--weights", "pruned.pth", "--density", 0.5, "--output", "b.safetensors").output
+    assert re.search(r"all +3,456  0.2500\n", told)
+    assert "note: 0.5000 are kept, but some of these weights were zero before; were they pruned already?" in told
+
+
 def test_networks_of_libraries_take_the_weights_of_a_file(tmp_path: Path) -> None:
     pytest.importorskip("timm")
     for number, name in enumerate(("mobilenet_v3_small", "test_resnet.r160_in1k")):
         model = build_network(name, classes=7)
         torch.save(model.state_dict(), tmp_path / f"{number}.pth")
-        again = trained_network(name, weights=tmp_path / f"{number}.pth", classes=7)
+        again = trained_network(name, weights=tmp_path / f"{number}.pth", classes=7)[0]
         assert type(again) is type(model)
         assert all(torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items())
 
 
 def test_a_factory_may_bring_its_own_weights(module: str) -> None:
-    assert isinstance(trained_network(f"{module}:make", weights=None, classes=1000), nn.Sequential)
+    assert isinstance(trained_network(f"{module}:make", weights=None, classes=1000)[0], nn.Sequential)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +124,7 @@ def test_a_factory_may_bring_its_own_weights(module: str) -> None:
         (("MODULE:broken",), "it fails: ZeroDivisionError"),
         (("MODULE:absent",), "it fails: AttributeError"),
         (("no_such_module:make",), "it fails: ModuleNotFoundError"),
-        (("MODULE:make", "--density", "20"), "`density` must be in (0, 1], got 20.0; percent? use 0.2"),
+        (("MODULE:make", "--density", "20"), "`--density` must be in (0, 1], got 20.0; percent? use 0.2"),
         (("MODULE:make", "--scope", "all"), "unknown scope 'all'"),
         (("MODULE:make", "--part", "head"), "unknown part 'head'"),
     ],

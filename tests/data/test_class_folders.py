@@ -109,9 +109,12 @@ def damage_image(path: Path) -> Path:
         (damage_empty_class, "every class must have images; the folder .*fox has none; fill it or delete it"),
         (
             damage_text,
-            r"the image .*dog/notes.txt cannot be decoded \(no image that Pillow knows\); mend it, or",
+            r"the image .*dog/notes.txt cannot be decoded \(no image that Pillow knows\); every visible file .* must be",
         ),
-        (damage_image, "the image .*dog/00.png cannot be decoded .*; mend it, or move it out of the folder"),
+        (
+            damage_image,
+            "the image .*dog/00.png cannot be decoded .*; every visible .* image; mend it, or move it out of the folder",
+        ),
     ],
 )
 def test_a_bad_folder_is_refused_by_the_names_in_it(tmp_path: Path, damage, message: str) -> None:
@@ -172,6 +175,12 @@ def pack_only_train(path: Path) -> Path:
     return path / "half"
 
 
+def pack_other_names(path: Path) -> Path:
+    for split in ("Training", "valid"):
+        write_folder(path / "other" / split)
+    return path / "other"
+
+
 def pack_few(path: Path) -> Path:
     return write_folder(path / "few", per_class=2)
 
@@ -184,13 +193,11 @@ def pack_other_classes(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (damage_image, "the image .*dog/00.png cannot be decoded .*; mend it"),
+        (damage_image, "the image .*dog/00.png cannot be decoded .*; every visible file in a class folder .*; mend it"),
         (damage_empty_class, "every class must have images; the folder .*fox has none"),
-        (
-            pack_val,
-            "all must hold class folders, or train and test .*; it holds train and val and test; val is cut",
-        ),
-        (pack_only_train, "it holds train; val is cut from train"),
+        (pack_val, "all must hold class folders, or train and test .*; it holds test and train and val; rename them; val"),
+        (pack_only_train, "it holds train; .*; where there is no test, pack .*half/train under the name of the set"),
+        (pack_other_names, "it holds Training and valid; rename them; .* put others into train"),
         (pack_few, "test would have no images: .*few has at most 2 a class, and 0.2 of each class becomes test; add images"),
         (pack_other_classes, r"odd/t.* must have the classes of .*odd/t.*\n  .* cow|differ"),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vpcore.commands.options import data_option
+from vpcore.commands.options import a_path, data_option
 from vpcore.data import hub, tasks
 from vpcore.data.packing import TEST_SHARE
 from vpcore.data.packing import pack as write_set
@@ -44,16 +44,13 @@ def fetch(name: str, data: Path | None, revision: str | None, repo: str | None, 
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("path", type=a_path, metavar="FOLDER")
 @data_option
 @click.option("--name", help="Name of the set, by which runs call their task.  [default: the name of FOLDER]")
 @click.option(
-    "--test-share",
-    default=TEST_SHARE,
-    show_default=True,
-    help="Share of each class that becomes the test split, where FOLDER holds no train and test.",
+    "--test-share", default=TEST_SHARE, show_default=True, help="Of each class, where FOLDER holds no train and test."
 )
-def pack(folder: Path, data: Path | None, name: str | None, test_share: float) -> None:
+def pack(path: Path, data: Path | None, name: str | None, test_share: float) -> None:
     """Make an image set of a folder of class folders.
 
     FOLDER holds a folder of images for each class, or the folders train and test that hold them. The set lies in the data
@@ -63,7 +60,7 @@ def pack(folder: Path, data: Path | None, name: str | None, test_share: float) -
     vpcore pack photos --data DIR
     vpcore measure --profile mini --data DIR task=photos method=vp budget=10
     """
-    click.echo(f"wrote {write_set(folder, _named(data), name=name, test_share=test_share)}")
+    click.echo(f"wrote {write_set(path, _named(data), name=name, test_share=test_share)}")
 
 
 def _named(data: Path | None) -> Path:

@@ -8,22 +8,20 @@ from pathlib import Path
 import click
 from safetensors.torch import save
 
-from vpcore.calibration.all_metrics import METRICS
 from vpcore.calibration.predictions import Predictions
-from vpcore.calibration.scores import interval
-from vpcore.commands.options import data_option, device_option
+from vpcore.commands.options import data_option, device_option, lines_of, output_option, warn_of_emulation
 from vpcore.commands.own_network import network_options, trained_network
 from vpcore.data.class_folders import SPLIT_NAMES, holds_class_folders, image_folder
 from vpcore.data.images import Images
-from vpcore.data.splits import shots
+from vpcore.data.splits import saturated, shots
 from vpcore.data.tasks import load
 from vpcore.errors import InputError
 from vpcore.files import write_atomically
 from vpcore.networks.backbones import IMAGENET, PRECISIONS
 from vpcore.networks.frozen import Frozen
-from vpcore.prompting.label_mapping import MAPPINGS
+from vpcore.prompting.label_mapping import MAPPINGS, mapping_named
 from vpcore.prompting.prompts import PROMPTS, input_px
-from vpcore.prompting.visual_prompting import Prompted, visual_prompt
+from vpcore.prompting.visual_prompting import visual_prompt
 from vpcore.study.execution import device_named
 
 
@@ -56,7 +54,7 @@ def read_images(source: str, *, px: int, data: Path | None) -> tuple[Images, Ima
 @click.argument("images")
 @data_option
 @click.option("--canvas", default=224, show_default=True, help="Side of what the network sees, px.")
-@click.option("--px", default=128, show_default=True, help="Side of the image on it, px.")
+@click.option("--px", "image_px", default=128, show_default=True, help="Side of the image within the border, px.")
 @click.option("--prompt", "kind", default="pad", show_default=True, help=f"One of {', '.join(PROMPTS)}.")
 @click.option("--mapping", default="ilm", show_default=True, help=f"One of {', '.join(MAPPINGS)}.")
 @click.option("--budget", type=int, help="Images a class to learn from.  [default: all]")
@@ -66,7 +64,7 @@ def read_images(source: str, *, px: int, data: Path | None) -> tuple[Images, Ima
 @click.option("--head", help="The classifier of NETWORK, where its last linear layer is not.")
 @click.option("--precision", default="float32", show_default=True, help=f"One of {', '.join(PRECISIONS)}.")
 @device_option
-@click.option("--output", type=click.Path(path_type=Path), help="safetensors file that gets the prompt.")
+@output_option(".safetensors", "File that gets the logits of the test images, the prompt and the mapping.")
 def prompt(
     network: str,
     weights: Path | None,
@@ -74,7 +72,7 @@ def prompt(
     images: str,
     data: Path | None,
     canvas: int,
-    px: int,
+    image_px: int,
     kind: str,
     mapping: str,
     budget: int | None,
@@ -89,48 +87,52 @@ def prompt(
     """Prompt a network of one's own to read images of one's own.
 
     NETWORK is a name of torchvision's or timm's, or MODULE:FACTORY, a function that returns it. IMAGES is a folder that
-    holds train and test with a folder of images for each class, or the name of an image set. Images are normalised as a
-    network of timm says, any other as for ImageNet.
+    holds train and test with a folder of images for each class, or the name of an image set. Images are resized to the side
+    that the prompt wants, whatever their shape, and normalised as a network of timm says, any other as for ImageNet.
 
     \b
-    vpcore prompt resnet50 photos --weights resnet50.pth --output prompt.safetensors
+    vpcore prompt resnet50 photos --weights resnet50.pth --output learned.safetensors
+    vpcore calibrate learned.safetensors                                         all metrics of the test images
     vpcore prompt resnet50 photos --weights ticket.safetensors --budget 10       after vpcore prune
     vpcore prompt my_networks:trained digits --canvas 64 --px 32
     """
-    where = device_named(device)
-    train, test = read_images(images, px=input_px(kind, canvas=canvas, image_px=px), data=data)
-    model = trained_network(network, weights=weights, classes=classes)
+    where, rule, px = device_named(device), mapping_named(mapping), input_px(kind, canvas=canvas, image_px=image_px)
+    warn_of_emulation(where, [precision])
+    train, test = read_images(images, px=px, data=data)
+    model, _ = trained_network(network, weights=weights, classes=classes)
     statistics = None if hasattr(model, "pretrained_cfg") else IMAGENET
     frozen = Frozen(model, precision=precision, device=where, statistics=statistics, head=head)
-    rows = None if budget is None else shots(train.labels, budget, task=Path(images).name, seed=seed)[None]
+    rows = shots(train.labels, budget, task=Path(images).name, seed=seed)[None]
+    click.echo(f"learning from {rows.shape[1]} images of {len(train.classes)} classes at {px} of {canvas} px, on {where}")
+    if saturated(train.labels, budget):
+        click.echo(f"note: some classes have fewer than {budget} images, and give all that they have")
     learned = visual_prompt(
         frozen,
         train,
         canvas=canvas,
-        image_px=px,
+        image_px=image_px,
         index=rows,
         prompt=kind,
-        mapping=mapping,
+        mapping=rule,
         epochs=epochs,
         lr=lr,
         seeds=[seed],
     )
-    predictions = Predictions.from_logits(learned(test.images)[0], test.labels)
-    shown = len(train) if rows is None else rows.shape[1]
-    click.echo(f"learned from {shown} images of {len(train.classes)} classes, measured on {len(test)}")
-    found = {name: interval(predictions, METRICS[name], seed=0) for name in ("accuracy", "ece", "nll")}
-    for name, one in found.items():
-        click.echo(f"  {name:10} {one.value:.4f}  ({one.low:.4f} to {one.high:.4f})  {METRICS[name].label}")
-    click.echo("  in brackets: 95 % bootstrap intervals over the test images")
+    logits = learned(test.images)[0]
+    click.echo(f"measured on {len(test)} images; in brackets: 95 % bootstrap intervals over them")
+    for line in lines_of(Predictions.from_logits(logits, test.labels), ("accuracy", "ece", "nll")):
+        click.echo(line)
     if output is not None:
-        facts = {"network": network, "canvas": canvas, "image_px": px, "prompt": kind, "mapping": mapping, "seed": seed}
-        _save(output, learned, train.classes, {**facts, **{name: one.value for name, one in found.items()}})
-        click.echo(f"wrote {output}")
-
-
-def _save(path: Path, learned: Prompted, classes: tuple[str, ...], facts: dict[str, object]) -> None:
-    """Write a prompt: its parameters, and the mapping as `mapping`; what they are for stands in the metadata."""
-    tensors = {**learned.prompt.state_dict(), "mapping": learned.mapping}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    metadata = {"classes": json.dumps(classes), "facts": json.dumps(facts)}
-    write_atomically(path, lambda file: file.write(save(tensors, metadata=metadata)))
+        tensors = {"logits": logits, "labels": test.labels, **learned.prompt.state_dict(), "mapping": learned.mapping}
+        facts = {
+            "network": network,
+            "canvas": canvas,
+            "image_px": image_px,
+            "prompt": kind,
+            "mapping": mapping,
+            "seed": seed,
+        }
+        metadata = {"classes": json.dumps(train.classes), "facts": json.dumps(facts)}
+        content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata=metadata)
+        write_atomically(output, lambda file: file.write(content))
+        click.echo(f"wrote {output}; next: vpcore calibrate {output}")

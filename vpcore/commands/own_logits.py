@@ -24,10 +24,19 @@ from vpcore.calibration.all_metrics import METRICS
 from vpcore.calibration.predictions import Predictions
 from vpcore.calibration.recalibration import RECALIBRATIONS, fit, optimal_temperature
 from vpcore.calibration.scores import interval
+from vpcore.commands.options import a_path, output_option
 from vpcore.errors import InputError, unknown
 from vpcore.files import write_atomically
 
-KINDS = (".npz", ".safetensors", ".pt", ".pth", ".csv", ".npy")
+# suffix -> how such a file is written
+KINDS = {
+    ".npz": "np.savez(FILE, logits=..., labels=...)",
+    ".safetensors": 'save_file({"logits": ..., "labels": ...}, FILE)',
+    ".pt": 'torch.save({"logits": ..., "labels": ...}, FILE)',
+    ".pth": 'torch.save({"logits": ..., "labels": ...}, FILE)',
+    ".csv": "one row an image, nothing but numbers below the names of the columns",
+    ".npy": "np.save(FILE, array), an array of numbers",
+}
 WITH_INTERVALS = ("accuracy", "ece", "nll", "brier")
 
 
@@ -82,7 +91,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         return {str(name): torch.as_tensor(value) for name, value in content.items()}
     except Exception as error:  # noqa: BLE001 readers fail on rubbish in many ways
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} must hold arrays of numbers; it is damaged or something else ({reason})") from error
+        raise InputError(
+            f"{path} must hold arrays of numbers; it is damaged or something else ({reason}); write it again: "
+            f"{KINDS[path.suffix]}"
+        ) from error
 
 
 def _named(loaded: np.ndarray | np.lib.npyio.NpzFile, path: Path) -> dict[str, np.ndarray]:
@@ -101,14 +113,19 @@ def _read_csv(path: Path) -> dict[str, Tensor]:
 
 
 @click.command()
-@click.argument("logits", type=click.Path(path_type=Path))
-@click.argument("labels", type=click.Path(path_type=Path), required=False)
-@click.option("--fit", "held_out", type=click.Path(path_type=Path), help="Logits of validation data, to recalibrate with.")
-@click.option("--fit-labels", type=click.Path(path_type=Path), help="Their labels, where these have a file of their own.")
-@click.option("--method", default="temperature", show_default=True, help=f"How to recalibrate: {', '.join(RECALIBRATIONS)}.")
-@click.option("--output", type=click.Path(path_type=Path), help="JSON file that gets the numbers.")
+@click.argument("logits", type=a_path)
+@click.argument("labels", type=a_path, required=False)
+@click.option("--fit", "held_out", type=a_path, help="Logits of validation data, to recalibrate with.")
+@click.option("--fit-labels", type=a_path, help="Their labels, where these have a file of their own.")
+@click.option("--method", help=f"How to recalibrate with these: {', '.join(RECALIBRATIONS)}.  [default: temperature]")
+@output_option(".json", "JSON file that gets the numbers.")
 def calibrate(
-    logits: Path, labels: Path | None, held_out: Path | None, fit_labels: Path | None, method: str, output: Path | None
+    logits: Path,
+    labels: Path | None,
+    held_out: Path | None,
+    fit_labels: Path | None,
+    method: str | None,
+    output: Path | None,
 ) -> None:
     """Measure how well logits are calibrated.
 
@@ -121,8 +138,11 @@ def calibrate(
     vpcore calibrate test.npz --fit val.npz                     the metrics after temperature scaling, as well
     vpcore calibrate test.csv --fit val.csv --method isotonic
     """
-    if fit_labels is not None and held_out is None:
-        raise InputError("`--fit-labels` are the labels of `--fit`, which is missing; name the file of its logits, too")
+    for option, given in (("--fit-labels", fit_labels), ("--method", method)):
+        if given is not None and held_out is None:
+            raise InputError(
+                f"`{option}` needs validation data to recalibrate with; name the file of their logits with --fit"
+            )
     z, y = read_predictions(logits, labels)
     before = Predictions.from_logits(z, y)
     columns = {"as they are": before}
@@ -130,6 +150,7 @@ def calibrate(
         tau = optimal_temperature(z, y)
         fitted = "of these very predictions; to recalibrate, name validation data with --fit"
     else:
+        method = method or "temperature"
         z_val, y_val = read_predictions(held_out, fit_labels)
         tau, fitted = optimal_temperature(z_val, y_val), f"of {held_out}"
         columns[f"after {method}"] = Predictions.from_probs(fit(method, z_val, y_val)(z), before.labels)
@@ -138,17 +159,11 @@ def calibrate(
     click.echo(f"  {'':18}" + "".join(f"{title:>20}" for title in rows))
     for name, metric in METRICS.items():
         values = "".join(f"{row[name]:20.4f}" for row in rows.values())
-        click.echo(f"  {name:18}{values}  {metric.label}{_range(before, name)}")
+        found = interval(before, metric, seed=0) if name in WITH_INTERVALS else None
+        click.echo(f"  {name:18}{values}  {metric.label}" + (f"  ({found.low:.4f} to {found.high:.4f})" if found else ""))
     click.echo("  in brackets: 95 % bootstrap intervals of the predictions as they are")
     click.echo(f"  temperature {tau:.4f}, {fitted}")
     if output is not None:
         content = json.dumps({"images": len(before.labels), "temperature": tau, **rows}, indent=1)
         write_atomically(output, lambda file: file.write(content.encode()))
         click.echo(f"wrote {output}")
-
-
-def _range(predictions: Predictions, name: str) -> str:
-    if name not in WITH_INTERVALS:
-        return ""
-    found = interval(predictions, METRICS[name], seed=0)
-    return f"  ({found.low:.4f} to {found.high:.4f})"

@@ -15,13 +15,13 @@ import sys
 from pathlib import Path
 
 import click
-from torch import nn
+from torch import Tensor, nn
 
-from vpcore.commands.options import Command
+from vpcore.commands.options import Command, a_path, output_option
 from vpcore.errors import InputError, unknown
 from vpcore.networks.backbones import PARTS
-from vpcore.pruning.masks import SCOPES, apply_, density, measure
-from vpcore.pruning.masks import prune as masks_of
+from vpcore.pruning import masks as pruning
+from vpcore.pruning.masks import SCOPES, Masks, apply_, measure
 from vpcore.weights.checkpoints import load_checkpoint
 from vpcore.weights.tickets import save_ticket
 
@@ -78,63 +78,85 @@ def _made(module: str, factory: str) -> nn.Module:
     return made
 
 
-def trained_network(name: str, *, weights: Path | None, classes: int) -> nn.Module:
-    """A network by name, with the weights of a file; a FACTORY may bring its own.
+def trained_network(name: str, *, weights: Path | None, classes: int) -> tuple[nn.Module, Masks]:
+    """A network by name with the weights of a file, and the masks of that file; a FACTORY may bring its own weights.
 
     Args:
         name, classes: see `build_network`.
         weights: a file of any form listed in `vpcore.weights.foreign`; a ticket, too.
 
+    Returns:
+        The network, and name of a weight -> bool tensor of its shape; no masks where the file has none.
+
     Raises:
         InputError: as `build_network` and `load_checkpoint`, or without weights for a network of a library.
     """
     model = build_network(name, classes=classes)
+    masks: Masks = {}
     if weights is not None:
-        model.load_state_dict(load_checkpoint(weights, model)[0])
+        state, masks = load_checkpoint(weights, model)
+        model.load_state_dict(state)
     elif ":" not in name:
         raise InputError(
-            f"`--weights` must name the file of the trained weights of {name}, which are random without; save them with "
+            f"`weights` must name the file of the trained weights of {name}, which are random without; save them with "
             "torch.save(model.state_dict(), FILE), or name MODULE:FACTORY, a function that returns the trained network"
         )
-    return model
+    return model, masks
 
 
 def network_options(command: Command) -> Command:
     """The options of a network of one's own."""
-    for option in (
-        click.option("--classes", default=1000, show_default=True, help="Outputs of a network of torchvision or timm."),
-        click.option("--weights", type=click.Path(path_type=Path), help="File of its trained weights, or a ticket."),
-        click.argument("network"),
-    ):
-        command = option(command)
-    return command
+    command = click.option("--weights", type=a_path, help="File of its trained weights, or a ticket.")(command)
+    command = click.option(
+        "--classes", default=1000, show_default=True, help="Number of outputs of a network of torchvision or timm."
+    )(command)
+    return click.argument("network")(command)
 
 
 @click.command()
 @network_options
-@click.option("--density", "kept", type=float, required=True, help="Share of the weights that is kept, in (0, 1].")
+@click.option("--density", type=float, required=True, help="Share of the weights that is kept, in (0, 1].")
 @click.option("--scope", default="global", show_default=True, help=f"Over which weights are ranked: {', '.join(SCOPES)}.")
-@click.option("--part", default="body", show_default=True, help=f"What may be pruned: {', '.join(PARTS)}.")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="The ticket file that is written.")
-def prune(network: str, weights: Path | None, classes: int, kept: float, scope: str, part: str, output: Path) -> None:
+@click.option("--part", help=f"What may be pruned: {', '.join(PARTS)}.  [default: body; of a ticket, what it masks]")
+@output_option(".safetensors", "The ticket file that is written.", required=True)
+def prune(
+    network: str, weights: Path | None, classes: int, density: float, scope: str, part: str | None, output: Path
+) -> None:
     """Prune a network of one's own by magnitude.
 
     NETWORK is a name of torchvision's or timm's, or MODULE:FACTORY, a function that returns it. What is written is a ticket:
-    the weights that are kept and their masks, which `load_ticket_` reads, and `--weights` of all commands.
+    the weights that are kept and their masks, which `load_ticket_` reads, and `--weights` of all commands. A ticket is
+    pruned further within its masks.
 
     \b
-    vpcore prune resnet50 --weights resnet50.pth --density 0.2 --output ticket.safetensors
-    vpcore prune my_networks:trained --density 0.1 --scope layer --part all --output ticket.safetensors
+    vpcore prune resnet50 --weights resnet50.pth --density 0.8 --output ticket.safetensors
+    vpcore prune my_networks:trained --density 0.5 --scope layer --part all --output ticket.safetensors
+
+    This is one cut without training, which ruins most networks below a density of about a half: train the network on with
+    the masks (`vpcore.pruning.schedules.fixed`), or make several rounds of it (`vpcore run`).
     """
-    model = trained_network(network, weights=weights, classes=classes)
-    masks = masks_of(model, density=kept, scope=scope, part=part)
+    model, before = trained_network(network, weights=weights, classes=classes)
+    if before and part is not None:
+        raise InputError(f"`part` of a ticket is what it masks, and {weights} is one; leave --part out")
+    total, alive = (sum(int(count(mask)) for mask in before.values()) for count in (Tensor.numel, Tensor.sum))
+    if before and round(density * total) > alive:
+        raise InputError(
+            f"`density` must be at most that of the ticket {weights}, which has {alive:,} of {total:,} weights left, got "
+            f"{density}; for more, name the dense weights it was made of with --weights"
+        )
+    part = part or "body"
+    masks = pruning.prune(model, density=density, scope=scope, part=part, within=before or None)
     apply_(model, masks)
-    header = {"network": network, "density": kept, "scope": scope, "part": part}
+    header = {"network": network, "density": density, "scope": scope, "part": "of the ticket" if before else part}
     save_ticket(output, model, masks, header=header)
     shares = measure(model, masks)
     width = max(map(len, masks))
     click.echo(f"{'weight':{width}}  {'of':>12}  density")
     for name, mask in masks.items():
         click.echo(f"{name:{width}}  {mask.numel():12,}  {shares[name]:.4f}")
-    click.echo(f"{'all':{width}}  {sum(mask.numel() for mask in masks.values()):12,}  {density(masks):.4f}")
+    total = sum(mask.numel() for mask in masks.values())
+    left = sum(shares[name] * mask.numel() for name, mask in masks.items()) / total
+    click.echo(f"{'all':{width}}  {total:12,}  {left:.4f}")
+    if left < (kept := pruning.density(masks)) - 0.5 / total:
+        click.echo(f"note: {kept:.4f} are kept, but some of these weights were zero before; were they pruned already?")
     click.echo(f"wrote {output}, {output.stat().st_size / 2**20:.1f} MiB")

@@ -8,9 +8,9 @@ import click
 
 from vpcore.bench.pieces import PIECES
 from vpcore.bench.timing import Setting, line, save
-from vpcore.commands.options import device_option
-from vpcore.errors import InputError, unknown
-from vpcore.networks.backbones import check_canvas
+from vpcore.commands.options import check_known, device_option, output_option, warn_of_emulation
+from vpcore.errors import InputError
+from vpcore.networks.backbones import PRECISIONS, check_canvas
 from vpcore.study.execution import device_named
 
 
@@ -20,7 +20,7 @@ from vpcore.study.execution import device_named
 @device_option
 @click.option("--only", multiple=True, help=f"Only this piece ({', '.join(PIECES)}); may be repeated.")
 @click.option("--repeats", default=5, show_default=True, help="Times that each is measured; the median counts.")
-@click.option("--output", type=click.Path(path_type=Path), help="JSON file that gets the numbers.")
+@output_option(".json", "JSON file that gets the numbers.")
 def bench(model: str, canvas: int, device: str, only: tuple[str, ...], repeats: int, output: Path | None) -> None:
     """Measure how fast the pieces are, side by side with the floor, the naive way, and other libraries.
 
@@ -28,13 +28,12 @@ def bench(model: str, canvas: int, device: str, only: tuple[str, ...], repeats: 
     vpcore bench --only step                             ResNet-18 at 224 px, some minutes on two CPU cores
     vpcore bench --model resnet50 --only floor --only step
     """
-    for name in only:
-        if name not in PIECES:
-            raise unknown("piece", name, PIECES)
+    check_known("piece", only, PIECES)
     if repeats < 1:
         raise InputError(f"`repeats` must be at least 1, got {repeats}")
     check_canvas(model, canvas)
     setting = Setting(model, canvas, device_named(device), repeats)
+    warn_of_emulation(setting.device, PRECISIONS)
     rows = []
     for name in only or PIECES:
         for row in PIECES[name](setting):

@@ -21,6 +21,7 @@ from vpcore.data.images import Images, check_px
 from vpcore.errors import InputError, difference
 
 SPLIT_NAMES = ("train", "val", "test")
+REMEDY = "every visible file in a class folder must be an image; mend it, or move it out of the folder"
 NO_IMAGES = ("Thumbs.db", "desktop.ini")  # what Windows leaves in folders of images
 
 
@@ -53,7 +54,7 @@ def image_folder(path: Path | str, *, px: int, classes: Sequence[str] | None = N
     check_px(px)
     listing = list_images(Path(path), classes=classes)
     files = ((f"the image {file}", partial(opened, file)) for file in listing.files)
-    images = decode(files, count=len(listing.files), px=px, remedy="mend it, or move it out of the folder")
+    images = decode(files, count=len(listing.files), px=px, remedy=REMEDY)
     return Images(images, torch.tensor(listing.labels), listing.classes)
 
 

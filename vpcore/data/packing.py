@@ -34,13 +34,14 @@ import pyarrow.parquet as pq
 import torch
 
 from vpcore.data.builtin import BUILTIN
-from vpcore.data.class_folders import SPLIT_NAMES, Listing, holds_class_folders, list_images
+from vpcore.data.class_folders import REMEDY, Listing, holds_class_folders, list_images
 from vpcore.data.decoding import BLOCK, decode, opened
 from vpcore.data.parquet import ParquetFolder
 from vpcore.data.splits import hold_out
 from vpcore.errors import InputError, WriteError
 
 SCHEMA = pa.schema({"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "label": pa.int64()})
+SPLIT_LIKE = ("dev", "test", "testing", "train", "training", "val", "valid", "validation")  # no names of classes
 TEST_SHARE = 0.2  # of each class that becomes test where there is no test folder
 
 
@@ -86,12 +87,14 @@ def pack(folder: Path | str, out: Path | str, *, name: str | None = None, test_s
 
 def _splits(folder: Path, name: str, test_share: float) -> dict[str, Listing]:
     """The images of train and test, in folders of their own or drawn."""
-    given = [split for split in SPLIT_NAMES if holds_class_folders(folder / split)]
+    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    given = [name for name in names if name.lower() in SPLIT_LIKE and holds_class_folders(folder / name)]
     if given:
-        if given != ["train", "test"]:
+        if given != ["test", "train"]:
             raise InputError(
-                f"{folder} must hold class folders, or train and test that hold them; it holds {' and '.join(given)}; val "
-                "is cut from train whenever the set is read, so put the images of val into train, or name it test"
+                f"{folder} must hold class folders, or train and test that hold them; it holds {' and '.join(given)}; "
+                "rename them; validation images are cut from train whenever the set is read, so put others into train; "
+                f"where there is no test, pack {folder / given[-1]} under the name of the set, and test is drawn"
             )
         train = list_images(folder / "train")
         return {"train": train, "test": list_images(folder / "test", classes=train.classes)}
@@ -115,7 +118,7 @@ def _rows(listing: Listing, folder: Path) -> Iterator[tuple[pa.Array, pa.Array, 
     for start in range(0, len(listing.files), BLOCK):
         files, labels = listing.files[start : start + BLOCK], listing.labels[start : start + BLOCK]
         named = ((f"the image {file}", partial(opened, file)) for file in files)
-        decode(named, count=len(files), px=1, remedy="mend it, or move it out of the folder")
+        decode(named, count=len(files), px=1, remedy=REMEDY)
         paths = [file.relative_to(folder).as_posix() for file in files]
         yield pa.array([file.read_bytes() for file in files], pa.binary()), pa.array(paths), pa.array(labels)
 

@@ -24,6 +24,14 @@ PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.MultiheadAttention)  
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
+def emulated(precision: str, device: torch.device) -> bool:
+    """Whether a device computes a number format without instructions for it, and so many times slower than in float32."""
+    if precision != "bf16" or device.type != "cpu":
+        return False
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return supported is not None and not supported()
+
+
 class ResNet(nn.Module):
     """A residual network of basic blocks (He et al. 2016, arXiv 1512.03385) of any width and depth.
 

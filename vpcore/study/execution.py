@@ -16,7 +16,8 @@ from vpcore.data.builtin import BUILTIN
 from vpcore.data.tasks import classes, digest
 from vpcore.errors import InputError, WriteError, unknown
 from vpcore.files import write_atomically
-from vpcore.networks.backbones import check_canvas
+from vpcore.networks.backbones import build, check_canvas, prunable
+from vpcore.pruning.methods import METHODS
 from vpcore.study.chains import check_tickets
 from vpcore.study.jobs import Job, jobs
 from vpcore.study.provenance import PLACE, commit, provenance
@@ -111,6 +112,8 @@ def execute(
         check_canvas(job.runs[0].model, job.runs[0].canvas)
     for task in sorted({name for job in todo for run in job.runs for name in (run.source, run.task)}):
         classes(task, folder=folder)  # a missing or damaged data set is an error before anything is computed
+    for job in sorted(todo, key=lambda job: -job.runs[0].round):  # the round that was asked for, before those it needs
+        _check_round(job.runs[0], len(classes(job.runs[0].source, folder=folder)))
     check_tickets(runs, store, folder)
     _check_data(runs, store, folder)
     here = {**provenance(device), "threads": 1}  # as workers have
@@ -126,6 +129,26 @@ def execute(
     agenda = Agenda(todo, until=math.inf if minutes is None else time.monotonic() + 60 * minutes)
     outcomes = in_turn(agenda, session) if workers == 1 else side_by_side(agenda, session, workers=workers)
     return _reported(outcomes, todo, store, workers)
+
+
+def _check_round(run: Run, sources: int) -> None:
+    """Refuse a round so late that no weight would be left."""
+    if not run.round or run.sparsifier not in METHODS:
+        return
+    weights = _prunable_weights(run.model, sources, run.part)
+    if round(run.density * weights) < 1:
+        most = int(math.log(0.5 / weights, 1 - run.rate))
+        raise InputError(
+            f"`round` must be at most {most} for {run.model}, so that one of its {weights:,} weights is kept at `rate` "
+            f"{run.rate}; got {run.round}"
+        )
+
+
+@functools.cache
+def _prunable_weights(model: str, sources: int, part: str) -> int:
+    with torch.device("meta"):
+        network = build(model, classes=sources, seed=0)
+    return sum(network.get_parameter(name).numel() for name in prunable(network, part))
 
 
 def _check_data(runs: tuple[Run, ...], store: Store, folder: Path | None) -> None:

@@ -90,6 +90,10 @@ def load_profile(name: str, *, toy: bool = False) -> Profile:
         InputError: for an unknown profile, a damaged file, an unknown key or an ill-typed value.
     """
     path = Path(name) if name.endswith(".toml") else PROFILES / f"{name}.toml"
+    if not path.is_file() and name.endswith(".toml"):
+        raise InputError(
+            f"`profile` must be a TOML file, and there is none at {path.absolute()}; or use a name, such as mini"
+        )
     if not path.is_file():
         raise unknown("profile", name, profile_names())
     try:
