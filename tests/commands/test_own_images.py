@@ -66,18 +66,7 @@ def test_the_prompt_is_the_one_of_the_package(photos: Path) -> None:
     torch.save(own().state_dict(), "own.pth")
     Path("tint_network.py").write_text("from tests.commands.test_own_images import own as make\n")
     told = call(
-        "prompt",
-        "tint_network:make",
-        photos,
-        "--weights",
-        "own.pth",
-        *SMALL[:4],
-        "--epochs",
-        12,
-        "--budget",
-        2,
-        "--output",
-        "p.safetensors",
+        "prompt", "tint_network:make", photos, "--weights", "own.pth", *SMALL, "--budget", 2, "--output", "p.safetensors"
     )
     assert told.exit_code == 0, told.output
     train, test = (image_folder(photos / split, px=24) for split in ("train", "test"))
