@@ -1,7 +1,9 @@
 """What every module begins with, what the core may need, and that the contracts of pyproject.toml on imports hold."""
 
 import ast
+import dataclasses
 import importlib
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -56,6 +58,16 @@ def test_faces_hand_on_what_they_name(room: str) -> None:
     assert [name for name in public if not hasattr(face, name)] == []
     assert set(public).isdisjoint(path.stem for path in (PACKAGE / room).glob("*.py"))
     assert set(vpcore.__all__).isdisjoint(path.stem for path in PACKAGE.rglob("*.py"))
+
+
+def test_values_do_not_change() -> None:
+    """A dataclass is frozen, but for those of a notebook, a worker and the plain protocol, which keep a state."""
+    names = [module.name for module in pkgutil.walk_packages(vpcore.__path__, "vpcore.") if module.name != "vpcore.__main__"]
+    modules = [importlib.import_module(name) for name in names]
+    classes = {thing for module in modules for thing in vars(module).values() if dataclasses.is_dataclass(thing)}
+    open_ones = {thing.__name__ for thing in classes if not thing.__dataclass_params__.frozen}
+    assert len(classes) > 40
+    assert open_ones == {"Study", "Session", "Prompting"}
 
 
 @pytest.fixture(scope="module")
