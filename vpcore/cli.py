@@ -89,9 +89,9 @@ def main() -> None:
 
     \b
     Networks, images and logits of one's own:
-    vpcore prune resnet50 --weights FILE --density 0.2 --output ticket.safetensors
-    vpcore prompt resnet50 photos --weights ticket.safetensors --px 128 --canvas 224
-    vpcore calibrate logits.npy labels.npy
+    vpcore prune resnet50 --weights FILE --density 0.8 --output ticket.safetensors
+    vpcore prompt resnet50 photos --weights ticket.safetensors --output learned.safetensors
+    vpcore calibrate learned.safetensors
     vpcore pack photos --data DIR
 
     Exit codes: 0 all done; 1 a run or notebook failed by our fault; 2 something you gave must change.

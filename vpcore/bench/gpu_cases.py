@@ -1,4 +1,7 @@
-"""Small jobs that `gpu_check` runs on a GPU and on a CPU: a tiny network, noise, a prompt, a probe, a sparse training."""
+"""Small jobs that `gpu_check` runs on a GPU and on a CPU: a tiny network, noise, a prompt, a probe, a sparse training.
+
+Each takes the device first, and returns what must be close to what another device gives, and what must be equal to it.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,17 @@ from torch import Tensor, nn
 
 from vpcore.data.images import Images
 from vpcore.networks.frozen import Frozen
-from vpcore.networks.training import Recipe, fit
+from vpcore.networks.training import Recipe, fit, predict
 from vpcore.probing.linear_probing import probe_features
 from vpcore.prompting.fixed_prompts import Prompt
 from vpcore.prompting.prompts import PROMPTS, PromptKind, input_px
-from vpcore.prompting.visual_prompting import Prompted, visual_prompt
-from vpcore.pruning.masks import Masks, apply_, full, magnitude, select
+from vpcore.prompting.visual_prompting import visual_prompt
+from vpcore.pruning.masks import apply_, full, magnitude, select
 from vpcore.pruning.schedules import SparsityTarget, alternating, fixed, gradual, rewired
 
 CANVAS, PX, SOURCES, TARGETS, COUNT = 32, 12, 16, 4, 44
-SCHEDULES = {
-    "fixed": lambda model, masks, target: fixed(model, masks),
-    "gradual": gradual,
-    "alternating": alternating,
-    "rewired": rewired,
-}
+SCHEDULES = {"fixed": lambda model, masks, target: fixed(model, masks)}
+SCHEDULES |= {"gradual": gradual, "alternating": alternating, "rewired": rewired}
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -71,33 +70,40 @@ def kind_of(name: str, precision: str) -> PromptKind:
     return dataclasses.replace(kind, make=make) if precision == "float64" else kind
 
 
-def prompted(device: torch.device, precision: str, prompt: str, mapping: str, *, epochs: int, batch: int) -> Prompted:
-    """Three prompts that learned from noise."""
-    return visual_prompt(
-        frozen(device, precision), images_of(input_px(prompt, canvas=CANVAS, image_px=PX)), canvas=CANVAS, image_px=PX,
-        prompt=kind_of(prompt, precision), mapping=mapping, epochs=epochs, batch=batch, lr=0.05, seeds=[3, 4, 5],
+def logits(device: torch.device, precision: str) -> tuple[Tensor, Tensor | None]:
+    """Logits of the network as it is."""
+    model, shown = frozen(device, precision), images_of(CANVAS).images
+    if precision == "float64":  # `predict` gives float32
+        return model.body((shown.double() / 255).to(device)), None
+    return predict(model, shown, batch=16, device=device), None
+
+
+def prompted(
+    device: torch.device, precision: str, prompt: str, mapping: str, *, epochs: int, batch: int
+) -> tuple[Tensor, Tensor]:
+    """Logits of three prompts that learned from noise, of the images that they learned from; and their source classes."""
+    train = images_of(input_px(prompt, canvas=CANVAS, image_px=PX))
+    learned = visual_prompt(
+        frozen(device, precision), train, canvas=CANVAS, image_px=PX, prompt=kind_of(prompt, precision), mapping=mapping,
+        epochs=epochs, batch=batch, lr=0.05, seeds=[3, 4, 5],
     )  # fmt: skip
+    return learned(train.images), learned.sources
 
 
-def answers(prompted: Prompted, prompt: str) -> Tensor:
-    """Their logits of the images that they learned from."""
-    return prompted(images_of(input_px(prompt, canvas=CANVAS, image_px=PX)).images)
-
-
-def probed(device: torch.device, dtype: torch.dtype, epochs: int = 12, count: int = 90) -> Tensor:
+def probed(device: torch.device, precision: str, *, epochs: int = 12, count: int = 90) -> tuple[Tensor, Tensor | None]:
     """The weights of probes of features that were drawn."""
     labels = torch.arange(count) % TARGETS
     x = torch.randn(count, 24, generator=torch.Generator().manual_seed(0)) + F.one_hot(labels, 24)
-    x = x.to(device, dtype)
+    x = x.to(device, getattr(torch, precision))
     index = torch.arange(count).expand(3, -1)
     probe = probe_features(x, labels, index, targets=TARGETS, epochs=epochs, batch=16, lr=0.01, seeds=[0, 1, 2])
-    return probe.weight
+    return probe.weight, None
 
 
 def fitted(
-    device: torch.device, schedule: str, precision: str = "float64", *, epochs: int = 4, count: int = COUNT, **more: float
-) -> tuple[Tensor, Masks]:
-    """Logits and masks of a network that was trained sparsely."""
+    device: torch.device, precision: str, schedule: str, *, epochs: int = 4, count: int = COUNT, **more: float
+) -> tuple[Tensor, Tensor]:
+    """Logits of a network that was trained sparsely, and its masks."""
     model = network().to(device)
     model = model.double() if precision == "float64" else model
     recipe = Recipe(
@@ -112,4 +118,4 @@ def fitted(
     fit(model, train.images.to(device), train.labels, recipe, take_step=SCHEDULES[schedule](model, masks, target))
     with torch.no_grad():
         x = (train.images.double() / 255).to(device, next(model.parameters()).dtype)
-        return model(x), masks
+        return model(x), torch.cat([mask.flatten() for mask in masks.values()])

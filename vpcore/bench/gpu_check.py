@@ -19,16 +19,20 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from itertools import product
 
 import torch
 from torch import Tensor
 
-from vpcore.bench.gpu_cases import CANVAS, SCHEDULES, answers, fitted, frozen, images_of, probed, prompted
+from vpcore.bench.gpu_cases import SCHEDULES, fitted, frozen, logits, probed, prompted
 from vpcore.networks import repeat as repeating
 from vpcore.networks.training import predict
 from vpcore.prompting.label_mapping import MAPPINGS
 from vpcore.prompting.one_to_one import TIES, greedy
 from vpcore.prompting.prompts import PROMPTS
+
+Job = Callable[[torch.device], tuple[Tensor, Tensor | None]]  # what must be close, and what must be equal; see `gpu_cases`
+Limit = float | None
 
 CPU = torch.device("cpu")
 
@@ -68,15 +72,35 @@ def _difference(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-12))
 
 
+def _compared(
+    what: str, job: Job, device: torch.device, *, cpu: Limit = None, eager: Limit = None, again: Limit = None
+) -> Iterator[Check]:
+    """A job on the device, in recorded steps, against the CPU, against steps as they are, and against itself.
+
+    Args:
+        what: is done.
+        job: does it.
+        device: of the work.
+        cpu, eager, again: the most that passes for each of the three; what has none is not compared.
+    """
+    ours, choice = job(device)
+    if cpu is not None:
+        theirs, other = job(CPU)
+        if choice is not None and other is not None:
+            yield Check(f"{what}: choices as on the CPU", float(not torch.equal(choice.cpu(), other)), 0)
+        yield Check(f"{what}: as on the CPU", _difference(ours, theirs), cpu)
+    if eager is not None:
+        with _eager():
+            plain, _ = job(device)
+        yield Check(f"{what}: recorded as eager", _difference(ours, plain), eager)
+    if again is not None:
+        yield Check(f"{what}: two runs", _difference(job(device)[0], ours), again)
+
+
 def networks(device: torch.device) -> Iterator[Check]:
     """Logits of the same weights on the device and on the CPU."""
-    shown = images_of(CANVAS).images
     for precision, limit in (("float64", 1e-10), ("float32", 1e-4), ("bf16", 0.05)):
-        ours, theirs = (predict(frozen(where, precision), shown, batch=16, device=where) for where in (device, CPU))
-        if precision == "float64":  # `predict` gives float32
-            x = shown.double() / 255
-            ours, theirs = (frozen(where, precision).body(x.to(where)) for where in (device, CPU))
-        yield Check(f"logits as on the CPU, {precision}", _difference(ours, theirs), limit)
+        yield from _compared(f"logits, {precision}", partial(logits, precision=precision), device, cpu=limit)
 
 
 def mappings(device: torch.device) -> Iterator[Check]:
@@ -96,62 +120,38 @@ def mappings(device: torch.device) -> Iterator[Check]:
 
 
 def prompts(device: torch.device) -> Iterator[Check]:
-    """Prompts that are learned in float64 on the device and on the CPU, and in recorded steps and step by step."""
+    """Prompts and their source classes, learned in float64 on the device and on the CPU, and in recorded steps or not."""
     cases = [*((prompt, "ilm") for prompt in PROMPTS), *(("pad", name) for name in MAPPINGS if not MAPPINGS[name].on_host)]
     for prompt, mapping in cases:
-        what, settings = f"prompt {prompt}, mapping {mapping}", {"epochs": 6, "batch": 16}
-        ours, theirs = (prompted(where, "float64", prompt, mapping, **settings) for where in (device, CPU))
-        yield Check(f"{what}: source classes as on the CPU", float(not torch.equal(ours.sources.cpu(), theirs.sources)), 0)
+        job = partial(prompted, precision="float64", prompt=prompt, mapping=mapping, epochs=6, batch=16)
         limit = 1e-6 if (prompt, mapping) == ("pad", "ilm") else 1e-5
         # a program of zeros has gradients next to zero, whose sign is rounding, and Adam makes a step of any: where the
         # first forward pass itself differs in its last digit, a scale and a mask network drift apart
         across = 1e-2 if prompt in ("scale", "smm") else limit
-        yield Check(
-            f"{what}: logits as on the CPU, float64", _difference(answers(ours, prompt), answers(theirs, prompt)), across
-        )
-        with _eager():
-            plain = prompted(device, "float64", prompt, mapping, **settings)
-        yield Check(f"{what}: recorded as eager, float64", _difference(answers(ours, prompt), answers(plain, prompt)), limit)
+        yield from _compared(f"prompt {prompt}, mapping {mapping}, float64", job, device, cpu=across, eager=limit)
     for precision, limit in (("float32", 1e-2), ("bf16", 0.2)):
         for batch in (128, 16):
-            with _eager():
-                eager = answers(prompted(device, precision, "pad", "ilm", epochs=12, batch=batch), "pad")
-            first, second = (
-                answers(prompted(device, precision, "pad", "ilm", epochs=12, batch=batch), "pad") for _ in range(2)
-            )
-            yield Check(f"prompt pad, batch {batch}: recorded as eager, {precision}", _difference(first, eager), limit)
-            yield Check(f"prompt pad, batch {batch}: two runs, {precision}", _difference(second, first), limit)
+            job = partial(prompted, precision=precision, prompt="pad", mapping="ilm", epochs=12, batch=batch)
+            yield from _compared(f"prompt pad, batch {batch}, {precision}", job, device, eager=limit, again=limit)
 
 
 def probes(device: torch.device) -> Iterator[Check]:
     """Linear probes on the device and on the CPU, recorded and eager, twice."""
-    yield Check("probe as on the CPU, float64", _difference(probed(device, torch.float64), probed(CPU, torch.float64)), 1e-6)
-    first, second = probed(device, torch.float32), probed(device, torch.float32)
-    with _eager():
-        eager = probed(device, torch.float32)
-    yield Check("probe recorded as eager, float32", _difference(first, eager), 1e-5)
-    yield Check("probe, two runs, float32", _difference(second, first), 0)
+    yield from _compared("probe, float64", partial(probed, precision="float64"), device, cpu=1e-6)
+    yield from _compared("probe, float32", partial(probed, precision="float32"), device, eager=1e-5, again=0)
 
 
 def training(device: torch.device) -> Iterator[Check]:
     """Source training under masks that stay and masks that move, on the device and on the CPU, recorded and eager, twice."""
     for schedule in SCHEDULES:
-        (ours, our_masks), (theirs, masks) = (fitted(where, schedule) for where in (device, CPU))
-        same = all(torch.equal(our_masks[name].cpu(), mask) for name, mask in masks.items())
-        yield Check(f"training, masks {schedule}: masks as on the CPU, float64", float(not same), 0)
-        yield Check(f"training, masks {schedule}: logits as on the CPU, float64", _difference(ours, theirs), 1e-6)
-        with _eager():
-            eager, _ = fitted(device, schedule)
-        yield Check(f"training, masks {schedule}: recorded as eager, float64", _difference(ours, eager), 1e-6)
+        job = partial(fitted, precision="float64", schedule=schedule)
+        yield from _compared(f"training, masks {schedule}, float64", job, device, cpu=1e-6, eager=1e-6)
     alpha = 0.3 if find_spec("numpy") else 0.0
-    ours, theirs = (fitted(where, "fixed", mixup=alpha, label_smoothing=0.1)[0] for where in (device, CPU))
-    yield Check("training with mixup: logits as on the CPU, float64", _difference(ours, theirs), 1e-6)
+    job = partial(fitted, precision="float64", schedule="fixed", mixup=alpha, label_smoothing=0.1)
+    yield from _compared("training with mixup, float64", job, device, cpu=1e-6)
     for precision, limit in (("float32", 1e-2), ("bf16", 0.3)):
-        first, second = (fitted(device, "fixed", precision)[0] for _ in range(2))
-        with _eager():
-            eager, _ = fitted(device, "fixed", precision)
-        yield Check(f"training recorded as eager, {precision}", _difference(first, eager), limit)
-        yield Check(f"training, two runs, {precision}", _difference(second, first), limit)
+        job = partial(fitted, precision=precision, schedule="fixed")
+        yield from _compared(f"training, {precision}", job, device, eager=limit, again=limit)
 
 
 def _waits(work: Callable[[], object]) -> int:
@@ -170,14 +170,14 @@ def waiting(device: torch.device) -> Iterator[Check]:
     """More epochs or steps make Python wait no more often: a training is queued without looking at the device."""
     if device.type != "cuda":
         return
-    for batch in (128, 16):
-        for prompt, mapping in (("pad", "ilm"), ("pad", "blm+"), ("random_patch", "ilm-running")):
-            job = partial(prompted, device, "float32", prompt, mapping, batch=batch)
-            few, many = (_waits(partial(job, epochs=n)) for n in (5, 9))
-            yield Check(f"prompt {prompt}, {mapping}, batch {batch}: waits in 4 epochs", many - few, 0)
-    few, many = (_waits(partial(probed, device, torch.float32, epochs=n)) for n in (5, 9))
-    yield Check("probe: waits in 4 epochs", many - few, 0)
-    few, many = (_waits(partial(fitted, device, "fixed", "bf16", epochs=2, count=n)) for n in (40, 80))
+    jobs: dict[str, Callable[..., object]] = {"probe": partial(probed, device, "float32")}
+    for batch, (prompt, mapping) in product((128, 16), (("pad", "ilm"), ("pad", "blm+"), ("random_patch", "ilm-running"))):
+        what = f"prompt {prompt}, {mapping}, batch {batch}"
+        jobs[what] = partial(prompted, device, "float32", prompt, mapping, batch=batch)
+    for what, job in jobs.items():
+        few, many = (_waits(partial(job, epochs=n)) for n in (5, 9))
+        yield Check(f"{what}: waits in 4 epochs", many - few, 0)
+    few, many = (_waits(partial(fitted, device, "bf16", "fixed", epochs=2, count=n)) for n in (40, 80))
     yield Check("training: waits in 10 steps", many - few, 0)
 
 
@@ -201,30 +201,24 @@ def memory(device: torch.device) -> Iterator[Check]:
 def speed(device: torch.device) -> Iterator[Check]:
     """Milliseconds of a job, recorded and eager: no check."""
     jobs: dict[str, Callable[[], object]] = {
-        "prompt, 3 x 44 images, 200 epochs": lambda: prompted(device, "bf16", "pad", "ilm", epochs=200, batch=128),
-        "probe, 3 x 90 features, 30 epochs": lambda: probed(device, torch.float32, epochs=30),
-        "training, 400 images, 4 epochs": lambda: fitted(device, "fixed", "bf16", count=400),
+        "prompt, 3 x 44 images, 200 epochs": partial(prompted, device, "bf16", "pad", "ilm", epochs=200, batch=128),
+        "probe, 3 x 90 features, 30 epochs": partial(probed, device, "float32", epochs=30),
+        "training, 400 images, 4 epochs": partial(fitted, device, "bf16", "fixed", count=400),
     }
     for what, job in jobs.items():
-        for recorded in (True, False):
-            with nullcontext() if recorded else _eager():
+        for name, mode in (("recorded", nullcontext), ("eager", _eager)):
+            with mode():
                 start = time.perf_counter()
                 job()
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
-                yield Check(f"{what}: ms {'recorded' if recorded else 'eager'}", 1000 * (time.perf_counter() - start))
+                seconds = time.perf_counter() - start
+            yield Check(f"{what}: ms {name}", 1000 * seconds)
 
 
 # name -> what it checks
 CHECKS: dict[str, Callable[[torch.device], Iterator[Check]]] = {
-    "networks": networks,
-    "mappings": mappings,
-    "prompts": prompts,
-    "probes": probes,
-    "training": training,
-    "waiting": waiting,
-    "memory": memory,
-    "speed": speed,
+    check.__name__: check for check in (networks, mappings, prompts, probes, training, waiting, memory, speed)
 }
 
 

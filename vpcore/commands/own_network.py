@@ -132,8 +132,9 @@ def prune(
     vpcore prune resnet50 --weights resnet50.pth --density 0.8 --output ticket.safetensors
     vpcore prune my_networks:trained --density 0.5 --scope layer --part all --output ticket.safetensors
 
-    This is one cut without training, which ruins most networks below a density of about a half: train the network on with
-    the masks (`vpcore.pruning.schedules.fixed`), or make several rounds of it (`vpcore run`).
+    This is one cut without training: EfficientNet-Lite0 reads 30 % of Tiny-ImageNet with all weights, 30 % at a density of
+    0.7 and 1 % at 0.49. To keep fewer, train on under the masks (`vpcore.pruning.schedules.fixed`), or in rounds (`vpcore
+    run`).
     """
     model, before = trained_network(network, weights=weights, classes=classes)
     if before and part is not None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar, cast
 
-from tqdm import tqdm
-
 Item = TypeVar("Item")
 
 
@@ -26,4 +24,8 @@ def bar(items: Iterable[Item], what: str, *, unit: str, progress: bool) -> Itera
     >>> list(bar(range(3), "training", unit="epoch", progress=True))
     [0, 1, 2]
     """
+    try:
+        from tqdm import tqdm
+    except ImportError:  # as where `bench.gpu_check` finds torch and this package alone
+        return items
     return cast(Iterable[Item], tqdm(items, desc=what, unit=unit, leave=False, disable=None if progress else True))
