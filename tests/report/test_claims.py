@@ -173,3 +173,80 @@ def test_matching_bits_of_several_chains() -> None:
     accuracy = [0.9, 0.9, 0.895, 0.5, 0.8, 0.8, 0.795, 0.4]
     assert claims.matching_bits(source.assign(val_accuracy=accuracy)) == 4
     assert claims.matching_bits(source.assign(val_accuracy=[0.9, 0.5, 0.5, 0.5] * 2)) == 0
+
+
+def test_the_matching_ticket_is_sought_among_those_that_every_chain_has() -> None:
+    """Only the deep chain has round 2, and keeps up there."""
+    source = pd.DataFrame({"source_seed": [0, 0, 0, 1, 1], "round": [0, 1, 2, 0, 1], "val_accuracy": [0.9] * 5})
+    assert claims.matching_round(source) == 1
+    bits = source.assign(round=0, weight_bits=[32, 8, 4, 32, 8], activation_bits=[32, 8, 4, 32, 8])
+    assert claims.matching_bits(bits) == 8
+
+
+def prestated(keeps_up: tuple[float, float] = (0.4, 0.3)) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Records of `main` and `quantized`: four chains, four tasks of which one is near chance.
+
+    A ticket loses 5 points at one image a class and 10 at ten, at round 1 half of that; quantized networks lose 3.
+    """
+    rng = np.random.default_rng(0)
+
+    def record(chain: int, **fields: object) -> dict[str, object]:
+        usual = {"source_seed": chain, "seed": chain, "weight_bits": 32, "activation_bits": 32, "quant_training": "none"}
+        noise = rng.normal(0, 0.002)
+        usual |= {"brier_uncertainty": 0.99, "images": 1000, "ece": 0.1 + noise, "ece_debiased": 0.1 + noise}
+        return usual | {"classes": ["x"] * 10, "round": 0} | fields
+
+    def transfers(lost: float, chain: int, **network: object) -> list[dict[str, object]]:
+        rows = []
+        for task in ("a", "b", "c", "chance"):
+            for budget, dense in ((1, 0.3), (10, 0.6)):
+                accuracy = (0.12 if task == "chance" else dense - lost * (1 if budget == 10 else 0.5)) + rng.normal(0, 0.002)
+                found = {"method": "vp", "task": task, "budget": budget, "accuracy": accuracy, "val_accuracy": accuracy}
+                rows.append(record(chain, **found, **network))
+        return rows
+
+    main, quantized = [], []
+    for chain in range(4):
+        for number, val in enumerate((0.4, *keeps_up)):
+            upstream = {"method": "source", "task": "s", "budget": None, "accuracy": val, "val_accuracy": val}
+            main += [record(chain, round=number, **upstream), *transfers(0.05 * number, chain, round=number)]
+        for bits in (32, 4) if chain < 2 else ():
+            network = {"weight_bits": bits, "activation_bits": bits, "quant_training": "lsq"}
+            quantized += transfers(0.03 * (bits == 4), chain, **network)
+    return tuple(pd.DataFrame(rows).astype({"budget": "Int64"}) for rows in (main, quantized))
+
+
+def test_tasks_near_chance_are_left_out_by_validation_accuracy_at_ten_images() -> None:
+    main, _ = prestated()
+    assert claims.near_chance(main) == ["chance"]
+    better = main.assign(val_accuracy=main["val_accuracy"].where(main["budget"] != 10, 0.5), accuracy=0.1)
+    assert claims.near_chance(better) == []
+
+
+def test_the_family_of_the_protocol() -> None:
+    """All numbers are those that went in; the task near chance is in none of them."""
+    main, quantized = prestated()
+    judged = claims.primary(main, quantized)
+    assert list(judged) == ["C1", "C2", "C3", "C4", "C5", "C6"]
+    means = {name: one.estimate.mean for name, one in judged.items()}
+    assert means["C1"] == pytest.approx(0.075, abs=0.003)
+    assert means["C2"] == pytest.approx(0.05 / 0.2 - 0.1 / 0.5, abs=0.02)
+    assert means["C4"] == pytest.approx(0.0375, abs=0.003)  # round 1 keeps up
+    assert means["C5"] == pytest.approx(0.0225, abs=0.003)
+    assert {name: judged[name].verdict for name in ("C1", "C4", "C3", "C6")} == {
+        "C1": "supported", "C4": "supported", "C3": "no relevant effect", "C6": "supported",
+    }  # fmt: skip
+    assert judged["C5"].estimate.scope == "other tasks, on these chains"
+    worse = main.assign(ece_debiased=main["ece_debiased"] + 0.1 * (main["round"] == 2))
+    assert claims.primary(worse, quantized, ece="ece_debiased")["C3"].verdict == "supported"
+    assert claims.primary(worse, quantized)["C3"].verdict == "no relevant effect"
+    assert claims.of_sparsity(main, round=1)["C1"].mean == pytest.approx(means["C4"])
+
+
+def test_claim_4_is_claim_1_when_the_ticket_is_the_same_and_counts_when_there_is_none() -> None:
+    same, none = (claims.primary(*prestated(keeps_up)) for keeps_up in ((0.4, 0.4), (0.3, 0.3)))
+    assert same["C4"] is same["C1"]
+    assert min(one.level for one in same.values()) >= 0.95
+    assert max(one.level for one in same.values()) == pytest.approx(1 - 0.05 / 5)
+    assert none["C4"].verdict == "not testable: no ticket keeps up"
+    assert max(one.level for one in none.values()) == pytest.approx(1 - 0.05 / 6)

@@ -6,7 +6,8 @@ import pytest
 from scipy import stats
 
 from vpcore import InputError
-from vpcore.report.inference import components, crossed, estimate, linearised, ratio
+from vpcore.report.inference import components, crossed, estimate, flipped, linearised, ratio
+from vpcore.report.verdicts import verdict
 
 
 def balanced(chains: int, tasks: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -127,3 +128,26 @@ def test_a_ratio_of_means_is_one_and_its_interval_that_of_the_delta_method() -> 
     r, (vx, vy, cov) = e.mean, (d["over"].var(), d["under"].var(), d[["over", "under"]].cov().iloc[0, 1])
     assert e.se == pytest.approx(np.sqrt((vx + r**2 * vy - 2 * r * cov) / 30) / d["under"].mean())
     assert linearised(d.assign(under=0.0), "over", "under")["lost_share"].isna().all()
+
+
+def test_flipped_signs_are_every_study_that_the_chains_might_have_been() -> None:
+    """Against a loop over all signs."""
+    d = table(np.random.default_rng(8).normal(0.01, 0.005, size=(4, 3, 2))).rename(columns={"x": "accuracy_loss"})
+    seen = []
+    for signs in itertools.product((1, -1), repeat=4):
+        flip = d.assign(accuracy_loss=d["accuracy_loss"] * d["source_seed"].map(dict(enumerate(signs))))
+        seen.append(verdict(estimate(flip, "accuracy_loss")) in ("supported", "contradicted"))
+    assert 0 < sum(seen) < 16
+    assert flipped(d, "accuracy_loss") == sum(seen) / 16
+    with pytest.raises(InputError, match="must have at least 3 chains to flip, got 2"):
+        flipped(d[d["source_seed"] < 2], "accuracy_loss")
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.05])
+def test_flipped_signs_are_as_rarely_definite_as_the_level_says_whatever_the_effect(effect: float) -> None:
+    rng = np.random.default_rng(9)
+    shares = []
+    for _ in range(40):
+        y = effect + rng.normal(0, 0.02, (8, 1, 1)) + rng.normal(0, 0.01, (1, 9, 1)) + rng.normal(0, 0.03, (8, 9, 1))
+        shares.append(flipped(table(y).rename(columns={"x": "accuracy_loss"}), "accuracy_loss"))
+    assert np.mean(shares) <= 0.07

@@ -90,26 +90,62 @@ def test_the_published_tables_are_those_of_the_pilot(tmp_path: Path) -> None:
         assert (tmp_path / name).read_text() == (planning.ROOT / "book" / name).read_text(), "see vpcore/report/planning.py"
 
 
-def _choices(better: float, whole: dict[int, float]) -> pd.DataFrame:
-    """Records of the pilot in which a rate of 0.03 is better by so much."""
+def _pilot(gains: dict[float, float], whole: dict[int, float]) -> pd.DataFrame:
+    """Records of the pilot in which a rate is better than 0.01 by so much; at all images 0.01 needs one epoch only."""
     rows = [
-        {"method": "vp", "budget": budget, "lr": lr, "epochs": 100, "val_accuracy": 0.2 + (lr == 0.03) * better + shift}
+        {"method": "vp", "budget": budget, "lr": lr, "epochs": 100, "val_accuracy": 0.2 + gain + shift}
         for budget in (1, 10)
-        for lr in (0.01, 0.03)
+        for lr, gain in gains.items()
         for shift in (-0.05, 0.05)
     ]
     rows += [
-        {"method": "vp", "budget": None, "lr": 0.01, "epochs": epochs, "val_accuracy": accuracy + shift}
-        for epochs, accuracy in whole.items()
+        {
+            "method": "vp",
+            "budget": None,
+            "lr": lr,
+            "epochs": epochs,
+            "val_accuracy": shift + (accuracy if lr > 0.01 else 0.5),
+        }
+        for lr in (0.01, 0.03)
+        for epochs, accuracy in {1: 0.0, **whole}.items()
         for shift in (-0.1, 0.1)
     ]
     return pd.DataFrame(rows).astype({"budget": "Int64"})
 
 
-def test_the_rule_keeps_the_authors_rate_unless_another_is_clearly_better() -> None:
-    assert rates(_choices(0.006, {10: 0.3, 30: 0.39, 100: 0.392})) == ({1: 0.03, 10: 0.03}, 30)
-    assert rates(_choices(0.004, {10: 0.3, 30: 0.38, 100: 0.392})) == ({1: 0.01, 10: 0.01}, 100)
-    assert rates(_choices(-0.1, {10: 0.39, 30: 0.2, 100: 0.392}))[1] == 10
+@pytest.mark.parametrize(
+    ("gains", "rate"),
+    [
+        ({0.03: 0.006}, 0.03),
+        ({0.03: 0.004}, 0.01),  # within half a point: the smaller
+        ({0.03: 0.006, 0.1: 0.010, 0.3: -0.2}, 0.03),  # as good as the best, and smaller
+        ({0.03: 0.006, 0.1: 0.012, 0.3: 0.008}, 0.1),
+        ({0.03: 0.006, 0.1: 0.012, 0.3: 0.018}, 0.3),  # at the end of the candidates
+        ({0.03: -0.1, 0.1: -0.2, 0.3: -0.3}, 0.01),
+    ],
+)
+def test_the_rule_takes_the_smallest_rate_that_is_as_good_as_the_best(gains: dict[float, float], rate: float) -> None:
+    assert rates(_pilot({0.01: 0.0, **gains}, {100: 0.4}))[0] == {1: rate, 10: rate}
+
+
+@pytest.mark.parametrize(
+    ("whole", "epochs"),
+    [
+        ({10: 0.3, 30: 0.39, 100: 0.392}, 30),
+        ({10: 0.3, 30: 0.38, 100: 0.392}, 100),
+        ({10: 0.39, 30: 0.2, 100: 0.392}, 10),
+    ],
+)
+def test_the_rule_takes_the_fewest_epochs_that_are_as_good_as_all(whole: dict[int, float], epochs: int) -> None:
+    assert rates(_pilot({0.01: 0.0, 0.03: 0.1}, whole))[1] == epochs
+
+
+def test_the_test_images_of_the_design_are_those_of_nine_tasks() -> None:
+    assert len(planning.IMAGES) == 10
+    runs = [run for run in load_profile("real").grids["main"] if run.method == "vp"]
+    sizes = [len({run.budget for run in runs if run.task == task}) for task in {run.task for run in runs} - {"svhn"}]
+    assert len(sizes) == PLANNED.tasks
+    assert np.mean([1 / size for size in sizes]) == pytest.approx(1 / PLANNED.budgets, rel=0.05)
 
 
 def test_the_study_takes_what_the_rule_has_chosen() -> None:

@@ -79,6 +79,16 @@ def test_holm_is_holm() -> None:
             assert one.verdict == verdict(family[name].at(one.level))
 
 
+def test_a_claim_that_cannot_be_tested_counts_in_the_family() -> None:
+    """As one with a p-value of 1 does, and so does one at chance."""
+    family = {"c1": of(0.05, 0.022), "c3": of(0.05, 0.022, guesses=True)}
+    assert holm({"c1": family["c1"]})["c1"].verdict == "supported"
+    counted = holm(family)
+    assert counted["c1"].verdict == "inconclusive"
+    assert counted["c3"].verdict == "not testable: at chance"
+    assert holm({"c1": family["c1"]}, untested=1)["c1"] == counted["c1"]
+
+
 def test_wrong_verdicts_in_a_family_are_as_rare_as_promised() -> None:
     """Six claims whose costs are exactly zero: any verdict but "no relevant effect" and "inconclusive" is wrong."""
     rng, wrong = np.random.default_rng(2), 0

@@ -9,6 +9,8 @@ C4  Can a ticket that keeps up on its own task be worse at another? `matching_ro
 C5  The same of bits: `matching_bits`.
 
 What keeps up is judged on validation images, since the choice of a network is part of the measurement.
+
+`primary` puts them together: the six claims as one family with their verdicts, as book/protocol.md states them.
 """
 
 from __future__ import annotations
@@ -17,15 +19,18 @@ import numpy as np
 import pandas as pd
 
 from vpcore.errors import InputError
-from vpcore.report.inference import estimate, linearised, ratio, spread
+from vpcore.report.inference import estimate, flipped, linearised, ratio, spread
 from vpcore.report.pairs import budgets, check_unmixed, costs, effects
-from vpcore.report.verdicts import LEVEL, VERDICTS, Estimate, holm, verdict
+from vpcore.report.verdicts import LEVEL, NO_TICKET, VERDICTS, Estimate, Judged, holm, verdict
 from vpcore.study.run import NETWORK
 
 __all__ = [
-    "LEVEL", "VERDICTS", "Estimate", "budgets", "costs", "effects", "estimate", "holm", "matching_bits", "matching_round",
-    "ratio", "scarcity", "spread", "verdict",
+    "LEVEL", "VERDICTS", "Estimate", "budgets", "costs", "effects", "estimate", "flipped", "holm", "matching_bits",
+    "matching_round", "near_chance", "of_sparsity", "primary", "ratio", "scarcity", "spread", "verdict",
 ]  # fmt: skip
+
+NEAR_CHANCE = 1.5  # times chance: a dense network below that has no accuracy worth losing
+SHOTS = 10  # images a class at which that is judged
 
 
 def scarcity(differences: pd.DataFrame, column: str, *, round: int) -> pd.DataFrame:
@@ -81,6 +86,7 @@ def matching_round(source: pd.DataFrame, *, margin: float = 0.01) -> int:
     """The sparsest round that keeps up on the source task: a winning ticket, if any.
 
     It keeps up when its accuracy on validation images, in the mean over chains, is at most `margin` below that of dense.
+    Rounds that not every chain has are left out.
 
     Args:
         source: the records of method "source" of one way to prune, of one chain or several.
@@ -124,7 +130,10 @@ def matching_bits(source: pd.DataFrame, *, margin: float = 0.01) -> int:
 
 
 def _validation_loss(source: pd.DataFrame, column: str, *, whole: pd.Series) -> pd.Series:
-    """Loss of validation accuracy against the whole network of the same chain, mean over chains, by `column`."""
+    """Loss of validation accuracy against the whole network of the same chain, mean over chains, by `column`.
+
+    Only values that every chain has are there.
+    """
     if "val_accuracy" not in source or source["val_accuracy"].isna().any():
         raise InputError(
             "`source` must have val_accuracy, the accuracy on validation images, in each record; measure it anew"
@@ -137,4 +146,68 @@ def _validation_loss(source: pd.DataFrame, column: str, *, whole: pd.Series) -> 
             f"{sorted(set(source['source_seed']))}; select one recipe"
         )
     accuracy = source["source_seed"].map(dense.set_index("source_seed")["val_accuracy"])
-    return (accuracy - source["val_accuracy"])[~whole].groupby(source[column]).mean()
+    loss = (accuracy - source["val_accuracy"])[~whole].groupby(source[column]).agg(["mean", "count"])
+    return loss.loc[loss["count"] == len(dense), "mean"]
+
+
+def near_chance(table: pd.DataFrame, *, method: str = "vp") -> list[str]:
+    """The tasks on which the dense networks are near chance by a method, and which its claims leave out.
+
+    Their accuracy on validation images at 10 images a class, in the mean over chains, is below 1.5 times chance.
+
+    Args:
+        table: records of transfers, with `val_accuracy`.
+        method: "vp" or "lp".
+    """
+    dense = table[(table["method"] == method) & (table["round"] == 0) & (table["budget"] == SHOTS)]
+    dense = dense.assign(source_seed=dense.get("source_seed", 0))
+    accuracy = dense.groupby(["task", "source_seed"])["val_accuracy"].mean().groupby("task").mean()
+    chance = 1 / dense.groupby("task")["classes"].first().map(len)
+    return sorted(accuracy[accuracy < NEAR_CHANCE * chance].index)
+
+
+def of_sparsity(table: pd.DataFrame, *, round: int, ece: str = "ece") -> dict[str, Estimate]:
+    """C1, C2 and C3 by visual prompting, at one round; tasks that are near chance are left out.
+
+    Args:
+        table: records of the grid `main`, with those on the source task.
+        round: of the tickets.
+        ece: the measure of calibration, "ece" or "ece_debiased".
+    """
+    prompted = table[table["method"].isin(["vp", "source"])]
+    cost = costs(prompted)
+    cost = cost[~cost["task"].isin(near_chance(prompted))]
+    at, gap = cost[cost["round"] == round], scarcity(cost, "lost_share", round=round)
+    return {
+        "C1": estimate(at, "accuracy_loss"),
+        "C2": estimate(gap, "lost_share"),
+        "C3": estimate(at, f"{ece}_rise"),
+    }
+
+
+def primary(main: pd.DataFrame, quantized: pd.DataFrame, *, round: int = 2, ece: str = "ece") -> dict[str, Judged]:
+    """The verdicts on C1 to C6, one family.
+
+    Args:
+        main: records of the grid `main`, with those on the source task: tickets.
+        quantized: records of the grid `quantized`: networks quantized in training, and the float ones trained on as long.
+        round: of the tickets; 2 are 16 % of the weights.
+        ece: the measure of calibration; "ece_debiased" is the sensitivity analysis.
+
+    Returns:
+        Claim -> verdict. If the matching ticket is that of `round`, C4 is the same number as C1, is no claim of its own and
+        has C1's verdict. If no ticket keeps up, C4 is not testable, has no numbers, and counts in the family.
+    """
+    family = of_sparsity(main, round=round, ece=ece)
+    matching = matching_round(main[main["method"] == "source"])
+    if 0 < matching != round:
+        family["C4"] = of_sparsity(main, round=matching)["C1"]
+    cost = costs(quantized[quantized["method"].isin(["vp", "source"])], against="float")
+    cost = cost[~cost["task"].isin(near_chance(main))]
+    family |= {"C5": estimate(cost, "accuracy_loss"), "C6": estimate(cost, f"{ece}_rise")}
+    judged = holm(family, harmless=("C6",), untested=int(not matching))
+    if not matching:
+        judged["C4"] = Judged(Estimate(np.nan, np.nan, np.nan, 0), LEVEL, 1.0, NO_TICKET)
+    elif matching == round:
+        judged["C4"] = judged["C1"]
+    return dict(sorted(judged.items()))

@@ -26,6 +26,7 @@ are, and speaks for these chains only; with two tasks and more chains, the other
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -34,7 +35,7 @@ from scipy import stats
 
 from vpcore.errors import InputError
 from vpcore.report.pairs import check_unmixed
-from vpcore.report.verdicts import LEVEL, MARGIN, MARGINS, Estimate
+from vpcore.report.verdicts import CONTRADICTED, LEVEL, MARGIN, MARGINS, SUPPORTED, Estimate, verdict
 
 Factor = tuple[int, ...]  # of each value, the number of its chain or task
 POOLED = 0.35  # p-value of an F-test above which a factor counts as rest
@@ -63,19 +64,11 @@ def estimate(differences: pd.DataFrame, column: str, *, axes: Sequence[str] = ()
     >>> f"{e:.2f}", round(e.df), e.n, e.scope
     ('0.30 (0.05 to 0.55)', 2, 6, 'other tasks, on this chain')
     """
-    known = differences[differences[column].notna()]
-    if known.empty:
-        raise InputError(
-            f"there are no values of {column} to average; the runs that it compares are missing: use vpcore run"
-        )
-    check_unmixed(known, [column, *axes])
-    known = known.assign(**{column: known[column].astype(float)})
-    known = known.assign(source_seed=known.get("source_seed", 0))
-    of_cell = known.groupby(["source_seed", "task", "budget", *axes])[column]
-    cells = of_cell.mean().groupby(level=["source_seed", "task"]).mean()
-    chain, task = (tuple(pd.factorize(cells.index.get_level_values(name))[0].tolist()) for name in cells.index.names)
-    scope, values = _scope(len(set(chain)), len(set(task))), cells.to_numpy()
+    known = _known(differences, column, axes)
+    values, chain, task = _cells(known, column, axes)
+    scope = _scope(len(set(chain)), len(set(task)))
     if len(values) == 1:  # the seeds are all there is; what a budget does to all of them says nothing of their spread
+        of_cell = known.groupby(["budget", *axes])[column]
         seed = known["seed"] if "seed" in known else of_cell.cumcount()
         values = values + (known[column] - of_cell.transform("mean")).groupby(seed).mean().to_numpy()
         chain, task = (0,) * len(values), tuple(range(len(values)))
@@ -87,6 +80,40 @@ def estimate(differences: pd.DataFrame, column: str, *, axes: Sequence[str] = ()
         margin=MARGINS.get(column, MARGIN) if margin is None else margin, guesses=bool(guesses),
     )  # fmt: skip
     return found.at(LEVEL)
+
+
+def verdicts_of(values: np.ndarray, chain: Factor, task: Factor, *, margin: float, level: float = LEVEL) -> list[str]:
+    """The verdicts of R studies of the same design, whose (R, n) costs are those of `crossed`."""
+    mean, variance, df = crossed(values, chain, task)
+    half = stats.t.ppf((1 + level) / 2, df) * np.sqrt(variance)
+    found = zip(mean, mean - half, mean + half, df, strict=True)
+    return [verdict(Estimate(m, low, high, 1, df=free, margin=margin)) for m, low, high, free in found]
+
+
+def flipped(differences: pd.DataFrame, column: str, *, axes: Sequence[str] = ()) -> float:
+    """How often costs that are none give a verdict: a check of the intervals on the study's own spread.
+
+    If compression did nothing, dense minus compressed would be as likely as compressed minus dense in every chain. The signs
+    of the chains' costs are flipped in all 2^C ways, and each gets its verdict.
+
+    Args:
+        differences, column, axes: as in `estimate`; at least three chains.
+
+    Returns:
+        The share of the flips that are *supported* or *contradicted*. Much more than one in twenty: too narrow.
+
+    >>> d = pd.DataFrame({"source_seed": [0, 1, 2, 3], "task": "a", "budget": 1, "loss": [0.1, 0.11, 0.12, 0.13]})
+    >>> flipped(d, "loss")  # of 16, all plus and all minus
+    0.125
+    """
+    values, chain, task = _cells(_known(differences, column, axes), column, axes)
+    if (chains := len(set(chain))) < FEW:
+        raise InputError(
+            f"`differences` must have at least {FEW} chains to flip, got {chains}; other chains are other signs"
+        )
+    signs = np.array(list(itertools.product((1, -1), repeat=chains)))
+    seen = verdicts_of(values * signs[:, list(chain)], chain, task, margin=MARGINS.get(column, MARGIN))
+    return sum(each in (SUPPORTED, CONTRADICTED) for each in seen) / len(seen)
 
 
 def ratio(
@@ -151,6 +178,25 @@ def crossed(values: np.ndarray, chain: Factor, task: Factor) -> tuple[np.ndarray
         factors = tuple(sorted(factors, key=lambda factor: len(set(factor)))[:-1])
     variance, df = _variance(values, factors, task)
     return mean, variance, df
+
+
+def _known(differences: pd.DataFrame, column: str, axes: Sequence[str]) -> pd.DataFrame:
+    """The rows that have a value, once it is sure that nothing else varies."""
+    known = differences[differences[column].notna()]
+    if known.empty:
+        raise InputError(
+            f"there are no values of {column} to average; the runs that it compares are missing: use vpcore run"
+        )
+    check_unmixed(known, [column, *axes])
+    return known.assign(**{column: known[column].astype(float)}, source_seed=known.get("source_seed", 0))
+
+
+def _cells(known: pd.DataFrame, column: str, axes: Sequence[str]) -> tuple[np.ndarray, Factor, Factor]:
+    """(n,) means over the budgets of the means over the seeds, and the chain and the task of each."""
+    of_cell = known.groupby(["source_seed", "task", "budget", *axes])[column]
+    means = of_cell.mean().groupby(level=["source_seed", "task"]).mean()
+    chain, task = (tuple(pd.factorize(means.index.get_level_values(name))[0].tolist()) for name in means.index.names)
+    return means.to_numpy(), chain, task
 
 
 def _collapsed(values: np.ndarray, factor: Factor) -> tuple[np.ndarray, Factor, Factor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -57,16 +57,6 @@ def beside_dense(source: pd.DataFrame) -> pd.DataFrame:
     dense = source[source["round"] == 0].set_index("source_seed")
     beside = dense.loc[pruned["source_seed"]].set_index(pruned.index)
     return pruned.assign(loss=beside["accuracy"] - pruned["accuracy"], size=pruned["ticket_bytes"] / beside["ticket_bytes"])
-
-
-def judged(find: Callable[[pd.DataFrame], int], source: pd.DataFrame) -> int:
-    """`matching_round` or `matching_bits` of networks, some of whose records may be older than `val_accuracy`.
-
-    Such records are judged by their accuracy on test images, as all were then.
-    """
-    if "val_accuracy" not in source:
-        return find(source.assign(val_accuracy=source["accuracy"]))
-    return find(source.assign(val_accuracy=source["val_accuracy"].fillna(source["accuracy"])))
 
 
 def mean_and_sd(values: Iterable[float]) -> str:

@@ -40,6 +40,7 @@ MARGIN = 0.01  # of accuracy and of all other costs: one percentage point
 
 SUPPORTED, CONTRADICTED, NO_EFFECT = "supported", "contradicted", "no relevant effect"
 INCONCLUSIVE, NOT_TESTABLE = "inconclusive", "not testable: at chance"
+NO_TICKET = "not testable: no ticket keeps up"  # C4, see `claims.primary`
 VERDICTS = (SUPPORTED, CONTRADICTED, NO_EFFECT, INCONCLUSIVE, NOT_TESTABLE)
 
 
@@ -145,12 +146,15 @@ class Judged:
     verdict: str
 
 
-def holm(family: dict[str, Estimate], *, harmless: tuple[str, ...] = (), alpha: float = 1 - LEVEL) -> dict[str, Judged]:
+def holm(
+    family: dict[str, Estimate], *, harmless: tuple[str, ...] = (), untested: int = 0, alpha: float = 1 - LEVEL
+) -> dict[str, Judged]:
     """Verdicts on a family of claims that share one probability of error (Holm 1979).
 
     Args:
         family: claim -> its estimate.
         harmless: the claims that say that there is no harm.
+        untested: further claims of the family, which could not be tested and count all the same.
         alpha: probability that any verdict other than "inconclusive" is wrong.
 
     Returns:
@@ -166,9 +170,10 @@ def holm(family: dict[str, Estimate], *, harmless: tuple[str, ...] = (), alpha: 
     if unknown := set(harmless) - set(family):
         raise InputError(f"`harmless` must name claims of the family, {', '.join(family)}, got {', '.join(sorted(unknown))}")
     p = {claim: p_value(e, harmless=claim in harmless) for claim, e in family.items()}
-    judged, left, adjusted = {}, len(family), 0.0
+    judged, size, adjusted = {}, len(family) + untested, 0.0
+    left = size
     for rank, claim in enumerate(sorted(family, key=p.__getitem__)):
-        adjusted = max(adjusted, min(1.0, (len(family) - rank) * p[claim]))
+        adjusted = max(adjusted, min(1.0, (size - rank) * p[claim]))
         level = 1 - alpha / left
         e = family[claim].at(level) if family[claim].df else family[claim]
         judged[claim] = Judged(e, level, adjusted, verdict(e, harmless=claim in harmless))
