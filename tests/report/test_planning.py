@@ -154,3 +154,17 @@ def test_the_study_takes_what_the_rule_has_chosen() -> None:
     assert {run.budget: run.lr for run in runs if run.method == "vp"} == chosen
     whole = [run for run in load_profile("real").grids["all"] if run.method == "vp"]
     assert {(run.epochs, run.lr) for run in whole} == {(epochs, chosen[100])}
+
+
+def test_the_profiles_are_what_the_page_says() -> None:
+    page, real = (ROOT / "book" / "protocol.md").read_text(), load_profile("real")
+    assert f"frozen by the tag\n`{real.protocol}`" in page
+    few = [run for run in load_profile("pilot").grids["rates"] if run.method == "vp"]
+    assert {run.lr for run in few} == {0.01, 0.03, 0.1, 0.3}
+    chains = {name: {run.source_seed for run in runs} for name, runs in real.grids.items()}
+    assert chains.pop("main") == set(range(10, 18))
+    assert chains.pop("authors") == chains.pop("batch128") == {10, 11, 12, 13}
+    assert chains.pop("deep") == {10}
+    assert all(found == {10, 11} for found in chains.values())
+    clean = {name for name, runs in real.grids.items() if all(run.robustness_images == 0 for run in runs)}
+    assert clean == {"all", "steps", "authors", "batch128", "undone", "after", "untrained", "finetuned"}
