@@ -73,6 +73,9 @@ GOOD = 'title = "t"\n[run]\nepochs = 2\n[[grid]]\nmethod = ["vp"]\ntask = ["digi
         ),
         (GOOD + 'round = [1]\nweights = ["random"]', "`sparsifier` imp .* goes back to an early epoch"),
         ('title = "t"', r"must have at least one \[\[grid\]\]"),
+        (GOOD + "canvas = [100000]", "`canvas` .* must be at most 4096, got 100000"),
+        (GOOD + "round = [5000]", "`round` .* must leave a density of at least 1e-09, which `rate` 0.5 .* in round 5000"),
+        (GOOD.replace("epochs = 2", "lr = nan"), "`lr` .* must be float, got nan"),
         ("grid = 3", r"must have at least one \[\[grid\]\] of runs, got 3"),
         ("run = 3\n" + GOOD.replace("[run]\nepochs = 2\n", ""), r"`run` .* must be a table, \[run\]; got 3"),
         (GOOD + "[toy]\nfakse = true", r"unknown key in \[toy\] of the profile .* 'fakse'; did you mean 'fakes'"),
@@ -107,6 +110,15 @@ def test_fields_that_vary_together(tmp_path: Path) -> None:
     assert sorted((run.lr, run.epochs, run.seed) for run in runs) == [(0.25, 7, 0), (0.25, 7, 1), (0.5, 1, 0), (0.5, 1, 1)]
 
 
+def test_a_large_grid_builds_its_prompt_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built, path = [], tmp_path / "own.toml"
+    monkeypatch.setattr("vpcore.study.profile.build", lambda name, **sizes: built.append((name, sizes["canvas"])))
+    axes = f"seed = {list(range(50))}\nbudget = [1, 2]\ncanvas = [61, 62]"
+    path.write_text(GOOD + axes)
+    assert len([run for run in load_profile(str(path)).runs if run.method == "vp"]) == 200
+    assert built == [("pad", 61), ("pad", 62)]
+
+
 def test_grids_have_names_and_a_toy_may_leave_one_out(tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     path.write_text(GOOD + 'name = "a"\n[[grid]]\nmethod = ["lp"]\ntask = ["digits"]\nname = "b"\ntoy = false')
@@ -131,7 +143,10 @@ def test_one_run_of_ones_own() -> None:
         (["digits"], "a setting must be FIELD=VALUE, such as task=digits; got 'digits'"),
         (["taks=digits"], "unknown field in the setting taks=digits: 'taks'; did you mean 'task'"),
         (["epochs=many"], "`epochs` in the setting epochs=many must be int, got 'many'"),
-        (["mapping=ilmm"], "unknown mapping in the settings: 'ilmm'"),
+        (["task=digits", "prompt=smm"], "`task` has no effect on a run with method source.* computed with glyphs"),
+        (["task=digits", "method=lp", "prompt=smm"], "`prompt` .* method lp, round 0 .* pad; leave out prompt=smm, or"),
+        (["sparsifier=rigl"], "`sparsifier` .* method source, round 0 .* imp; leave out sparsifier=rigl, or change"),
+        (["mapping=ilmm"], "unknown mapping in the setting mapping=ilmm: 'ilmm'"),
     ):
         with pytest.raises(InputError, match=message):
             run_with(mini, settings)

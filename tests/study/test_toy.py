@@ -77,6 +77,17 @@ def test_fake_tickets_are_files_in_the_form_of_the_authors(profile: Profile, tmp
         assert raw[f"model.{name}"][~mask].any()  # the file itself has them unmasked, as the authors' files do
 
 
+@pytest.mark.parametrize(
+    "pattern", ["../net_{round}_checkpoint.pth", "t/../../net_{round}_checkpoint.pth", "/{root}/net.pth"]
+)
+def test_fakes_stay_in_the_results(profile: Profile, tmp_path: Path, pattern: str) -> None:
+    pattern = pattern.replace("/{root}", str(tmp_path))
+    runs = tuple(dataclasses.replace(run, sparsifier=f"tickets:{pattern}") for run in profile.runs)
+    with pytest.raises(InputError, match="`sparsifier` tickets:.* must name files below the data folder"):
+        data_or_fakes(profile, runs, Store(tmp_path / "results", profile.name), None)
+    assert not list(tmp_path.rglob("*.pth"))
+
+
 def test_what_is_missing_is_told_before_anything_is_computed(profile: Profile, tmp_path: Path, cpu: torch.device) -> None:
     store = Store(tmp_path / "results", profile.name)
     folder = data_or_fakes(profile, profile.runs, store, None)

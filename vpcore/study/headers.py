@@ -14,7 +14,7 @@ from vpcore.data import tasks
 from vpcore.errors import InputError
 from vpcore.pruning import methods
 from vpcore.study.provenance import PLACE
-from vpcore.study.run import CHAIN, TRAINING, Run, Scalar, fields_of, identity, source_run, ticket_run
+from vpcore.study.run import Run, Scalar, chain, source_run, ticket_run
 from vpcore.study.store import Store
 from vpcore.weights.foreign import file_digest
 from vpcore.weights.published import FILES, ticket_file
@@ -55,10 +55,7 @@ def rewound_path(run: Run, store: Store) -> Path:
 
 def description(run: Run) -> dict[str, Scalar]:
     """What a network is: the fields of its chain, its round, and how it was quantized in training."""
-    names = {*fields_of(TRAINING, CHAIN), "round"}
-    if run.quant_training != "none":
-        names |= {"weight_bits", "activation_bits", "quant_training"}
-    return {name: value for name, value in identity(source_run(run)).items() if name in names}
+    return {**chain(run), "round": run.round}
 
 
 def origins(run: Run, store: Store, folder: Path | None) -> dict[str, str]:

@@ -15,11 +15,13 @@ TOML has no null, so "all" stands for None (all images). Every value is checked 
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
 import tomllib
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +31,12 @@ from vpcore.networks.backbones import check_canvas
 from vpcore.prompting.prompts import build
 from vpcore.pruning.masks import density_of_round
 from vpcore.pruning.methods import METHODS, rewinds
-from vpcore.study.run import FACTS, Run, Scalar, canonical, run_id, source_run
+from vpcore.study.run import FACTS, Run, Scalar, canonical, source_run
 from vpcore.weights.published import FILES, check_source
 
 PROFILES = Path(__file__).parent / "profiles"
 MAIN = "main"
+LEAST_DENSITY = 1e-9  # no network has a weight left at less
 _TYPES = typing.get_type_hints(Run)
 
 
@@ -58,10 +61,10 @@ class Profile:
     grids: dict[str, tuple[Run, ...]]
     protocol: str = ""
 
-    @property
+    @functools.cached_property
     def runs(self) -> tuple[Run, ...]:
         """The runs of all grids, each once."""
-        return tuple({run_id(run): run for runs in self.grids.values() for run in runs}.values())
+        return tuple(dict.fromkeys(itertools.chain(*self.grids.values())))
 
     def grid(self, name: str) -> tuple[Run, ...]:
         """The runs of the grids of one name.
@@ -104,7 +107,7 @@ def load_profile(name: str, *, toy: bool = False) -> Profile:
     small = card.get("toy", {}) if toy else {}
     shared = {**card.get("run", {}), **small.get("run", {})}
     values = {key: parse(key, value, where=f"[run] of {path.name}") for key, value in shared.items()}
-    grids: dict[str, dict[str, Run]] = {}
+    grids: dict[str, dict[Run, None]] = {}
     for table in card["grid"]:
         axes = {key: value for key, value in table.items() if key not in ("name", "toy")}
         if toy and not table.get("toy", True):
@@ -112,15 +115,14 @@ def load_profile(name: str, *, toy: bool = False) -> Profile:
         axes |= {key: value for key, value in small.get("grid", {}).items() if key in axes}
         runs = grids.setdefault(table.get("name", MAIN), {})
         for run in _expand(values, axes, where=f"[[grid]] of {path.name}"):
-            for each in (source_run(run), run):
-                runs[run_id(each)] = each
+            runs |= {source_run(run): None, run: None}
     return Profile(
         name=path.stem + ("-toy" if toy else ""),
         title=card.get("title", path.stem),
         about=card.get("about", ""),
         values=values,
         fakes=bool(small.get("fakes", False)),
-        grids={name: tuple(runs.values()) for name, runs in grids.items()},
+        grids={name: tuple(runs) for name, runs in grids.items()},
         protocol="" if toy else card.get("protocol", ""),
     )
 
@@ -143,7 +145,7 @@ def _check_layout(card: dict[str, Any], path: Path) -> None:
             raise unknown(f"key in {where}the profile {path}:", sorted(extra)[0], known)
 
 
-def _expand(values: dict[str, Any], axes: dict[str, list[Any]], *, where: str) -> Iterable[Run]:
+def _expand(values: dict[str, Any], axes: dict[str, list[Any]], *, where: str) -> Iterator[Run]:
     choices = []  # for each axis, what its options set
     for key, options in axes.items():
         if not isinstance(options, list) or not options:
@@ -155,9 +157,7 @@ def _expand(values: dict[str, Any], axes: dict[str, list[Any]], *, where: str) -
                 raise InputError(f"`{key}` in {where} must be a list of lists of {len(names)} values, got {row!r} in it")
         choices.append([{n: parse(n, value, where=where) for n, value in zip(names, row, strict=True)} for row in rows])
     for combination in itertools.product(*choices):
-        run = Run(**{**values, **{name: value for chosen in combination for name, value in chosen.items()}})
-        check(run, where=where)
-        yield source_run(run) if run.method == "source" else canonical(run)
+        yield _checked(functools.reduce(dict.__or__, combination, values), where=where)
 
 
 def run_with(profile: Profile, settings: Iterable[str]) -> Run:
@@ -168,16 +168,28 @@ def run_with(profile: Profile, settings: Iterable[str]) -> Run:
         settings: "FIELD=VALUE" each, such as "task=digits", "budget=4", "mapping=blm".
 
     Raises:
-        InputError: for a setting without =, an unknown field, or a value that it cannot have.
+        InputError: for a setting without =, an unknown field, a value that it cannot have, or one that has no effect on
+            the run, such as the prompt of a linear probe.
     """
-    values: dict[str, Any] = dict(profile.values)
+    given: dict[str, Scalar] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
             raise InputError(f"a setting must be FIELD=VALUE, such as task=digits; got {setting!r}")
-        values[name] = parse(name, _read(text), where=f"the setting {setting}")
+        given[name] = parse(name, _read(text), where=f"the setting {setting}")
+    run = _checked({**profile.values, **given}, where="the settings")
+    if idle := [name for name, value in given.items() if getattr(run, name) != value]:
+        raise InputError(
+            f"`{idle[0]}` has no effect on a run with method {run.method}, round {run.round} and the other settings, which "
+            f"would be computed with {getattr(run, idle[0])}; leave out {idle[0]}={given[idle[0]]}, or change what it needs"
+        )
+    return run
+
+
+def _checked(values: dict[str, Any], *, where: str) -> Run:
+    """The run with these values, in its canonical form; refused if they do not fit together."""
     run = Run(**values)
-    check(run, where="the settings")
+    check(run, where=where)
     return source_run(run) if run.method == "source" else canonical(run)
 
 
@@ -191,7 +203,10 @@ def _read(text: str) -> int | float | str:
 
 
 def parse(name: str, value: object, *, where: str) -> Scalar:
-    """A value for a field of `Run`, as TOML, a notebook parameter or the command line gives it; refused if ill-typed.
+    """A value for a field of `Run`, as TOML, a notebook parameter or the command line gives it.
+
+    Raises:
+        InputError: for an unknown field, a value of another type, or one that the `Fact` of the field excludes.
 
     >>> parse("budget", "all", where="[run]"), parse("lr", 1, where="[run]")
     (None, 1.0)
@@ -203,21 +218,23 @@ def parse(name: str, value: object, *, where: str) -> Scalar:
     wanted = kind.__args__[0] if optional else kind
     if optional and (value is None or value == "all"):
         return None
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, wanted) or isinstance(value, bool):
+    if wanted is float and type(value) is int:
+        value = float(value)
+    if not isinstance(value, wanted) or isinstance(value, bool) or value in (math.inf, -math.inf) or value != value:
         also = " or 'all'" if optional else ""
         raise InputError(f"`{name}` in {where} must be {wanted.__name__}{also}, got {value!r}")
+    _check_value(name, value, where=where)
     return value
 
 
 def check(run: Run, *, where: str) -> None:
-    """Refuse values that no run can have, before anything is computed."""
-    for name in FACTS:
-        _check_value(name, getattr(run, name), where=where)
-    check_source(run.weights, known=("trained",), where=f"weights in {where}:")
+    """Refuse values that do not fit together, before anything is computed; each of them has passed `parse`."""
     check_canvas(run.model, run.canvas)
-    density_of_round(run.round, rate=run.rate)
+    if density_of_round(run.round, rate=run.rate) < LEAST_DENSITY:
+        raise InputError(
+            f"`round` in {where} must leave a density of at least {LEAST_DENSITY:g}, which `rate` {run.rate:g} does not in "
+            f"round {run.round}; use fewer rounds"
+        )
     if run.sparsifier == "2:4" and run.round and run.density != 0.5:
         raise InputError(f"`sparsifier` 2:4 in {where} has a density of 0.5, got {run.density:g}; use rate = 0.5, round = 1")
     if run.sparsifier in METHODS and rewinds(run.sparsifier) and run.round and run.weights != "trained":
@@ -231,7 +248,7 @@ def check(run: Run, *, where: str) -> None:
         )
     if run.method == "vp" or (run.method == "lp" and run.view == "canvas"):
         try:
-            build(run.prompt if run.method == "vp" else "pad", canvas=run.canvas, image_px=run.image_px, seeds=[0])
+            _check_prompt(run.prompt if run.method == "vp" else "pad", canvas=run.canvas, image_px=run.image_px)
         except InputError as error:
             raise InputError(f"in {where}: {error}") from error
     if run.method == "ft" and run.quantized:
@@ -246,6 +263,11 @@ def check(run: Run, *, where: str) -> None:
         raise InputError(f"`rewind` in {where} must be an epoch in 0..{run.source_epochs - 1}, got {run.rewind}")
 
 
+@functools.cache  # thousands of runs share a prompt, and building it takes longer than all other checks
+def _check_prompt(name: str, *, canvas: int, image_px: int) -> None:
+    build(name, canvas=canvas, image_px=image_px, seeds=[0])
+
+
 def _check_value(name: str, value: Any, *, where: str) -> None:
     """Refuse a value of a field that its `Fact` excludes."""
     fact = FACTS[name]
@@ -253,7 +275,11 @@ def _check_value(name: str, value: Any, *, where: str) -> None:
         raise unknown(f"{name} in {where}:", value, fact.choices)
     if fact.least is not None and value is not None and value < fact.least:
         raise InputError(f"`{name}` in {where} must be at least {fact.least:g}, got {value}")
+    if fact.most is not None and value is not None and value > fact.most:
+        raise InputError(f"`{name}` in {where} must be at most {fact.most:g}, got {value}")
     if fact.above is not None and not value > fact.above:
         raise InputError(f"`{name}` in {where} must be above {fact.above:g}, got {value}")
+    if name == "weights":
+        check_source(value, known=("trained",), where=f"weights in {where}:")
     if name in ("weight_bits", "activation_bits") and value not in (32, *range(2, 9)):
         raise InputError(f"`{name}` in {where} must be 2 to 8, or 32 for none, got {value}")

@@ -10,8 +10,10 @@ same network whichever method prunes it later.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
+import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +51,7 @@ class Fact:
         of: methods that may depend on it; all of them on what describes the network.
         when: whether a run depends on it, as far as its other fields tell.
         choices: values that it may have; none: any.
-        least: the smallest number it may be.
+        least, most: the smallest and the largest number it may be.
         above: a bound that it must exceed.
         hashed: its default enters the identity. The default of a field that came after the first results does not, so that
             these stay found.
@@ -61,6 +63,7 @@ class Fact:
     when: Callable[[Run], bool] = always
     choices: Iterable[str] = ()
     least: float | None = None
+    most: float | None = None
     above: float | None = None
     hashed: bool = True
 
@@ -100,7 +103,7 @@ class Run:
         "trained", "of the dense network: trained by the study, or where they come from (`published.pretrained`)", CHAIN,
         hashed=False,
     )  # fmt: skip
-    canvas: int = known(32, "side of what the network sees, px", CHAIN, least=1)
+    canvas: int = known(32, "side of what the network sees, px", CHAIN, least=1, most=4096)
     source_per_class: int | None = known(None, "training images of a source class; None: all", CHAIN, least=1)
     augment: str = known("none", "augmentation in source training", TRAINING, when=_trained, choices=AUGMENTATIONS)
     source_epochs: int = known(12, "epochs of every round, the dense one included", TRAINING, when=_trained, least=1)
@@ -226,16 +229,25 @@ def run_id(run: Run) -> str:
     return _hash(identity(run))
 
 
-def chain_id(run: Run) -> str:
-    """The same for the chain of tickets that the run's network is a round of; the dense round is that of all chains.
+def chain(run: Run) -> dict[str, Scalar]:
+    """The fields of the identity that the run's network shares with the other rounds of its chain of tickets.
 
-    A network that is trained with quantized steps is a chain of its own.
+    The dense network is round 0 of every chain. A network that is trained with learned step sizes is a chain of its own.
     """
     names = fields_of(TRAINING, CHAIN)
     if run.quant_training != "none":
         names += ("weight_bits", "activation_bits", "quant_training")
-    fields = identity(run)
-    return _hash({name: fields[name] for name in names if name in fields})
+    return {name: value for name, value in identity(run).items() if name in names}
+
+
+def chain_id(run: Run) -> str:
+    """Twelve hexadecimal digits that stand for the chain."""
+    return _hash(chain(run))
+
+
+def cohort_id(ids: list[str]) -> str:
+    """What stands for the ids of runs that are computed together; the id itself for a single run."""
+    return ids[0] if len(ids) == 1 else _digits(" ".join(ids))
 
 
 def run_name(*runs: Run) -> str:
@@ -244,8 +256,7 @@ def run_name(*runs: Run) -> str:
     >>> run_name(Run(method="vp", task="digits", budget=10, round=2, seed=1)).rsplit("-", 1)[0]
     'vp-digits-10-round2-seed1'
     """
-    first, ids = runs[0], [run_id(run) for run in runs]
-    end = ids[0] if len(ids) == 1 else hashlib.sha256(" ".join(ids).encode()).hexdigest()[:12]
+    first, end = runs[0], cohort_id([run_id(run) for run in runs])
     if first.method == "source":
         return f"source-{first.source}-round{first.round}-{end}"
     seeds = "+".join(str(run.seed) for run in runs)
@@ -260,17 +271,28 @@ def canonical(run: Run) -> Run:
 
 def source_run(run: Run) -> Run:
     """The run that measures the network of `run` on its source task."""
-    source = canonical(dataclasses.replace(run, method="source"))
-    return dataclasses.replace(source, task=run.source, seed=run.source_seed)
+    return _on_source(*_network_of(run))
 
 
 def ticket_run(run: Run) -> Run:
-    """The run that measures the network of `run` as its ticket holds it: before it is quantized, if that comes after."""
-    if run.quant_training != "none":
-        return source_run(run)
-    return source_run(dataclasses.replace(run, weight_bits=32, activation_bits=32))
+    """The run that measures the network of `run` as its ticket holds it: not yet quantized, if that comes after training."""
+    return source_run(dataclasses.replace(run, weight_bits=32, activation_bits=32) if _quantized_after(run) else run)
+
+
+_network_of = operator.attrgetter(*FIELDS["source"])
+
+
+@functools.lru_cache(maxsize=None, typed=True)  # thousands of runs share a network; 1 and 1.0 have different identities
+def _on_source(*network: Scalar) -> Run:
+    fields: dict[str, Any] = dict(zip(FIELDS["source"], network, strict=True))
+    source = canonical(Run(**{**fields, "method": "source"}))
+    return dataclasses.replace(source, task=source.source, seed=source.source_seed)
 
 
 def _hash(fields: dict[str, Scalar]) -> str:
     kept = {name: value for name, value in fields.items() if FACTS[name].hashed or value != DEFAULTS[name]}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+    return _digits(json.dumps(kept, sort_keys=True))
+
+
+def _digits(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

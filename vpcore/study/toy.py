@@ -12,13 +12,14 @@ import torch
 
 from vpcore.data.builtin import BUILTIN
 from vpcore.data.fakes import write_fake
+from vpcore.errors import InputError
 from vpcore.files import write_atomically
 from vpcore.networks.backbones import build, prunable
 from vpcore.pruning.masks import full, magnitude, select
 from vpcore.study.profile import Profile
 from vpcore.study.run import Run
 from vpcore.study.store import Store
-from vpcore.weights.published import FILES
+from vpcore.weights.published import FILES, ticket_file
 
 CLASSES, SOURCE_CLASSES = 3, 1000  # of the target tasks; of networks with published weights
 PER_CLASS = 10  # of which a tenth is test where a set has no split of its own
@@ -39,7 +40,12 @@ def data_or_fakes(profile: Profile, runs: tuple[Run, ...], store: Store, folder:
 
 def _write_ticket(run: Run, folder: Path) -> None:
     """A network with random weights and masks, in the two files of the authors' format."""
-    path = folder / run.sparsifier.removeprefix(FILES).replace("{round}", str(run.round))
+    path = ticket_file(run.sparsifier, folder=folder, round=run.round)
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(
+            f"`sparsifier` {run.sparsifier} must name files below the data folder, so that its fakes lie in {folder}; use a "
+            "pattern without .. and without a leading /"
+        )
     if path.exists():
         return
     model = build(run.model, classes=SOURCE_CLASSES, seed=run.round)
