@@ -68,7 +68,7 @@ def replay(
     Raises:
         InputError: when there is no record whose ticket is there.
     """
-    table = {str(record["id"]): record for record in store.records() + store.committed()}
+    table = {record["id"]: record for record in store.rows()}
     there = [run for run in runs if run_id(run) in table and store.ticket_path(run).exists()]
     if not there:
         raise InputError(

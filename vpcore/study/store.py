@@ -9,16 +9,20 @@
     results/parts/PROFILE/NNN.parquet               parts of a table that is not whole yet, committed as they are finished
     results/parts/PROFILE/NNN-outcomes.parquet      and what each test image came to, see `outcomes`
 
-A run that has a record is done, wherever it lies; nothing else is needed to resume. Runs that are computed together, as a
-cohort, have one file of records, so that they are all done or none of them is.
+A run that has a record is done, wherever the record lies; nothing else is needed to resume. Runs that are computed together,
+as a cohort, have one file of records, so that all of them are done or none is. A file of records is sealed by its SHA-256,
+and named after the ids of its runs: one that was cut off, changed or renamed is not taken for a record.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,7 +35,7 @@ from torch import Tensor
 from vpcore.errors import InputError
 from vpcore.files import write_atomically
 from vpcore.study.outcomes import compact
-from vpcore.study.run import Run, chain_id, identity, run_id, run_name
+from vpcore.study.run import Run, chain_id, cohort_id, identity, run_id, run_name
 from vpcore.weights.tickets import ticket_path
 
 Record = dict[str, Any]
@@ -62,7 +66,8 @@ class Store:
 
     def record_path(self, run: Run) -> Path:
         """The file that holds the record of a run, or would hold it if the run were computed alone."""
-        return self._files().get(run_id(run), self.root / "records" / f"{run_name(run)}.json")
+        alone = self.root / "records" / f"{run_name(run)}.json"
+        return next((path for path, record in self._recorded() if record["id"] == run_id(run)), alone)
 
     def failure_path(self, run: Run) -> Path:
         """Where it says why a run failed."""
@@ -73,8 +78,19 @@ class Store:
         return self.root / "predictions" / f"{run_name(run)}.safetensors"
 
     def done(self) -> set[str]:
-        """Ids of the runs that have a record."""
-        return self._files().keys() | {str(row["id"]) for row in self.committed()}
+        """Ids of the runs that have a record. A damaged file is set aside with a warning, so that its runs are missing."""
+        for path in self._files():
+            try:
+                _read_records(path, path.stat().st_mtime_ns)
+            except InputError as error:
+                with contextlib.suppress(FileNotFoundError):  # another process was first
+                    path.replace(path.with_name(f"{path.name}.damaged"))
+                warnings.warn(f"{error}; it lies in {path.name}.damaged now", stacklevel=2)
+        return {str(row["id"]) for row in self.rows()}
+
+    def record(self, run: Run) -> Record | None:
+        """The record of a run, with its `commit`, `finished`, metrics, ...; None while there is none."""
+        return next((row for row in self.rows() if row["id"] == run_id(run)), None)
 
     def write(self, runs: tuple[Run, ...], measured: list[Record], arrays: list[dict[str, Tensor]]) -> list[Record]:
         """Write the arrays of a cohort, and then its records in one file: they say that the runs are done."""
@@ -118,8 +134,17 @@ class Store:
         Raises:
             InputError: when a file of records is damaged.
         """
-        paths = sorted((self.root / "records").glob("*.json"))
-        return [record for path in paths for record in _read_records(path, path.stat().st_mtime_ns)]
+        return [record for _, record in self._recorded()]
+
+    def rows(self) -> list[Record]:
+        """All records: those that were computed here, then those of the committed tables that were not.
+
+        Raises:
+            InputError: when a record or a committed table is damaged.
+        """
+        here = self.records()
+        fresh = {row["id"] for row in here}
+        return here + [row for row in self.committed() if row["id"] not in fresh]
 
     def table(self, runs: tuple[Run, ...] | None = None) -> pd.DataFrame:
         """All records as a tidy table, one row a run; with `runs`, only theirs and in their order.
@@ -127,9 +152,7 @@ class Store:
         Raises:
             InputError: when a record or a committed table is damaged.
         """
-        rows = self.records()
-        fresh = {row["id"] for row in rows}
-        rows += [row for row in self.committed() if row["id"] not in fresh]
+        rows = self.rows()
         if runs is not None:
             by_id = {row["id"]: row for row in rows}
             # fields that came after a record was written are known from the run
@@ -182,10 +205,13 @@ class Store:
     def _parts(self) -> list[Path]:
         return sorted(path for path in self.parts.glob("*.parquet") if path.stem.isdigit())
 
-    def _files(self) -> dict[str, Path]:
-        """Id of a run -> the file of its record."""
-        paths = sorted((self.root / "records").glob("*.json"))
-        return {str(r["id"]): path for path in paths for r in _read_records(path, path.stat().st_mtime_ns)}
+    def _files(self) -> list[Path]:
+        return sorted((self.root / "records").glob("*.json"))
+
+    def _recorded(self) -> Iterator[tuple[Path, Record]]:
+        """Every record that was computed here, with its file."""
+        for path in self._files():
+            yield from ((path, record) for record in _read_records(path, path.stat().st_mtime_ns))
 
     def committed(self) -> list[Record]:
         """The rows of the published table and of its parts; of a run that several have, the last."""
@@ -203,11 +229,16 @@ def _digest(records: list[Record]) -> str:
 def _read_records(path: Path, changed: int) -> list[Record]:
     try:
         sealed = json.loads(path.read_text())
-        if sealed["sha256"] != _digest(sealed["records"]):
+        records: list[Record] = sealed["records"]
+        if sealed["sha256"] != _digest(records):
             raise ValueError("its content has another SHA-256 than it says")
-        return sealed["records"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"the record {path} is damaged ({error}); delete it, its runs are computed again") from error
+        if not path.stem.endswith(cohort_id([record["id"] for record in records])):
+            raise ValueError("its name is that of other runs than those it holds")
+        return records
+    except (ValueError, LookupError, TypeError) as error:
+        raise InputError(
+            f"the record {path} is damaged ({error}); use `vpcore run`, which sets it aside and computes its runs again"
+        ) from error
 
 
 @functools.lru_cache(maxsize=100)
