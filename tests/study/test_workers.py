@@ -5,7 +5,10 @@ import itertools
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -78,6 +81,46 @@ def test_a_killed_worker_costs_its_job_alone(tiny: Profile, store: Store, cpu: t
     again = list(execute(tiny.runs, store, device=cpu))
     assert [d.error for d in again] == [None] * len(again)
     assert jobs(tiny.runs, store) == []
+
+
+PARENT = """
+import multiprocessing, time
+from vpcore.study.workers import _end_with_parent
+
+def work():
+    _end_with_parent()
+    print(multiprocessing.current_process().pid, flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=work, daemon=True)
+    process.start()
+    process.join()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc who is alive")
+def test_a_worker_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    """Even if that was killed, and had no time to end its workers."""
+    (tmp_path / "parent.py").write_text(PARENT)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as parent:
+        worker = parent.stdout.readline().strip()
+        assert running(worker)
+        parent.kill()
+    deadline = time.monotonic() + 30
+    while running(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def running(pid: str) -> bool:
+    """Whether there is such a process that has not ended; nobody may have asked yet how a dead one did."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def test_an_agenda_gives_tickets_first_and_nothing_before_its_ticket(tiny: Profile, store: Store) -> None:

@@ -1,4 +1,8 @@
-"""The study: what is missing of the runs of a profile gets computed, what failed is reported."""
+"""The study: what is missing of the runs of a profile gets computed, what failed is reported.
+
+All checks come before anything is computed. Then blocks (`jobs`) are handed to something that does their jobs and yields an
+outcome for each, in this process or in several (`workers`).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import functools
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +24,12 @@ from vpcore.files import write_atomically
 from vpcore.networks.backbones import build, check_canvas, prunable
 from vpcore.pruning.methods import METHODS
 from vpcore.study.chains import check_tickets
-from vpcore.study.jobs import Job, jobs
+from vpcore.study.jobs import Job, blocks
 from vpcore.study.provenance import PLACE, commit, provenance
 from vpcore.study.run import Run, run_id
 from vpcore.study.session import Session
 from vpcore.study.store import Store
-from vpcore.study.workers import Agenda, Log, Outcome, in_turn, side_by_side
+from vpcore.study.workers import Log, Outcome, in_turn, side_by_side
 
 DEVICES = ("auto", "cpu", "cuda")
 FEW_JOBS = 20  # fewer are done before other processes have started
@@ -80,7 +85,7 @@ def execute(
     minutes: float | None = None,
     log: Log = lambda text: None,
 ) -> Iterator[Done]:
-    """Compute what is missing, job by job, in their order or side by side.
+    """Compute what is missing, block by block or side by side.
 
     A job that fails is reported, noted in the folder `failed`, and does not stop the others; what needs its ticket is
     reported as failed too. A disk that cannot be written stops everything.
@@ -101,19 +106,20 @@ def execute(
     Raises:
         InputError: at once, when a data set or a ticket file is missing or damaged, or the results cannot be written.
     """
-    todo = jobs(runs, store)
+    ahead = blocks(runs, store)
+    todo = [job for block in ahead for job in block.jobs]
     if workers is None:
         workers = workers_for(device, len(todo))
     if workers < 1:
         raise InputError(f"`workers` must be at least 1, got {workers}")
     if minutes is not None and not minutes > 0:
         raise InputError(f"`minutes` must be above 0, got {minutes}; leave it out to go on until all is done")
-    for job in todo:
-        check_canvas(job.runs[0].model, job.runs[0].canvas)
+    for block in ahead:
+        check_canvas(block.ticket.model, block.ticket.canvas)
     for task in sorted({name for job in todo for run in job.runs for name in (run.source, run.task)}):
         classes(task, folder=folder)  # a missing or damaged data set is an error before anything is computed
-    for job in sorted(todo, key=lambda job: -job.runs[0].round):  # the round that was asked for, before those it needs
-        _check_round(job.runs[0], len(classes(job.runs[0].source, folder=folder)))
+    for block in sorted(ahead, key=lambda block: -block.ticket.round):  # what was asked for, before what that needs
+        _check_round(block.ticket, len(classes(block.ticket.source, folder=folder)))
     check_tickets(runs, store, folder)
     _check_data(runs, store, folder)
     here = {**provenance(device), "threads": 1}  # as workers have
@@ -126,8 +132,11 @@ def execute(
         _check_place(todo, store, here)
     write_atomically(store.root / "records" / ".writable", lambda file: None)
     session = Session(store, device, folder, protocol, log)
-    agenda = Agenda(todo, until=math.inf if minutes is None else time.monotonic() + 60 * minutes)
-    outcomes = in_turn(agenda, session) if workers == 1 else side_by_side(agenda, session, workers=workers)
+    until = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    if workers == 1:
+        outcomes = in_turn(ahead, session, until=until)
+    else:
+        outcomes = side_by_side(ahead, session, workers=workers, until=until)
     return _reported(outcomes, todo, store, workers)
 
 
@@ -156,7 +165,7 @@ def _check_data(runs: tuple[Run, ...], store: Store, folder: Path | None) -> Non
     wanted = {run_id(run): run for run in runs}
     content = functools.cache(lambda task: digest(task, folder=folder))  # of a task, not of every record
     for record in store.records():
-        if (run := wanted.get(str(record["id"]))) is None:
+        if (run := wanted.get(record["id"])) is None:
             continue
         for task, made_of in ((run.task, record.get("data")), (run.source, record.get("source_data"))):
             if made_of is None or (folder is None and task not in BUILTIN):
@@ -171,7 +180,7 @@ def _check_data(runs: tuple[Run, ...], store: Store, folder: Path | None) -> Non
 def _check_place(todo: list[Job], store: Store, here: dict[str, object]) -> None:
     """Refuse to go on with a chain on another kind of machine than the one its other records come from, method by method."""
     wanted = {(run.source_seed, run.method) for job in todo for run in job.runs}
-    for before in store.records() + store.committed():
+    for before in store.rows():
         chain, method = before["source_seed"], before["method"]
         if (chain, method) in wanted and (wrong := [name for name in PLACE if before.get(name) != here[name]]):
             lines = ", ".join(f"{name} {before.get(name)!r}, here {here[name]!r}" for name in wrong)
@@ -182,34 +191,30 @@ def _check_place(todo: list[Job], store: Store, here: dict[str, object]) -> None
 
 
 def _reported(outcomes: Iterator[Outcome], todo: list[Job], store: Store, workers: int) -> Iterator[Done]:
-    spent: dict[str, list[tuple[float, float]]] = {}
-    left = dict.fromkeys(todo)
+    """Note failures, and estimate the time that is left from the seconds that jobs of the same kind took for their size."""
+    left: Counter[str] = Counter()
+    done: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
+    for job in todo:
+        left[job.kind] += _size(job)
     for number, outcome in enumerate(outcomes, start=1):
         if isinstance(outcome.error, WriteError):
             raise outcome.error
-        job = outcome.job
-        del left[job]
+        kind, size = outcome.job.kind, _size(outcome.job)
+        left[kind] -= size
         if outcome.error is None:
-            spent.setdefault(job.kind, []).append((_size(job), outcome.seconds))
+            done[kind] += size
+            seconds[kind] += outcome.seconds
         else:
-            for run in job.runs:
+            for run in outcome.job.runs:
                 store.write_failure(run, outcome.text)
-        seconds = _seconds(left, spent)
-        left_seconds = None if seconds is None else seconds / min(workers, max(1, len(left)))
-        yield Done(**vars(outcome), number=number, total=len(todo), left=left_seconds)
+        ahead = [rest * seconds[kind] / done[kind] if done[kind] else None for kind, rest in left.items() if rest]
+        side_by_side = min(workers, max(1, len(todo) - number))
+        estimate = None if None in ahead else sum(filter(None, ahead)) / side_by_side
+        yield Done(**vars(outcome), number=number, total=len(todo), left=estimate)
 
 
-def _size(job: Job) -> float:
+def _size(job: Job) -> int:
     """How the seconds of jobs of one kind compare: passes over images, up to a factor."""
     run = job.runs[0]
     return run.source_epochs if run.method == "source" else len(job.runs) * run.epochs * (run.budget or 50) + 1000
-
-
-def _seconds(todo: Iterable[Job], spent: dict[str, list[tuple[float, float]]]) -> float | None:
-    total = 0.0
-    for job in todo:
-        if job.kind not in spent:
-            return None
-        sizes, seconds = map(sum, zip(*spent[job.kind], strict=True))
-        total += _size(job) * seconds / sizes
-    return total

@@ -1,20 +1,22 @@
 """Jobs: what is missing of a study, cut into what is computed in one go.
 
 A job is a ticket with its measurement on the source task, the same measurement of a quantized network, or a cohort of
-transfers that differ in their seed alone. Jobs follow each other so that a network is loaded once: a ticket, then all that
-is measured on it, then the next. A job whose records exist is no job: that is all the resume there is.
+transfers that differ in their seed alone. A block is a ticket with all jobs on it: done one after the other by one process,
+they need the network to be loaded once. Tickets are made from each other, so that blocks form a graph, and their order is a
+topological one. What has a record is no longer part of a job: that is all that resuming needs.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from typing import Any
 
 from vpcore.study.headers import parents
-from vpcore.study.run import DEFAULTS, QUANTIZED, Run, chain_id, fields_of, run_id, ticket_run
+from vpcore.study.run import DEFAULTS, QUANTIZED, Run, fields_of, run_id, ticket_run
 from vpcore.study.store import Store
 
 VARIANTS = ("prompt", "mapping", "ties", "last_mapping", "selection", "probe", "view")  # told when they are not as usual
@@ -72,45 +74,65 @@ class Job:
         return f"{' '.join([run.method, *variants])} {run.task} {shots}, {network}, {seeds}"
 
 
-def jobs(runs: tuple[Run, ...], store: Store) -> list[Job]:
-    """What is missing for these runs, in the order in which it is best computed."""
+@dataclass(frozen=True)
+class Block:
+    """A ticket and what is missing of the runs on it.
+
+    Attributes:
+        ticket: the run that makes the ticket.
+        jobs: in the order in which they are best done; the one that makes the ticket, if it has to be made, is the first.
+    """
+
+    ticket: Run
+    jobs: tuple[Job, ...]
+
+
+def blocks(runs: Iterable[Run], store: Store) -> list[Block]:
+    """What is missing for these runs; a block comes after those that make the tickets which its own is made from."""
     done = store.done()
-    missing = [run for run in runs if run_id(run) not in done]
-    first = {run.source_seed: number for number, run in reversed(list(enumerate(missing)))}  # whole chains before others
-    place = {chain: number for number, chain in enumerate(dict.fromkeys(map(chain_id, missing)))}
-    by_ticket: dict[Run, list[Run]] = {}
-    for run in sorted(missing, key=lambda run: (first[run.source_seed], place[chain_id(run)], run.round)):
-        by_ticket.setdefault(ticket_run(run), []).append(run)
-    ordered = []
-    for ticket in _with_ancestors(by_ticket, store):
-        mine = by_ticket.get(ticket, [])
-        if ticket in mine or not store.ticket_path(ticket).exists():
-            ordered.append(Job((ticket,)))
-        cohorts: dict[Run, list[Run]] = {}
-        for run in mine:
-            if run != ticket:
-                cohorts.setdefault(dataclasses.replace(run, seed=0), []).append(run)
-        ordered += [Job(tuple(cohort)) for cohort in sorted(cohorts.values(), key=lambda cohort: _order(cohort[0]))]
-    return ordered
+    missing: dict[Run, list[Run]] = {}
+    for run in runs:
+        if run_id(run) not in done:
+            missing.setdefault(ticket_run(run), []).append(run)
+    place = {seed: number for number, seed in enumerate(dict.fromkeys(ticket.source_seed for ticket in missing))}
+    tickets = sorted(missing, key=lambda ticket: place[ticket.source_seed])  # whole chains before others
+    ordered = [Block(ticket, tuple(_jobs_on(ticket, missing.get(ticket, []), store))) for ticket in _sorted(tickets, store)]
+    return [block for block in ordered if block.jobs]
+
+
+def jobs(runs: Iterable[Run], store: Store) -> list[Job]:
+    """The jobs of all blocks, in their order."""
+    return [job for block in blocks(runs, store) for job in block.jobs]
+
+
+def _jobs_on(ticket: Run, runs: list[Run], store: Store) -> Iterator[Job]:
+    """Sorted so that a quantized network, too, is made once."""
+    if ticket in runs or not store.ticket_path(ticket).exists():
+        yield Job((ticket,))
+    cohorts: dict[Run, list[Run]] = {}
+    for run in runs:
+        if run != ticket:
+            cohorts.setdefault(dataclasses.replace(run, seed=0), []).append(run)
+    yield from (Job(tuple(cohorts[first])) for first in sorted(cohorts, key=_order))
 
 
 def _order(run: Run) -> tuple[Any, ...]:
-    """What is measured on one ticket is sorted so that a quantized network, too, is made once."""
     network = (-run.weight_bits, -run.activation_bits, run.quant_range, run.batch_norm)
     return (*network, run.method != "source", run.method, run.view, run.task, run.budget or 10**9, run.prompt, run.mapping)
 
 
-def _with_ancestors(tickets: Iterable[Run], store: Store) -> list[Run]:
-    """The tickets, and those lost ones that they start from, parents first."""
-    ordered: dict[Run, None] = {}
-
-    def visit(ticket: Run) -> None:
-        if not store.ticket_path(ticket).exists():
-            for parent in parents(ticket):
-                if not store.ticket_path(parent).exists():
-                    visit(parent)
-        ordered.setdefault(ticket)
-
-    for ticket in tickets:
-        visit(ticket)
-    return list(ordered)
+def _sorted(tickets: Iterable[Run], store: Store) -> Iterator[Run]:
+    """The tickets and the lost ones that they are made from, parents first; a chain is followed before the next begins."""
+    graph: dict[Run, tuple[Run, ...]] = {}
+    rest = [*tickets][::-1]
+    while rest:
+        if (ticket := rest.pop()) not in graph:
+            graph[ticket] = () if store.ticket_path(ticket).exists() else parents(ticket)
+            rest += graph[ticket]
+    order = TopologicalSorter(graph)
+    order.prepare()
+    ready = [*order.get_ready()][::-1]
+    while ready:  # the newest first: the order of `static_order` would go through all chains round by round
+        yield (ticket := ready.pop())
+        order.done(ticket)
+        ready += reversed(order.get_ready())

@@ -16,8 +16,11 @@ import ctypes
 import dataclasses
 import math
 import multiprocessing
+import os
 import pickle
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -29,7 +32,7 @@ from pathlib import Path
 import torch
 
 from vpcore.errors import InputError
-from vpcore.study.jobs import Job
+from vpcore.study.jobs import Block, Job
 from vpcore.study.measurement import adapt, measure_source
 from vpcore.study.run import Run
 from vpcore.study.session import Session
@@ -119,8 +122,9 @@ class Agenda:
             self.broken.add(outcome.job.runs[0])
 
 
-def in_turn(agenda: Agenda, session: Session) -> Iterator[Outcome]:
-    """Do jobs one after the other, in their order, in this process."""
+def in_turn(todo: list[Block], session: Session, *, until: float = math.inf) -> Iterator[Outcome]:
+    """Do blocks one after the other, in their order, in this process; no job begins after `until`, see `Agenda`."""
+    agenda = Agenda([job for block in todo for job in block.jobs], until=until)
     while not agenda.closed:
         outcome = agenda.take_lost()
         if outcome is None:
@@ -150,11 +154,12 @@ def _compute_alike() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
-def side_by_side(agenda: Agenda, session: Session, *, workers: int) -> Iterator[Outcome]:
-    """Do jobs in as many processes as `workers` says, as soon as the tickets they need exist.
+def side_by_side(todo: list[Block], session: Session, *, workers: int, until: float = math.inf) -> Iterator[Outcome]:
+    """Do the jobs of blocks in as many processes as `workers` says, as soon as the tickets they need exist.
 
     A process that is killed, for want of memory perhaps, costs its job alone: another one takes its place.
     """
+    agenda = Agenda([job for block in todo for job in block.jobs], until=until)
     crew: list[_Worker] = []
     try:
         while True:
@@ -235,7 +240,20 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # the heap does not shrink
 
 
+def _end_with_parent() -> None:
+    """Let this process end with the one that started it, however that ends and whatever is being computed here."""
+
+    def watch() -> None:
+        if (parent := multiprocessing.parent_process()) is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _work(connection: Connection, store: Store, device: torch.device, folder: Path | None, protocol: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the parent ends this one
+    _end_with_parent()
     _compute_alike()
     keep_freed_memory()
     session = Session(store, device, folder, protocol, log=connection.send)
@@ -243,7 +261,7 @@ def _work(connection: Connection, store: Store, device: torch.device, folder: Pa
         while True:
             outcome = compute(connection.recv(), session)
             connection.send(dataclasses.replace(outcome, error=_portable(outcome.error)))
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):  # nobody waits for it any more
+    except (EOFError, BrokenPipeError):  # nobody waits for it any more
         return
 
 
