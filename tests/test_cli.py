@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,24 @@ def test_a_slice_of_a_study(own: str, tmp_path: Path) -> None:
     assert "own: 0 jobs done, 0 failed" in told.output
     assert "6 jobs are left; the same command goes on with them" in told.output
     assert "left;" not in call("run", *where, "--minutes", "10").output
+
+
+def ended_by(number: int) -> Result:
+    """A command that gets a signal while it works."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vpcore.commands.options.load_profile", lambda name, toy: os.kill(os.getpid(), number))
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            return call("run")
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def test_interrupted_and_terminated() -> None:
+    result = ended_by(signal.SIGINT)
+    assert result.exit_code == 130
+    assert result.output == "vpcore: interrupted; what is finished is kept, the same command goes on from there\n"
+    assert ended_by(signal.SIGTERM).exit_code == 143
 
 
 def test_only(own: str, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """The command line: `vpcore COMMAND`. A command's module is imported when it is called, so that `vpcore --help` is quick.
 
 Exit codes: 0, all is done; 1, a run or a notebook failed for a reason that is ours; 2, something that was given must
-change, and the message says what.
+change, and the message says what; 130 and 143, it was interrupted (Ctrl-C) or terminated, and the same command goes on.
 """
 
 from __future__ import annotations
 
 import re
+import signal
+import sys
 from importlib import import_module
 
 import click
@@ -47,11 +49,15 @@ class _Commands(click.Group):
             formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> object:
-        from vpcore.study.workers import keep_freed_memory  # torch, for which `vpcore --help` does not wait
-
-        keep_freed_memory()
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what is open is put away
         try:
+            from vpcore.study.workers import keep_freed_memory  # torch, for which `vpcore --help` does not wait
+
+            keep_freed_memory()
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("vpcore: interrupted; what is finished is kept, the same command goes on from there", err=True)
+            ctx.exit(130)
         except InputError as error:
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
             click.echo(f"vpcore: {as_typed(str(error), command)}", err=True)

@@ -35,9 +35,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.fsync(file.fileno())
         temporary.chmod(0o644)  # mkstemp makes private files
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        cause = error.__context__ if isinstance(error, RuntimeError) else error  # torch.save hides why a write failed
+        if not isinstance(cause, OSError):
+            raise
         raise WriteError(
-            f"cannot write {path} ({error.strerror or error}); the folder must be writable and the disk must have room: "
+            f"cannot write {path} ({cause.strerror or cause}); the folder must be writable and the disk must have room: "
             "free space, or name another folder with --results DIR"
         ) from error
     finally:

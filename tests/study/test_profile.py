@@ -143,9 +143,6 @@ def test_one_run_of_ones_own() -> None:
         (["digits"], "a setting must be FIELD=VALUE, such as task=digits; got 'digits'"),
         (["taks=digits"], "unknown field in the setting taks=digits: 'taks'; did you mean 'task'"),
         (["epochs=many"], "`epochs` in the setting epochs=many must be int, got 'many'"),
-        (["task=digits", "prompt=smm"], "`task` has no effect on a run with method source.* computed with glyphs"),
-        (["task=digits", "method=lp", "prompt=smm"], "`prompt` .* method lp, round 0 .* pad; leave out prompt=smm, or"),
-        (["sparsifier=rigl"], "`sparsifier` .* method source, round 0 .* imp; leave out sparsifier=rigl, or change"),
         (["mapping=ilmm"], "unknown mapping in the setting mapping=ilmm: 'ilmm'"),
     ):
         with pytest.raises(InputError, match=message):

@@ -168,22 +168,15 @@ def run_with(profile: Profile, settings: Iterable[str]) -> Run:
         settings: "FIELD=VALUE" each, such as "task=digits", "budget=4", "mapping=blm".
 
     Raises:
-        InputError: for a setting without =, an unknown field, a value that it cannot have, or one that has no effect on
-            the run, such as the prompt of a linear probe.
+        InputError: for a setting without =, an unknown field, or a value that it cannot have.
     """
-    given: dict[str, Scalar] = {}
+    values: dict[str, Any] = dict(profile.values)
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
             raise InputError(f"a setting must be FIELD=VALUE, such as task=digits; got {setting!r}")
-        given[name] = parse(name, _read(text), where=f"the setting {setting}")
-    run = _checked({**profile.values, **given}, where="the settings")
-    if idle := [name for name, value in given.items() if getattr(run, name) != value]:
-        raise InputError(
-            f"`{idle[0]}` has no effect on a run with method {run.method}, round {run.round} and the other settings, which "
-            f"would be computed with {getattr(run, idle[0])}; leave out {idle[0]}={given[idle[0]]}, or change what it needs"
-        )
-    return run
+        values[name] = parse(name, _read(text), where=f"the setting {setting}")
+    return _checked(values, where="the settings")
 
 
 def _checked(values: dict[str, Any], *, where: str) -> Run:

@@ -88,10 +88,6 @@ class Store:
                 warnings.warn(f"{error}; it lies in {path.name}.damaged now", stacklevel=2)
         return {str(row["id"]) for row in self.rows()}
 
-    def record(self, run: Run) -> Record | None:
-        """The record of a run, with its `commit`, `finished`, metrics, ...; None while there is none."""
-        return next((row for row in self.rows() if row["id"] == run_id(run)), None)
-
     def write(self, runs: tuple[Run, ...], measured: list[Record], arrays: list[dict[str, Tensor]]) -> list[Record]:
         """Write the arrays of a cohort, and then its records in one file: they say that the runs are done."""
         records = [
