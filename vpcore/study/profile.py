@@ -36,7 +36,6 @@ from vpcore.weights.published import FILES, check_source
 
 PROFILES = Path(__file__).parent / "profiles"
 MAIN = "main"
-LEAST_DENSITY = 1e-9  # no network has a weight left at less
 _TYPES = typing.get_type_hints(Run)
 
 
@@ -223,11 +222,7 @@ def parse(name: str, value: object, *, where: str) -> Scalar:
 def check(run: Run, *, where: str) -> None:
     """Refuse values that do not fit together, before anything is computed; each of them has passed `parse`."""
     check_canvas(run.model, run.canvas)
-    if density_of_round(run.round, rate=run.rate) < LEAST_DENSITY:
-        raise InputError(
-            f"`round` in {where} must leave a density of at least {LEAST_DENSITY:g}, which `rate` {run.rate:g} does not in "
-            f"round {run.round}; use fewer rounds"
-        )
+    density_of_round(run.round, rate=run.rate)
     if run.sparsifier == "2:4" and run.round and run.density != 0.5:
         raise InputError(f"`sparsifier` 2:4 in {where} has a density of 0.5, got {run.density:g}; use rate = 0.5, round = 1")
     if run.sparsifier in METHODS and rewinds(run.sparsifier) and run.round and run.weights != "trained":

@@ -127,7 +127,7 @@ class Run:
     part: str = known("body", "part of the network that may be pruned", CHAIN, when=_sparse, choices=PARTS, hashed=False)
     rate: float = known(0.5, "share of the weights that a round removes", CHAIN)
     rewind: int = known(1, "epoch of round 0 to whose weights later rounds go back", CHAIN, when=_trained, least=0)
-    round: int = known(0, "pruning iteration; 0: dense; the density is (1 - rate)^round", ROUND, least=0)
+    round: int = known(0, "pruning iteration; 0: dense; the density is (1 - rate)^round", ROUND, least=0, most=10_000)
     weight_bits: int = known(32, "bits of the weights; 32: not quantized", QUANTIZED, hashed=False)
     activation_bits: int = known(32, "bits of the activations; 32: not quantized", QUANTIZED, hashed=False)
     quant_training: str = known(
