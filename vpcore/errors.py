@@ -8,7 +8,10 @@ any other exception is a bug of ours and keeps its traceback.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+Entry = TypeVar("Entry")
 
 
 class InputError(ValueError):
@@ -29,6 +32,17 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return InputError(f"unknown {kind} {name!r}; {hint}There are: {', '.join(names) or '(none)'}")
+
+
+def entry(kind: str, name: object, registry: Mapping[str, Entry]) -> Entry:
+    """The entry of a registry; raises the error of `unknown` for a name that is not in it, or that is no name.
+
+    >>> entry("method", "lp", {"vp": 1, "lp": 2})
+    2
+    """
+    if not isinstance(name, str) or name not in registry:
+        raise unknown(kind, name, registry)
+    return registry[name]
 
 
 def difference(expected: Iterable[str], found: Iterable[str], *, most: int = 12) -> str:

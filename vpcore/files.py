@@ -1,10 +1,12 @@
-"""Files that are whole or absent: written under a temporary name, then renamed."""
+"""Files and folders that are whole or absent: written beside their place, then moved there."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,3 +48,22 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, to fill before what is in it is moved to its place; it vanishes with the rest.
+
+    What an earlier process that was killed has left behind is removed first.
+
+    Raises:
+        WriteError: when the folder cannot be written or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for stale in path.parent.glob(f".new-{path.name}.*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=f".new-{path.name}.", dir=path.parent) as temporary:
+            yield Path(temporary)
+    except OSError as error:
+        raise WriteError(f"cannot write below {path.parent} ({error}); it must be a folder with room for the set") from error

@@ -12,7 +12,7 @@ from PIL import Image
 from vpcore import InputError
 from vpcore.data.class_folders import image_folder
 from vpcore.data.packing import pack
-from vpcore.data.parquet import ParquetFolder
+from vpcore.data.parquet import open_set
 from vpcore.data.tasks import load
 from vpcore.errors import WriteError
 
@@ -104,7 +104,7 @@ def damage_image(path: Path) -> Path:
     ("damage", "message"),
     [
         (damage_nothing_there, "`path` must be a folder of class folders; there is no folder .*nowhere"),
-        (damage_no_folders, "cat/more holds no folder; put the images of each class into a folder of its own"),
+        (damage_no_folders, "cat/more holds no folder; put the images of each class, of two at least, into a folder"),
         (damage_splits, "set holds the splits test, train; name one of them: .*set/test"),
         (damage_empty_class, "every class must have images; the folder .*fox has none; fill it or delete it"),
         (
@@ -151,7 +151,7 @@ def test_a_packed_folder_is_read_to_the_pixel(tmp_path: Path, monkeypatch: pytes
 def test_without_a_test_folder_a_share_of_each_class_is_drawn(tmp_path: Path) -> None:
     write_folder(tmp_path / "pets", per_class=10)
     pack(tmp_path / "pets", tmp_path / "data", name="mine", test_share=0.3)
-    opened = ParquetFolder.open(tmp_path / "data/mine")
+    opened = open_set(tmp_path / "data/mine")
     assert opened.labels("test").bincount().tolist() == [3, 3, 3]
     assert torch.cat([opened.labels("train"), opened.labels("val")]).bincount().tolist() == [7, 7, 7]
     parts = [load("mine", split, px=12, folder=tmp_path / "data") for split in ("train", "val", "test")]
@@ -217,7 +217,7 @@ def test_names_and_shares(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"`name` must be free, but '{name}' is built in, or kept"):
             pack(folder, tmp_path / "data", name=name)
     for share in (0, 1, 20):
-        with pytest.raises(InputError, match=re.escape(f"`test_share` must lie in (0, 1), got {share}")):
+        with pytest.raises(InputError, match=re.escape(f"`test_share` must be in (0, 1), got {share}")):
             pack(folder, tmp_path / "data", name="pets", test_share=share)
     pack(folder, tmp_path / "data", name="pets")
     with pytest.raises(InputError, match="pets exists already; delete it to make it anew, or give another name"):

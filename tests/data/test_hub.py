@@ -17,7 +17,7 @@ from PIL import Image
 
 from vpcore import InputError
 from vpcore.data import hub
-from vpcore.data.parquet import ParquetFolder
+from vpcore.data.parquet import open_set
 from vpcore.data.tasks import fetch, load
 
 REVISION = "0123456789abcdef" * 2 + "01234567"
@@ -76,7 +76,7 @@ def test_what_was_fetched_is_what_load_reads(repository: Path, tmp_path: Path) -
         "train-00000-of-00002.parquet",
         "train-00001-of-00002.parquet",
     ]
-    opened = ParquetFolder.open(path)
+    opened = open_set(path)
     assert opened.classes == tuple(NAMES)
     table = pq.read_table(path / "train-00001-of-00002.parquet")
     assert table.column_names == ["image", "label"]
@@ -126,7 +126,7 @@ def test_a_name_is_that_of_a_folder_in_the_data_folder(name: str, repository: Pa
 
 @pytest.mark.parametrize("name", ["digits", "glyphs", "tv-cifar10", "tv-fruit", "coop-dtd", "tv", "coop"])
 def test_a_set_that_would_not_be_read_is_not_fetched(name: str, repository: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"fetched as '{name}' would never be read: .* give the set another name"):
+    with pytest.raises(InputError, match=f"`name` must be free, but '{name}' is built in, or kept .* give another"):
         fetch(name, tmp_path / "data", source=SOURCE, revision=REVISION)
     assert not (tmp_path / "data").exists()
 
@@ -160,8 +160,11 @@ VALIDATION = "validation-00000-of-00001.parquet"
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: (folder / "all" / VALIDATION).unlink(), r"has no file all/validation-\*.parquet; .* test files"),
-        (lambda folder: (folder / "all" / VALIDATION).write_bytes(b"PAR1"), "is no Parquet file"),
+        (
+            lambda folder: (folder / "all" / VALIDATION).unlink(),
+            r"has no Parquet file all/validation-\*.parquet; .* right files",
+        ),
+        (lambda folder: (folder / "all" / VALIDATION).write_bytes(b"PAR1"), "is damaged or no Parquet file"),
         (rewrite(VALIDATION, lambda: shard([0, -1, -1])), r"0 have no image, 2 have no such label; choose another split"),
         (rewrite(VALIDATION, lambda: shard([0, 3])), "1 have no such label"),
         (rewrite(VALIDATION, lambda: without_bytes(shard([0, 1]))), "1 have no image, 0 have no such label"),

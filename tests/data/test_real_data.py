@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from vpcore.cli import main
-from vpcore.data.parquet import ParquetFolder
+from vpcore.data.parquet import open_set
 from vpcore.data.tasks import load
 from vpcore.study.profile import load_profile
 from vpcore.study.store import Store
@@ -14,7 +14,7 @@ from vpcore.study.store import Store
 
 def test_every_set_opens_and_its_splits_are_complete(real_data: Path) -> None:
     for card in sorted(real_data.glob("*/dataset.json")):
-        folder = ParquetFolder.open(card.parent)
+        folder = open_set(card.parent)
         counts = {split: len(folder.labels(split)) for split in ("train", "val", "test")}
         assert counts["train"] > counts["val"] > 0
         assert counts["test"] > 0

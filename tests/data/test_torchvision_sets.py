@@ -15,16 +15,18 @@ import torchvision
 from PIL import Image
 from scipy.io import savemat
 
+from tests.data.formats import FORMATS, PER_CLASS, write_fake
 from vpcore import InputError
 from vpcore.data import coop, hub, torchvision_sets
-from vpcore.data.fakes import FORMATS, _draw, write_fake
+from vpcore.data.fakes import _draw
+from vpcore.data.image_set import ImageSet
 from vpcore.data.tasks import Images, _opened, _source, classes, fetch, load
 from vpcore.data.torchvision_sets import SETS
 from vpcore.errors import WriteError
 
-CLASSES, PER_CLASS, PX = 4, 5, 16
+CLASSES, PX = 4, 16
 CHECKED = ("tv-cifar10", "tv-cifar100", "tv-svhn", "tv-flowers102")  # torchvision knows the checksums of their files
-NAMES = (*FORMATS, *coop.SETS, *CHECKED)
+NAMES = (*FORMATS, *CHECKED)
 
 # How a file of the test split can be told from its path. Those that are not here have no official split.
 TEST_FILE = {
@@ -99,8 +101,8 @@ def write_flowers(root: Path) -> None:
 def trees(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, list[np.ndarray]]]]:
     """A data folder with a tiny tree of every set, and the images of those that keep them in arrays."""
     folder = tmp_path_factory.mktemp("data")
-    for name in (*FORMATS, *coop.SETS):
-        write_fake(name, folder, classes=CLASSES, per_class=PER_CLASS, px=24)
+    for name in FORMATS:
+        write_fake(name, folder, classes=CLASSES, px=24)
     root, arrays = folder / "tv", {}
     arrays["tv-cifar10"] = write_cifar(root, fine=False)
     arrays["tv-cifar100"] = write_cifar(root, fine=True)
@@ -187,7 +189,9 @@ def test_own_splits_take_their_share_of_each_class(name: str, trees) -> None:
 def test_own_splits_never_move() -> None:
     """Pinned: results on these sets hang on it."""
     labels = torch.arange(27_000) % 10
-    rows = torchvision_sets._rows({"train": labels}, "tv-eurosat", 0.1)
+    names = tuple(map(str, range(10)))
+    opened = ImageSet("tv-eurosat", Path(), names, {"train": labels}, lambda split, rows: (), tuple, test_share=0.1)
+    rows = {split: rows for split, (_, rows) in opened.rows.items()}
     assert {split: len(part) for split, part in rows.items()} == {"train": 23_800, "test": 2_700, "val": 500}
     assert torch.cat(list(rows.values())).sort().values.tolist() == list(range(27_000))
     assert rows["test"][:6].tolist() == [10, 11, 13, 16, 30, 38]
@@ -204,7 +208,7 @@ def test_own_split_does_not_hang_on_the_order_of_the_disk(trees, monkeypatch: py
         assert torch.equal(images.images, before[split].images)
 
 
-@pytest.mark.parametrize("name", sorted({*FORMATS, "coop-dtd"} - {"tv-gtsrb"}))
+@pytest.mark.parametrize("name", sorted({*FORMATS} & {*SETS, "coop-dtd"} - {"tv-gtsrb"}))
 def test_grey_and_turned_photos_are_seen_as_they_are(tmp_path: Path, name: str) -> None:
     """Of Caltech-101, torchvision hands on grey images as they are; no reader of its turns any."""
     write_fake(name, tmp_path)
@@ -272,7 +276,7 @@ def test_changed_files_are_not_served_from_an_old_cache(tmp_path: Path, name: st
     change(tmp_path)
     _opened.cache_clear()
     assert _source(name, tmp_path).digest != before
-    with pytest.raises(InputError, match=f"of the split (train|val|test) of {name}.*cannot be decoded") as caught:
+    with pytest.raises(InputError, match="the (split|image) .*cannot be decoded") as caught:
         loaded(name, tmp_path)
     assert "1.jpg" in str(caught.value)
 
@@ -371,7 +375,7 @@ def small_eurosat(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (folder / "tv/eurosat/2750").rename(Path(download_root) / "2750")
 
     monkeypatch.setattr("torchvision.datasets.eurosat.download_and_extract_archive", download)
-    monkeypatch.setitem(SETS, "tv-eurosat", dataclasses.replace(SETS["tv-eurosat"], splits={"train": ("all", 40)}))
+    monkeypatch.setitem(SETS, "tv-eurosat", dataclasses.replace(SETS["tv-eurosat"], splits={"train": 40}))
     return asked
 
 
@@ -396,12 +400,12 @@ def test_a_download_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch: 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(WriteError, match="cannot write below .*file .* must be a folder with room"):
+    with pytest.raises(WriteError, match="cannot write below .*file/tv .* must be a folder with room"):
         fetch("tv-eurosat", tmp_path / "file")
 
 
 def test_a_download_of_the_wrong_size_is_refused(tmp_path: Path, small_eurosat, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SETS, "tv-eurosat", dataclasses.replace(SETS["tv-eurosat"], splits={"train": ("all", 41)}))
+    monkeypatch.setitem(SETS, "tv-eurosat", dataclasses.replace(SETS["tv-eurosat"], splits={"train": 41}))
     with pytest.raises(InputError, match=r"must have \{'train': 41\} images; .* has \{'train': 40\}; nothing is kept of it"):
         fetch("tv-eurosat", tmp_path)
     assert not list((tmp_path / "tv").iterdir())
@@ -421,7 +425,7 @@ def test_a_set_that_is_there_is_checked_and_kept(tmp_path: Path, small_eurosat: 
 
 
 def test_what_a_killed_fetch_left_is_removed(tmp_path: Path, small_eurosat: list[str]) -> None:
-    (tmp_path / "tv/.fetch-tv-eurosat.0a1b2c3d/eurosat").mkdir(parents=True)
+    (tmp_path / "tv/.new-tv-eurosat.0a1b2c3d/eurosat").mkdir(parents=True)
     fetch("tv-eurosat", tmp_path)
     assert [path.name for path in (tmp_path / "tv").iterdir()] == ["eurosat"]
 
@@ -429,8 +433,10 @@ def test_what_a_killed_fetch_left_is_removed(tmp_path: Path, small_eurosat: list
 def test_torchvision_takes_no_commit_and_no_repository(tmp_path: Path, small_eurosat: list[str]) -> None:
     with pytest.raises(InputError, match="`revision` is of sets on the Hugging Face hub, .* got 'v1'; leave --revision out"):
         fetch("tv-eurosat", tmp_path / "new", revision="v1")
-    with pytest.raises(InputError, match="fetched as 'tv-eurosat' would never be read.* or leave --repo out"):
+    with pytest.raises(InputError, match="`revision` must be a commit"):
         fetch("tv-eurosat", tmp_path / "new", source=hub.HUB_SETS["eurosat"])
+    with pytest.raises(InputError, match="`name` must be free, but 'tv-eurosat' is built in, or kept for torchvision"):
+        fetch("tv-eurosat", tmp_path / "new", source=hub.HUB_SETS["eurosat"], revision=40 * "0")
     assert not small_eurosat
     assert not (tmp_path / "new").exists()
 
@@ -476,7 +482,7 @@ def broken(change: Callable[[dict[str, list]], object], folder: Path) -> None:
         (lambda rows: rows["test"].append(rows["train"][0]), "must list an image once; .*train0001.jpg is in it 2 times"),
         (lambda rows: rows["test"][0].__setitem__(2, "another name"), "one class name; got 4 labels, .* 5 pairs"),
         (lambda rows: [row.__setitem__(1, row[1] + 1) for part in rows.values() for row in part], "the largest is 4"),
-        (lambda rows: rows["val"][0].__setitem__(0, "gone.jpg"), "is missing .*gone.jpg.* follow DATASETS.md"),
+        (lambda rows: rows["val"][0].__setitem__(0, "gone.jpg"), "is incomplete .*gone.jpg.* follow DATASETS.md"),
     ],
 )
 def test_a_bad_split_file_is_refused(change: Callable, message: str, tmp_path: Path) -> None:
@@ -485,7 +491,9 @@ def test_a_bad_split_file_is_refused(change: Callable, message: str, tmp_path: P
 
 
 def test_coop_sets_say_how_they_are_put_together(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no .*split_zhou_UCF101.json; coop-ucf101 must be put together by hand"):
+    with pytest.raises(
+        InputError, match="coop-ucf101 is incomplete .*split_zhou_UCF101.json.*; coop-ucf101 must be put together by hand"
+    ):
         load("coop-ucf101", "test", px=PX, folder=tmp_path)
     with pytest.raises(InputError, match="images lie in .*UCF-101-midframes and the split is .*split_zhou_UCF101.json"):
         fetch("coop-ucf101", tmp_path)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from tests.data.formats import write_fake
 from vpcore import InputError
 from vpcore.cli import main
-from vpcore.data.fakes import write_fake
 from vpcore.networks.backbones import build
 from vpcore.study.execution import execute
 from vpcore.study.profile import Profile, load_profile, run_with

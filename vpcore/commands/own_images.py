@@ -11,7 +11,7 @@ from safetensors.torch import save
 from vpcore.calibration.predictions import Predictions
 from vpcore.commands.options import data_option, device_option, lines_of, output_option, warn_of_emulation
 from vpcore.commands.own_network import network_options, trained_network
-from vpcore.data.class_folders import SPLIT_NAMES, holds_class_folders, image_folder
+from vpcore.data.class_folders import holds_class_folders, image_folder, split_folders
 from vpcore.data.images import Images
 from vpcore.data.splits import saturated, shots
 from vpcore.data.tasks import load
@@ -39,12 +39,14 @@ def read_images(source: str, *, px: int, data: Path | None) -> tuple[Images, Ima
     folder = Path(source)
     if not folder.is_dir():
         return load(source, "train", px=px, folder=data), load(source, "test", px=px, folder=data)
-    if missing := [name for name in ("train", "test") if not holds_class_folders(folder / name)]:
-        one = [name for name in SPLIT_NAMES if (folder / name).is_dir()]
+    if not all(holds_class_folders(folder / name) for name in ("train", "test")):
+        given = " and ".join(split_folders(folder))
         hint = (
-            "" if one else f"; where there is one for all images, use: vpcore pack {folder} --data DIR, and the set's name"
+            f"it holds {given}; rename the folder of the images to measure on to test"
+            if given
+            else f"where there is one for all images, use: vpcore pack {folder} --data DIR, and the set's name"
         )
-        raise InputError(f"{folder} must hold train and test with a folder for each class; {missing[0]} has none{hint}")
+        raise InputError(f"{folder} must hold train and test with a folder for each class; {hint}")
     train = image_folder(folder / "train", px=px)
     return train, image_folder(folder / "test", px=px, classes=train.classes)
 

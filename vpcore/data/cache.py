@@ -1,7 +1,7 @@
 """A cache of decoded images: one uint8 file that is memory-mapped, one byte a value, whatever the number of runs.
 
     STEM.npy     (N, 3, px, px) uint8
-    STEM.json    {"classes", "labels", "checksum" of STEM.npy}
+    STEM.json    {"classes", "labels", "sha256" of STEM.npy}
 
 STEM names everything that the pixels depend on, so that a file is right for ever, if it is whole. That is checked when a
 process first maps it; a damaged one is set aside, with a warning that names it, and made again.
@@ -10,16 +10,15 @@ process first maps it; a damaged one is set aside, with a warning that names it,
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import warnings
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from vpcore.data.digests import file_digest
 from vpcore.data.images import Images
 from vpcore.files import write_atomically
 
@@ -38,15 +37,14 @@ def cached(stem: Path, make: Callable[[], Images]) -> Images:
         WriteError: when the cache cannot be written.
     """
     pixels, meta = stem.with_name(stem.name + ".npy"), stem.with_name(stem.name + ".json")
+    if (found := _read(pixels, meta)) is not None:
+        return found
+    images = make()
+    write_atomically(pixels, lambda file: np.save(file, images.images.numpy()))
+    facts = {"classes": images.classes, "labels": images.labels.tolist(), "sha256": file_digest(pixels)}
+    write_atomically(meta, lambda file: file.write(json.dumps(facts).encode()))
     found = _read(pixels, meta)
-    if found is None:
-        images = make()
-        write_atomically(pixels, lambda file: np.save(file, images.images.numpy()))
-        facts = {"classes": images.classes, "labels": images.labels.tolist(), "checksum": _checksum_of(pixels)}
-        write_atomically(meta, lambda file: file.write(json.dumps(facts).encode()))
-        found = _read(pixels, meta)
-        return images if found is None else found
-    return found
+    return images if found is None else found
 
 
 def _read(pixels: Path, meta: Path) -> Images | None:
@@ -54,8 +52,8 @@ def _read(pixels: Path, meta: Path) -> Images | None:
         return None
     try:
         facts = json.loads(meta.read_text())
-        if facts["checksum"] != _checksum_of(pixels):
-            raise ValueError("its checksum is another than when it was written")
+        if facts["sha256"] != file_digest(pixels):
+            raise ValueError("its content is another than when it was written")
         images = torch.from_numpy(np.load(pixels, mmap_mode="c"))  # copy on write: torch wants writable memory
         return Images(images, torch.tensor(facts["labels"]), tuple(facts["classes"]))
     except (ValueError, KeyError, TypeError, EOFError) as error:
@@ -68,18 +66,3 @@ def _read(pixels: Path, meta: Path) -> Images | None:
             stacklevel=4,
         )
         return None
-
-
-def _checksum_of(path: Path) -> int:
-    found = path.stat()
-    return _checksum(path, found.st_size, found.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=10_000)
-def _checksum(path: Path, size: int, changed: int) -> int:
-    """CRC-32 of a file, which takes a second for several gigabytes."""
-    checksum = 0
-    with path.open("rb") as file:
-        while block := file.read(2**24):
-            checksum = zlib.crc32(block, checksum)
-    return checksum

@@ -15,12 +15,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from vpcore.checks import as_path, whole_number
 from vpcore.data.decoding import decode, opened
-from vpcore.data.images import Images, check_px
+from vpcore.data.images import Images
 from vpcore.errors import InputError, difference
 
-SPLIT_NAMES = ("train", "val", "test")
+SPLIT_NAMES = ("dev", "test", "testing", "train", "training", "val", "valid", "validation")  # no names of classes
 REMEDY = "every visible file in a class folder must be an image; mend it, or move it out of the folder"
 NO_IMAGES = ("Thumbs.db", "desktop.ini")  # what Windows leaves in folders of images
 
@@ -38,8 +40,8 @@ def image_folder(path: Path | str, *, px: int, classes: Sequence[str] | None = N
         (N, 3, px, px) uint8 images and (N,) int64 labels, in the order of classes and file names.
 
     Raises:
-        InputError: for a folder that is missing or has no class folders, a class without images, a class that is not in
-            `classes`, other classes than those of the splits beside it, and a file that cannot be decoded.
+        InputError: for a folder that is missing or has fewer than two class folders, a class without images, a class that is
+            not in `classes`, other classes than those of the splits beside it, and a file that cannot be decoded.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -51,11 +53,8 @@ def image_folder(path: Path | str, *, px: int, classes: Sequence[str] | None = N
     >>> photos.images.shape, photos.labels.tolist(), photos.classes
     (torch.Size([2, 3, 8, 8]), [0, 1], ('cat', 'dog'))
     """
-    check_px(px)
-    listing = list_images(Path(path), classes=classes)
-    files = ((f"the image {file}", partial(opened, file)) for file in listing.files)
-    images = decode(files, count=len(listing.files), px=px, remedy=REMEDY)
-    return Images(images, torch.tensor(listing.labels), listing.classes)
+    px, listing = whole_number(px, name="px", of="pixels"), list_images(as_path(path, name="path"), classes=classes)
+    return Images(listing.decode(px), torch.tensor(listing.labels), listing.classes)
 
 
 @dataclass(frozen=True)
@@ -72,21 +71,32 @@ class Listing:
     files: list[Path]
     labels: list[int]
 
+    def take(self, rows: Sequence[int]) -> Listing:
+        """The files of some rows."""
+        return Listing(self.classes, [self.files[row] for row in rows], [self.labels[row] for row in rows])
+
+    def decode(self, px: int) -> Tensor:
+        """The (N, 3, px, px) uint8 images; raises an `InputError` for a file that cannot be decoded."""
+        files = ((f"the image {file}", partial(opened, file)) for file in self.files)
+        return decode(files, count=len(self.files), px=px, remedy=REMEDY)
+
 
 def list_images(path: Path, *, classes: Sequence[str] | None = None) -> Listing:
     """List the images of a folder of class folders, without opening them; arguments and errors as in `image_folder`."""
     if not path.is_dir():
-        raise InputError(f"`path` must be a folder of class folders; there is no folder {path}")
+        beside = ", ".join(_folders(path.parent)) if path.parent.is_dir() else ""
+        hint = f"; beside it are the folders {beside}" if beside else ""
+        raise InputError(f"`path` must be a folder of class folders; there is no folder {path}{hint}")
     found = _folders(path)
-    if not found:
-        raise InputError(
-            f"`path` must be a folder of class folders, and {path} holds no folder; put the images of each class into a "
-            "folder of its own, named after the class"
-        )
-    if splits := [name for name in found if name in SPLIT_NAMES and holds_class_folders(path / name)]:
+    if splits := split_folders(path):
         raise InputError(
             f"`path` must be a folder of class folders, and {path} holds the splits {', '.join(splits)}; name one of them: "
             f"{path / splits[0]}"
+        )
+    if len(found) < (2 if classes is None else 1):
+        raise InputError(
+            f"`path` must be a folder of class folders, and {path} holds {f'only {found[0]}' if found else 'no folder'}; "
+            "put the images of each class, of two at least, into a folder of its own, named after the class"
         )
     if classes is None:
         _compare_with_other_splits(path, found)
@@ -105,6 +115,12 @@ def list_images(path: Path, *, classes: Sequence[str] | None = None) -> Listing:
     return Listing(tuple(classes), files, labels)
 
 
+def split_folders(path: Path) -> list[str]:
+    """The folders in a folder that bear the name of a split and hold class folders."""
+    names = _folders(path) if path.is_dir() else []
+    return [name for name in names if name.lower() in SPLIT_NAMES and holds_class_folders(path / name)]
+
+
 def holds_class_folders(path: Path) -> bool:
     """Whether some folder in a folder has a file or folder in it: images of a class, or classes of a split."""
     return path.is_dir() and any(_is_wanted(entry, path) for name in _folders(path) for entry in (path / name).iterdir())
@@ -120,11 +136,8 @@ def _is_wanted(file: Path, root: Path) -> bool:
 
 def _compare_with_other_splits(path: Path, found: list[str]) -> None:
     """Labels count the folders of a split, so that a class that only one split has would shift the labels of the other."""
-    if path.name not in SPLIT_NAMES:
-        return
-    for split in SPLIT_NAMES:
-        other = path.parent / split
-        if split != path.name and other.is_dir() and (theirs := _folders(other)) != found:
+    for other in (path.parent / split for split in SPLIT_NAMES if path.name in SPLIT_NAMES and split != path.name):
+        if other.is_dir() and (theirs := _folders(other)) != found:
             raise InputError(
                 f"{path} must have the classes of {other}, since labels count them; they differ:\n"
                 f"{difference(theirs, found)}\nrename the folders, or give the names of all classes as `classes`"

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from vpcore.data.decoding import opened
-from vpcore.data.digests import digest_of
 from vpcore.data.image_set import ImageSet
 from vpcore.data.splits import SPLITS
-from vpcore.errors import InputError, unknown
+from vpcore.errors import InputError, entry
 
 # task -> the folder of the set, the folder of images within it, the split file
 SETS: dict[str, tuple[str, str, str]] = {
@@ -45,33 +45,43 @@ def open_set(name: str, root: Path) -> ImageSet:
         name: a key of `SETS`.
         root: the folder that holds the folders of CoOp.
 
+    Returns:
+        The set; it is known by its split file and the sizes of its images.
+
     Raises:
         InputError: when the split file or an image is missing, or the file is not consistent.
     """
-    if name not in SETS:
-        raise unknown("CoOp set", name, SETS)
-    folder, images, file = SETS[name]
+    folder, images, file = entry("CoOp set", name, SETS)
     path = root / folder / file
     try:
         text = path.read_bytes()
         lists = json.loads(text)
         rows = {split: [(str(image), int(label), str(word)) for image, label, word in lists[split]] for split in SPLITS}
-    except FileNotFoundError as error:
-        raise InputError(f"there is no {path}; {instructions(name, root)}") from error
+        files = {split: [root / folder / images / image for image, _, _ in part] for split, part in rows.items()}
+        sizes = [file.stat().st_size for part in files.values() for file in part]
+    except OSError as error:
+        raise InputError(f"{name} is incomplete ({error}); {instructions(name, root)}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} must hold the lists train, val and test of [path, label, class]; got {error!r}; get it again"
         ) from error
-    files = {split: [root / folder / images / image for image, _, _ in part] for split, part in rows.items()}
-    sizes = _sizes(name, root, [image for part in files.values() for image in part])
-
+    for image, times in Counter(file for part in files.values() for file in part).most_common(1):
+        if times > 1:
+            raise InputError(f"{path} must list an image once; {image} is in it {times} times; get it again")
+    pairs = {(label, word) for part in rows.values() for _, label, word in part}
+    names = dict(pairs)
+    if not names or len(pairs) != len(names) or sorted(names) != list(range(len(names))):
+        raise InputError(
+            f"{path} must give each label 0, 1, 2, ... one class name; got {len(names)} labels, the largest is "
+            f"{max(names, default=None)}, and {len(pairs)} pairs of label and name; get it again"
+        )
     return ImageSet(
         name,
-        _classes(path, rows),
+        root / folder,
+        tuple(names[label] for label in range(len(names))),
         {split: torch.tensor([label for _, label, _ in part], dtype=torch.int64) for split, part in rows.items()},
-        lambda split: lambda number: opened(files[split][number]),
-        digest_of(text, sizes),
-        files,
+        lambda split, wanted: ((f"the image {files[split][n]}", partial(opened, files[split][n])) for n in wanted.tolist()),
+        lambda: (text, sizes),
     )
 
 
@@ -82,26 +92,3 @@ def instructions(name: str, root: Path) -> str:
         f"{name} must be put together by hand: follow DATASETS.md of github.com/KaiyangZhou/CoOp, so that the images lie in "
         f"{root / folder / images} and the split is {root / folder / file}"
     )
-
-
-def _sizes(name: str, root: Path, files: list[Path]) -> list[int]:
-    for file, times in Counter(files).most_common(1):
-        if times > 1:
-            raise InputError(
-                f"the split file of {name} must list an image once; {file} is in it {times} times; get it again"
-            )
-    try:
-        return [file.stat().st_size for file in files]
-    except OSError as error:
-        raise InputError(f"an image of the split file of {name} is missing ({error}); {instructions(name, root)}") from error
-
-
-def _classes(path: Path, rows: dict[str, list[tuple[str, int, str]]]) -> tuple[str, ...]:
-    pairs = {(label, word) for part in rows.values() for _, label, word in part}
-    names = dict(pairs)
-    if len(pairs) != len(names) or sorted(names) != list(range(len(names))):
-        raise InputError(
-            f"{path} must give each label 0, 1, 2, ... one class name; got {len(names)} labels, the largest is "
-            f"{max(names, default=None)}, and {len(pairs)} pairs of label and name; get it again"
-        )
-    return tuple(names[label] for label in range(len(names)))

@@ -31,7 +31,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from vpcore.errors import InputError, unknown
+from vpcore.checks import Array, as_tensor, whole_number
+from vpcore.errors import InputError, entry
 
 SEVERITIES = (1, 2, 3)
 
@@ -51,11 +52,11 @@ class Corruption:
     label: str
 
 
-def corrupt(images: Tensor, name: str, *, severity: int, seed: int) -> Tensor:
+def corrupt(images: Array, name: str, *, severity: int, seed: int) -> Tensor:
     """Corrupt images, each alone: equal images become equal ones, in whatever order and company they come.
 
     Args:
-        images: (N, 3, px, px) uint8; they stay as they are.
+        images: (N, 3, px, px) uint8, a tensor or an array; they stay as they are.
         name: a key of `CORRUPTIONS`.
         severity: 1, 2 or 3.
         seed: of the draws, at least 0; only noise has any.
@@ -70,18 +71,15 @@ def corrupt(images: Tensor, name: str, *, severity: int, seed: int) -> Tensor:
     >>> round(float(corrupt(grey, "gaussian_noise", severity=2, seed=0).float().std() / 255), 2)
     0.12
     """
-    if name not in CORRUPTIONS:
-        raise unknown("corruption", name, CORRUPTIONS)
+    corruption = entry("corruption", name, CORRUPTIONS)
     if severity not in SEVERITIES:
         raise InputError(f"`severity` must be one of {', '.join(map(str, SEVERITIES))}, got {severity!r}")
-    if seed < 0:
-        raise InputError(f"`seed` must be a whole number, at least 0, got {seed!r}")
+    seed, images = whole_number(seed, name="seed", least=0), as_tensor(images, name="images")
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
         raise InputError(
             f"`images` must be uint8 of the shape (N, 3, px, px), got {images.dtype} of {tuple(images.shape)}; floats in "
             "[0, 1]? use (images * 255).round().to(torch.uint8)"
         )
-    corruption = CORRUPTIONS[name]
     corrupted = np.empty(images.shape, dtype=np.uint8)
     for number, image in enumerate(images.cpu().numpy()):
         generator = np.random.default_rng([seed, zlib.crc32(image.tobytes())])

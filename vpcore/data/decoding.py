@@ -36,6 +36,7 @@ from vpcore.errors import InputError
 BLOCK = 256  # images that are handed to the threads at a time, and held in memory as they were encoded
 # what Pillow raises for images that are damaged
 DAMAGE = (OSError, ValueError, TypeError, SyntaxError, KeyError, struct.error, Image.DecompressionBombError)
+Readable = tuple[str, Callable[[], Image.Image]]  # what errors call an image, and a function that reads it, in RGB
 BITS, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF
 
 
@@ -84,13 +85,11 @@ def pixels(image: Image.Image, px: int) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def decode(
-    files: Iterable[tuple[str, Callable[[], Image.Image]]], *, count: int, px: int, remedy: str = "copy it again"
-) -> Tensor:
+def decode(files: Iterable[Readable], *, count: int, px: int, remedy: str = "copy it again") -> Tensor:
     """Read and resize images; threads do it, since Pillow lets go of Python's lock.
 
     Args:
-        files: for each image, what an error calls it, and a function that reads it, in RGB (see `opened`).
+        files: for each image, what an error calls it, and a function that reads it (see `opened`).
         count: how many there are, n.
         px: side of the images.
         remedy: what can be done about an image that cannot be decoded, for the error.
@@ -102,7 +101,7 @@ def decode(
         InputError: for an image that cannot be decoded.
     """
 
-    def one(file: tuple[str, Callable[[], Image.Image]]) -> Tensor:
+    def one(file: Readable) -> Tensor:
         name, read = file
         try:
             return pixels(read(), px)

@@ -10,7 +10,6 @@ some sets lie and what they call their splits and columns; the commit is yours t
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import re
 from collections.abc import Iterator
@@ -18,10 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vpcore.data.decoding import BLOCK
-from vpcore.data.packing import new_set, write_card, write_shard
+from vpcore.data.packing import SCHEMA, new_set, write_card, write_shard
+from vpcore.data.parquet import read
 from vpcore.errors import InputError
 
 
@@ -70,7 +69,7 @@ def fetch(source: Source, *, name: str, revision: str | None, folder: Path) -> P
         folder: the data folder; it is made.
 
     Returns:
-        The folder of the set, which `parquet.ParquetFolder.open` has checked.
+        The folder of the set, which `parquet.open_set` has checked.
 
     Raises:
         InputError: for a name or a revision that is none, a set that exists, a failed download, or files that are something
@@ -82,25 +81,22 @@ def fetch(source: Source, *, name: str, revision: str | None, folder: Path) -> P
             f"https://huggingface.co/datasets/{source.repo}/commits and use --revision HASH"
         )
     with new_set(name, folder) as made:
-        download = made.parent / ".download"
-        _download(source, revision, download)
         classes, counts = {}, {}
         for split, pattern in (("train", source.train), ("test", source.test)):
-            files = sorted(p for p in download.rglob("*") if fnmatch.fnmatch(p.relative_to(download).as_posix(), pattern))
-            if not files:
-                raise InputError(f"{source.repo} at {revision} has no file {pattern}; give the pattern of its {split} files")
+            files = _download(source.repo, revision, pattern, made.parent / split)
             classes[split], counts[split] = _class_names(files[0], source.label), 0
             for number, file in enumerate(files):
                 target = made / f"{split}-{number:05d}-of-{len(files):05d}.parquet"
-                counts[split] += write_shard(target, _rows(file, source, classes[split]))
+                counts[split] += write_shard(target, _batches(file, source, len(classes[split])))
         if classes["train"] != classes["test"]:
             raise InputError(f"{source.test} of {source.repo} has other classes than {source.train}; choose another split")
         origin: dict[str, object] = {"source_repo": f"huggingface:{source.repo}@{revision}", "source": asdict(source)}
         write_card(made, classes["train"], counts, origin=origin)
-    return Path(folder) / name
+    return folder / name
 
 
-def _download(source: Source, revision: str, folder: Path) -> None:
+def _download(repo: str, revision: str, pattern: str, folder: Path) -> list[Path]:
+    """The files of a data set that fit a pattern, in the order of their names."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
@@ -108,23 +104,21 @@ def _download(source: Source, revision: str, folder: Path) -> None:
             f"fetching from the Hugging Face hub needs a package ({error.name}); use: pip install 'vpcore[fetch]'"
         ) from error
     try:
-        snapshot_download(
-            source.repo,
-            repo_type="dataset",
-            revision=revision,
-            local_dir=folder,
-            allow_patterns=[source.train, source.test],
-        )
+        snapshot_download(repo, repo_type="dataset", revision=revision, local_dir=folder, allow_patterns=pattern)
     except Exception as error:  # noqa: BLE001 the client also passes on what its HTTP library raises
         raise InputError(
-            f"{source.repo} at {revision} cannot be fetched ({error}); check its name, the commit, the network, the disk; "
+            f"{repo} at {revision} cannot be fetched ({error}); check its name, the commit, the network, the disk; "
             "a set behind a licence wants `hf auth login`"
         ) from error
+    if not (files := sorted(folder.rglob("*.parquet"))):
+        raise InputError(f"{repo} at {revision} has no Parquet file {pattern}; give the pattern of the right files")
+    return files
 
 
 def _class_names(path: Path, label: str) -> list[str]:
     """The class names that the metadata of a Hugging Face Parquet file gives for a column."""
-    metadata = _opened(path).schema_arrow.metadata or {}
+    with read(path) as file:
+        metadata = file.schema_arrow.metadata or {}
     feature = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {}).get(label, {})
     names = feature.get("names") or []
     if feature.get("_type") != "ClassLabel" or not names or len(set(names)) < len(names):
@@ -135,34 +129,24 @@ def _class_names(path: Path, label: str) -> list[str]:
     return list(names)
 
 
-def _rows(path: Path, source: Source, classes: list[str]) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
-    """The encoded images, their paths and their labels, batch by batch."""
-    file = _opened(path)
-    for column, fits in ((source.image, _holds_images), (source.label, pa.types.is_integer)):
-        names = file.schema_arrow.names
-        if column not in names or not fits(file.schema_arrow.field(column).type):
-            raise InputError(
-                f"{path.name} of {source.repo} must have the image {{bytes, path}} in {source.image!r} and an integer in "
-                f"{source.label!r}; its columns are {', '.join(names)}; name the right ones"
-            )
-    for batch in file.iter_batches(BLOCK, columns=[source.image, source.label]):
-        images, labels = batch.column(source.image), batch.column(source.label)
-        wrong = [v for v in labels.to_pylist() if v is None or not 0 <= v < len(classes)]
-        encoded = images.field("bytes")
-        if wrong or encoded.null_count:
-            raise InputError(
-                f"every row of {path.name} must have an image and a label in 0..{len(classes) - 1}; "
-                f"{encoded.null_count} have no image, {len(wrong)} have no such label; choose another split"
-            )
-        yield encoded, images.field("path"), labels
-
-
-def _holds_images(kind: pa.DataType) -> bool:
-    return pa.types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}
-
-
-def _opened(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path.name} is no Parquet file ({error}); name the pattern of the right files") from error
+def _batches(path: Path, source: Source, classes: int) -> Iterator[pa.RecordBatch]:
+    """The images and labels of a file, in the columns of `SCHEMA`, batch by batch."""
+    columns = [source.image, source.label]
+    with read(path) as file:
+        for batch in file.iter_batches(BLOCK, columns=columns):
+            try:
+                rows = batch.select(columns).rename_columns(SCHEMA.names).cast(SCHEMA)
+            except (pa.ArrowException, KeyError) as error:
+                raise InputError(
+                    f"{path.name} of {source.repo} must have the image {{bytes, path}} in {source.image!r} and an integer "
+                    f"in {source.label!r} ({error}); its columns are {', '.join(file.schema_arrow.names)}; name the right "
+                    "ones"
+                ) from error
+            wrong = sum(label is None or not 0 <= label < classes for label in rows["label"].to_pylist())
+            empty = rows["image"].field("bytes").null_count
+            if wrong or empty:
+                raise InputError(
+                    f"every row of {path.name} must have an image and a label in 0..{classes - 1}; {empty} have no image, "
+                    f"{wrong} have no such label; choose another split"
+                )
+            yield rows

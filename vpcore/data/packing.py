@@ -21,27 +21,25 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from vpcore.checks import as_path, share
+from vpcore.data import parquet
 from vpcore.data.builtin import BUILTIN
-from vpcore.data.class_folders import REMEDY, Listing, holds_class_folders, list_images
-from vpcore.data.decoding import BLOCK, decode, opened
-from vpcore.data.parquet import ParquetFolder
+from vpcore.data.class_folders import Listing, list_images, split_folders
+from vpcore.data.decoding import BLOCK
 from vpcore.data.splits import hold_out
-from vpcore.errors import InputError, WriteError
+from vpcore.errors import InputError
+from vpcore.files import folder_beside
 
 SCHEMA = pa.schema({"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "label": pa.int64()})
-SPLIT_LIKE = ("dev", "test", "testing", "train", "training", "val", "valid", "validation")  # no names of classes
 TEST_SHARE = 0.2  # of each class that becomes test where there is no test folder
 
 
@@ -73,23 +71,21 @@ def pack(folder: Path | str, out: Path | str, *, name: str | None = None, test_s
     >>> [len(load("photos", split, px=9, folder=folder / "data")) for split in ("train", "val", "test")]
     [6, 2, 2]
     """
-    folder = Path(folder)
+    folder, out = as_path(folder, name="folder"), as_path(out, name="out")
     name = folder.resolve().name if name is None else name
+    test_share = share(test_share, name="test_share")
     splits = _splits(folder, name, test_share)
-    try:
-        with new_set(name, Path(out)) as made:
-            counts = {split: write_shard(_shard(made, split), _rows(listing, folder)) for split, listing in splits.items()}
-            write_card(made, splits["train"].classes, counts, origin={})
-    except OSError as error:
-        raise WriteError(f"cannot write below {out} ({error}); it must be a folder with room for the set") from error
-    return Path(out) / name
+    with new_set(name, out) as made:
+        counts = {}
+        for split, listing in splits.items():
+            counts[split] = write_shard(made / f"{split}-00000-of-00001.parquet", _batches(listing, folder))
+        write_card(made, splits["train"].classes, counts, origin={})
+    return out / name
 
 
 def _splits(folder: Path, name: str, test_share: float) -> dict[str, Listing]:
     """The images of train and test, in folders of their own or drawn."""
-    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-    given = [name for name in names if name.lower() in SPLIT_LIKE and holds_class_folders(folder / name)]
-    if given:
+    if given := split_folders(folder):
         if given != ["test", "train"]:
             raise InputError(
                 f"{folder} must hold class folders, or train and test that hold them; it holds {' and '.join(given)}; "
@@ -98,14 +94,11 @@ def _splits(folder: Path, name: str, test_share: float) -> dict[str, Listing]:
             )
         train = list_images(folder / "train")
         return {"train": train, "test": list_images(folder / "test", classes=train.classes)}
-    if not 0 < test_share < 1:
-        raise InputError(f"`test_share` must lie in (0, 1), got {test_share}: the part of each class that becomes test")
     whole = list_images(folder)
     parts = hold_out(torch.tensor(whole.labels), f"test {name}", share=test_share, most=None)
-    splits = {}
-    for split, rows in zip(("train", "test"), map(torch.Tensor.tolist, parts), strict=True):
-        splits[split] = Listing(whole.classes, [whole.files[row] for row in rows], [whole.labels[row] for row in rows])
-        if not rows:
+    splits = {split: whole.take(rows.tolist()) for split, rows in zip(("train", "test"), parts, strict=True)}
+    for split, listing in splits.items():
+        if not listing.files:
             raise InputError(
                 f"{split} would have no images: {folder} has at most {max(Counter(whole.labels).values())} a class, and "
                 f"{test_share:g} of each class becomes test; add images, give another share, or make folders train and test"
@@ -113,14 +106,13 @@ def _splits(folder: Path, name: str, test_share: float) -> dict[str, Listing]:
     return splits
 
 
-def _rows(listing: Listing, folder: Path) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
-    """The encoded images, their paths below the folder and their labels, batch by batch, each image decoded as a test."""
+def _batches(listing: Listing, folder: Path) -> Iterator[pa.RecordBatch]:
+    """The encoded images, their paths below the folder and their labels, each image decoded as a test."""
     for start in range(0, len(listing.files), BLOCK):
-        files, labels = listing.files[start : start + BLOCK], listing.labels[start : start + BLOCK]
-        named = ((f"the image {file}", partial(opened, file)) for file in files)
-        decode(named, count=len(files), px=1, remedy=REMEDY)
-        paths = [file.relative_to(folder).as_posix() for file in files]
-        yield pa.array([file.read_bytes() for file in files], pa.binary()), pa.array(paths), pa.array(labels)
+        block = listing.take(range(len(listing.files))[start : start + BLOCK])
+        block.decode(px=1)
+        images = [{"bytes": file.read_bytes(), "path": file.relative_to(folder).as_posix()} for file in block.files]
+        yield pa.record_batch({"image": images, "label": block.labels}, schema=SCHEMA)
 
 
 # What writes sets, and `hub` uses too ---------------------------------------------------------------------------------
@@ -132,36 +124,33 @@ def new_set(name: str, folder: Path) -> Iterator[Path]:
 
     Raises:
         InputError: for a name that is none, a set that exists, and when what was written is no set.
+        WriteError: when the folder cannot be written.
     """
-    if not re.fullmatch(r"[\w-]+", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
         raise InputError(f"`name` must consist of letters, digits, - and _, since it names a folder; got {name!r}")
-    if name in BUILTIN or name.startswith(("tv-", "coop-")):
+    if name in BUILTIN or name.split("-")[0] in ("tv", "coop"):
         raise InputError(
             f"`name` must be free, but {name!r} is built in, or kept for torchvision and CoOp (tv-..., coop-...); give "
             "another"
         )
-    path = Path(folder) / name
+    path = folder / name
     if path.exists():
         raise InputError(f"{path} exists already; delete it to make it anew, or give another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".new-{name}.*"):  # of a process that was killed
-        shutil.rmtree(stale, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f".new-{name}.", dir=path.parent) as temporary:
-        made = Path(temporary) / name
+    with folder_beside(path) as temporary:
+        made = temporary / name
         made.mkdir()
         yield made
-        ParquetFolder.open(made)
+        parquet.open_set(made)
         made.replace(path)
 
 
-def write_shard(path: Path, rows: Iterable[tuple[pa.Array, pa.Array, pa.Array]]) -> int:
-    """Write batches of encoded images, their paths and their labels as one Parquet file; returns the number of images."""
+def write_shard(path: Path, batches: Iterable[pa.RecordBatch]) -> int:
+    """Write batches of the columns of `SCHEMA` as one Parquet file; returns the number of images."""
     count = 0
     with pq.ParquetWriter(path, SCHEMA) as writer:
-        for encoded, paths, labels in rows:
-            images = pa.StructArray.from_arrays([encoded.cast(pa.binary()), paths.cast(pa.string())], ["bytes", "path"])
-            writer.write_table(pa.table([images, labels.cast(pa.int64())], schema=SCHEMA))
-            count += len(labels)
+        for batch in batches:
+            writer.write_batch(batch)
+            count += batch.num_rows
     return count
 
 
@@ -169,7 +158,3 @@ def write_card(made: Path, classes: Sequence[str], counts: dict[str, int], origi
     """Write the `dataset.json` of a set; `origin` is what more it says, such as where the set is from."""
     card = {"name": made.name, "classes": list(classes), "splits": counts, **origin}
     (made / "dataset.json").write_text(json.dumps(card, indent=1))
-
-
-def _shard(made: Path, split: str) -> Path:
-    return made / f"{split}-00000-of-00001.parquet"

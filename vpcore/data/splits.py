@@ -9,18 +9,19 @@ shots contain the 1 shot) and dense and compressed networks see the same images.
 from __future__ import annotations
 
 import zlib
-from numbers import Integral
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from vpcore.errors import InputError
+from vpcore import checks
+from vpcore.checks import Array, as_labels, whole_number
 
 SPLITS = ("train", "val", "test")
 VAL_FRACTION, VAL_MOST = 0.2, 50  # of each class
 
 
-def shots(labels: Tensor, budget: int | None, *, task: str, seed: int) -> Tensor:
+def shots(labels: Array, budget: int | None, *, task: str, seed: int) -> Tensor:
     """Indices of the images of a few-shot budget: nested in the budget, the same for every network.
 
     Args:
@@ -33,29 +34,16 @@ def shots(labels: Tensor, budget: int | None, *, task: str, seed: int) -> Tensor
         (n,) indices in ascending order.
 
     Raises:
-        InputError: for a budget that is no whole number of images.
+        InputError: for a budget that is no whole number of images, and for labels that are no (N,) whole numbers.
 
     >>> labels = torch.tensor([0, 1, 0, 1, 0, 1])
     >>> one, two = (set(shots(labels, n, task="t", seed=0).tolist()) for n in (1, 2))
     >>> len(one), len(two), one < two
     (2, 4, True)
     """
-    check_count("budget", budget)
-    return first(labels, budget, f"shots {task} {seed}").sort().values
-
-
-def check_count(name: str, count: object) -> None:
-    """Accept a number of images a class: 1, 2, ..., or None for all.
-
-    Args:
-        name: of the argument, for the message.
-        count: its value.
-
-    Raises:
-        InputError: for anything else.
-    """
-    if count is not None and not (isinstance(count, Integral) and int(count) >= 1):
-        raise InputError(f"`{name}` must be a whole number of images a class, at least 1, or None for all; got {count!r}")
+    if budget is not None:
+        budget = whole_number(budget, name="budget", of="images a class", otherwise=", or None for all")
+    return first(as_labels(labels), budget, f"shots {task} {seed}").sort().values
 
 
 def saturated(labels: Tensor, budget: int | None) -> bool:
@@ -65,10 +53,8 @@ def saturated(labels: Tensor, budget: int | None) -> bool:
 
 def first(labels: Tensor, count: int | None, key: str) -> Tensor:
     """The first `count` indices of each class (None: all) in the random order that `key` fixes."""
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
-    if count is None:
-        return order
-    return torch.cat([order[:0], *(order[labels[order] == c][:count] for c in labels.unique())])
+    order = _shuffled(len(labels), key)
+    return order if count is None else _each_class(labels, order, lambda size: count)
 
 
 def hold_out(labels: Tensor, key: str, *, share: float = VAL_FRACTION, most: int | None = VAL_MOST) -> tuple[Tensor, Tensor]:
@@ -91,15 +77,18 @@ def hold_out(labels: Tensor, key: str, *, share: float = VAL_FRACTION, most: int
     >>> len(train), len(val)
     (14, 6)
     """
-    if not 0 <= share <= 1:
-        raise InputError(f"`share` must lie in [0, 1], got {share}: it is the part of each class that is held out")
-    order = first(labels, None, f"val {key}")
-    held = [order[:0]]
-    for c in labels.unique():
-        rows = order[labels[order] == c]
-        count = int(len(rows) * share + 0.5)
-        held.append(rows[: count if most is None else min(most, count)])
-    out = torch.cat(held)
+    share, order = checks.share(share, name="share", ends=True), _shuffled(len(labels), f"val {key}")
+    out = _each_class(labels, order, lambda size: min(int(size * share + 0.5), size if most is None else most))
     kept = torch.ones(len(labels), dtype=torch.bool)
     kept[out] = False
     return kept.nonzero()[:, 0], out.sort().values
+
+
+def _shuffled(count: int, key: str) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
+
+
+def _each_class(labels: Tensor, order: Tensor, count: Callable[[int], int]) -> Tensor:
+    """Class by class, the first count(size of the class) of its indices, as `order` has them."""
+    rows = [order[labels[order] == label] for label in labels.unique()]
+    return torch.cat([order[:0], *(mine[: count(len(mine))] for mine in rows)])

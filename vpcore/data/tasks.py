@@ -16,16 +16,16 @@ import functools
 import inspect
 from pathlib import Path
 
-from vpcore.data import coop, decoding, hub, splits, torchvision_sets
+from vpcore.checks import as_path, whole_number
+from vpcore.data import coop, decoding, hub, parquet, splits, torchvision_sets
 from vpcore.data.builtin import BUILTIN, builtin_digest, read_builtin
 from vpcore.data.cache import cached
 from vpcore.data.class_folders import holds_class_folders
 from vpcore.data.digests import digest_of, file_digest
 from vpcore.data.image_set import ImageSet
-from vpcore.data.images import Images, check_px
-from vpcore.data.parquet import ParquetFolder
-from vpcore.data.splits import SPLITS, check_count, first
-from vpcore.errors import InputError, WriteError, unknown
+from vpcore.data.images import Images
+from vpcore.data.splits import SPLITS, first
+from vpcore.errors import InputError, unknown
 
 
 def load(
@@ -57,8 +57,9 @@ def load(
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
-    check_count("per_class", per_class)
-    check_px(px)
+    px = whole_number(px, name="px", of="pixels")
+    if per_class is not None:
+        per_class = whole_number(per_class, name="per_class", of="images a class", otherwise=", or None for all")
 
     def read() -> Images:
         if task in BUILTIN:
@@ -116,57 +117,54 @@ def fetch(task: str, folder: Path, *, source: hub.Source | None = None, revision
     Raises:
         InputError: when the set cannot be had that way; the message says which way there is.
     """
-    folder = Path(folder)
-    if task in BUILTIN or (source is not None and task.split("-")[0] in ("tv", "coop")):
-        raise InputError(
-            f"what is fetched as {task!r} would never be read: the name is that of a built-in task, or kept for torchvision "
-            "and CoOp (tv-..., coop-...); give the set another name, or leave --repo out"
-        )
-    if task in torchvision_sets.SETS and revision is not None:
-        raise InputError(
-            f"`revision` is of sets on the Hugging Face hub, and torchvision fetches {task} with its own checksums; got "
-            f"{revision!r}; leave --revision out"
-        )
-    if task in coop.SETS:
-        raise InputError(coop.instructions(task, folder / "coop"))
-    if source is None and task not in torchvision_sets.SETS and task not in hub.HUB_SETS:
-        raise unknown("image set to fetch", task, [*torchvision_sets.SETS, *hub.HUB_SETS])
-    try:
+    folder = as_path(folder, name="folder")
+    if source is None:
+        if task in BUILTIN:
+            raise InputError(f"the task {task!r} is built in and needs no download; leave it out")
+        if task in coop.SETS:
+            raise InputError(coop.instructions(task, folder / "coop"))
         if task in torchvision_sets.SETS:
+            if revision is not None:
+                raise InputError(
+                    f"`revision` is of sets on the Hugging Face hub, and torchvision fetches {task} with its own checksums; "
+                    f"got {revision!r}; leave --revision out"
+                )
             return torchvision_sets.fetch(task, folder / "tv")
-        return hub.fetch(source or hub.HUB_SETS[task], name=task, revision=revision, folder=folder)
-    except OSError as error:
-        raise WriteError(f"cannot write below {folder} ({error}); it must be a folder with room for the set") from error
+        if task not in hub.HUB_SETS:
+            raise unknown("image set to fetch", task, [*torchvision_sets.SETS, *hub.HUB_SETS])
+        source = hub.HUB_SETS[task]
+    return hub.fetch(source, name=task, revision=revision, folder=folder)
 
 
-def _source(task: str, folder: Path | None) -> ParquetFolder | ImageSet:
+def _source(task: str, folder: Path | None) -> ImageSet:
     if folder is None:
         raise InputError(
             f"the task {task!r} is not built in ({', '.join(sorted(BUILTIN))}), so `data` must name a folder that holds "
             "it; use --data DIR or set VPCORE_DATA"
         )
-    if not Path(folder).is_dir():
+    folder = as_path(folder, name="data")
+    if not folder.is_dir():
         raise InputError(
             f"`data` must be a folder of image sets; there is no folder {folder}; use --data DIR or set VPCORE_DATA"
         )
     if task in torchvision_sets.SETS or task in coop.SETS:
-        return _opened(task, Path(folder))
-    made = Path(folder) / task
+        return _opened(task, folder)
+    made = folder / task
     for images in () if (made / "dataset.json").exists() else (made, Path(task)):
-        if images.is_dir() and not (images / "dataset.json").exists() and holds_class_folders(images):
+        if not (images / "dataset.json").exists() and holds_class_folders(images):
             raise InputError(
                 f"`task` must be the name of an image set, and {images} is a folder of images; make a set of it first: "
                 f"vpcore pack {images} --data {folder}"
             )
     if Path(task).name != task or not made.is_dir():
-        parquet = [path.parent.name for path in Path(folder).glob("*/dataset.json")]
-        raise unknown(f"task in {folder}:", task, [*BUILTIN, *parquet, *torchvision_sets.SETS, *coop.SETS])
-    return ParquetFolder.open(made)
+        sets = [path.parent.name for path in folder.glob("*/dataset.json")]
+        raise unknown(f"task in {folder}:", task, [*BUILTIN, *sets, *torchvision_sets.SETS, *coop.SETS])
+    return parquet.open_set(made)
 
 
 @functools.lru_cache
 def _opened(task: str, folder: Path) -> ImageSet:
-    """A set of single files, looked through once per process: there can be a million of them."""
+    """A set of single files, looked through once a process: there can be a million of them."""
     if task in coop.SETS:
         return coop.open_set(task, folder / "coop")
     return torchvision_sets.open_set(task, folder / "tv")
