@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from vpcore import InputError
-from vpcore.report.inference import components, crossed, estimate, flipped, linearised, ratio
+from vpcore.report.inference import components, crossed, estimate, flipped, linearised
 from vpcore.report.verdicts import verdict
 
 
@@ -123,7 +123,7 @@ def test_a_ratio_of_means_is_one_and_its_interval_that_of_the_delta_method() -> 
     rng = np.random.default_rng(6)
     under = rng.uniform(0.2, 0.4, 30)
     d = pd.DataFrame({"task": range(30), "budget": 1, "over": 0.3 * under + rng.normal(0, 0.02, 30), "under": under})
-    e = ratio(d, "over", "under")
+    e = estimate(linearised(d, "over", "under"), "lost_share")
     assert e.mean == pytest.approx(d["over"].sum() / d["under"].sum())
     r, (vx, vy, cov) = e.mean, (d["over"].var(), d["under"].var(), d[["over", "under"]].cov().iloc[0, 1])
     assert e.se == pytest.approx(np.sqrt((vx + r**2 * vy - 2 * r * cov) / 30) / d["under"].mean())

@@ -5,8 +5,8 @@ from vpcore.faces import face
 __all__, __getattr__, __dir__ = face(
     __name__,
     {
-        "claims": "matching_bits matching_round scarcity",
-        "inference": "estimate ratio",
+        "claims": "matching_bits matching_round primary scarcity",
+        "inference": "estimate flipped",
         "notebook": "Study open_study",
         "pairs": "costs effects",
         "parameters": "check_parameters",

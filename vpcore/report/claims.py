@@ -19,14 +19,14 @@ import numpy as np
 import pandas as pd
 
 from vpcore.errors import InputError
-from vpcore.report.inference import estimate, flipped, linearised, ratio, spread
+from vpcore.report.inference import estimate, flipped, linearised, spread
 from vpcore.report.pairs import budgets, check_unmixed, costs, effects
 from vpcore.report.verdicts import LEVEL, NO_TICKET, VERDICTS, Estimate, Judged, holm, verdict
 from vpcore.study.run import NETWORK
 
 __all__ = [
     "LEVEL", "VERDICTS", "Estimate", "budgets", "costs", "effects", "estimate", "flipped", "holm", "matching_bits",
-    "matching_round", "near_chance", "of_sparsity", "primary", "ratio", "scarcity", "spread", "verdict",
+    "matching_round", "near_chance", "of_sparsity", "primary", "scarcity", "spread", "verdict",
 ]  # fmt: skip
 
 NEAR_CHANCE = 1.5  # times chance: a dense network below that has no accuracy worth losing

@@ -116,29 +116,22 @@ def flipped(differences: pd.DataFrame, column: str, *, axes: Sequence[str] = ())
     return sum(each in (SUPPORTED, CONTRADICTED) for each in seen) / len(seen)
 
 
-def ratio(
-    differences: pd.DataFrame, numerator: str, denominator: str, *, axes: Sequence[str] = (), margin: float | None = None
-) -> Estimate:
-    """The ratio of two means, such as the share of the accuracy above chance that is lost, with its interval.
+def linearised(differences: pd.DataFrame, numerator: str, denominator: str, *, axes: Sequence[str] = ()) -> pd.DataFrame:
+    """The rows with `lost_share`: values whose mean is mean(x) / mean(y), and which vary as that does.
 
-    A mean of ratios is ruled by the pairs with the smallest denominators; this is mean(x) / mean(y). Its interval is by the
-    delta method: that of the mean of the linearised values r + (x - r y) / mean(y).
+    A mean of ratios is ruled by the pairs with the smallest denominators; the ratio r of means is not. By the delta method
+    it varies as r + (x - r y) / mean(y). NaN where the mean of y is not above zero: nothing above chance can be lost.
 
     >>> d = pd.DataFrame({"task": ["a", "b", "c"], "budget": 1, "loss": [0.1, 0.0, 0.2], "above": [0.2, 0.1, 0.3]})
-    >>> f"{ratio(d, 'loss', 'above'):.2f}"
+    >>> f"{estimate(linearised(d, 'loss', 'above'), 'lost_share'):.2f}"
     '0.50 (-0.12 to 1.12)'
     """
-    return estimate(linearised(differences, numerator, denominator, axes=axes), "lost_share", axes=axes, margin=margin)
-
-
-def linearised(differences: pd.DataFrame, numerator: str, denominator: str, *, axes: Sequence[str] = ()) -> pd.DataFrame:
-    """The rows with `lost_share`, values whose mean is the ratio of means and which vary as it does (delta method)."""
     known = differences[differences[[numerator, denominator]].notna().all(axis=1)]
     if known.empty:
         return known.assign(lost_share=np.nan)
     over, under = (estimate(known, name, axes=axes).mean for name in (numerator, denominator))
-    share = over / under if under > 0 else np.nan  # nothing above chance: no share of it can be lost
-    return known.assign(lost_share=share + (known[numerator] - share * known[denominator]) / under if under > 0 else np.nan)
+    share = over / under if under > 0 else np.nan
+    return known.assign(lost_share=share + (known[numerator] - share * known[denominator]) / under)
 
 
 def spread(values: Iterable[float]) -> Estimate:

@@ -48,8 +48,7 @@ def costs(table: pd.DataFrame, *, against: str = "dense") -> pd.DataFrame:
         One row a compressed run that has its counterpart: the fields of `Run` and `density` as far as the table has them;
         `accuracy_loss`; `relative_loss`, the share of the counterpart's accuracy above chance that is lost (NaN where that
         is below 2 points); NAME_rise for every measure of `worse`; `above_chance`, what the counterpart has above chance;
-        `at_chance`, whether the compressed run, or its network on its own task, is no better than a guess; and
-        `dense_at_chance`, whether the counterpart is.
+        and `at_chance`, whether the compressed run, or its network on its own task, is no better than a guess.
 
     Raises:
         InputError: when a counterpart occurs twice, or no compressed run has one.
@@ -86,7 +85,6 @@ def costs(table: pd.DataFrame, *, against: str = "dense") -> pd.DataFrame:
         **{f"{name}_rise": pairs[name] - pairs[f"{name}_dense"] for name in measures},
         above_chance=above,
         at_chance=_guesses(pairs, pairs["accuracy"], chance) | _broken(table, pairs),
-        dense_at_chance=_guesses(pairs, pairs["accuracy_dense"], chance),
     )
 
 
