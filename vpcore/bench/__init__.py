@@ -2,9 +2,4 @@
 
 from vpcore.faces import face
 
-__all__, __getattr__, __dir__ = face(
-    __name__,
-    {
-        "pieces": "PIECES",
-    },
-)
+__all__, __getattr__, __dir__ = face(__name__, {"pieces": "PIECES"})

@@ -14,7 +14,6 @@ import torch
 
 from vpcore.bench.timing import CLASSES, Row, Setting, medians
 from vpcore.networks.backbones import PRECISIONS
-from vpcore.networks.frozen import Frozen
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 
@@ -23,7 +22,7 @@ class Bare:
     """The bare network on one batch: what the floor is measured with."""
 
     def __init__(self, setting: Setting, precision: str, layout: str, count: int) -> None:
-        frozen = Frozen(setting.network(), precision=precision, device=setting.device)
+        frozen = setting.frozen(precision)
         self.network = frozen.body.to(memory_format=FORMATS[layout])
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(count, 3, setting.canvas, setting.canvas, generator=generator)

@@ -5,13 +5,14 @@ The first of the two is what we do, whether it is the idea or not: some ideas we
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import importlib.util
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,12 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpcore.bench.floor import FORMATS, Bare, best_precision
-from vpcore.bench.timing import CLASSES, Row, Setting, medians
+from vpcore.bench.timing import CLASSES, Row, Setting, compared, medians
 from vpcore.bench.transfer import BATCH, SHOTS, prompted
-from vpcore.networks.backbones import PRECISIONS, build, load_weights_, prunable
+from vpcore.networks.backbones import PRECISIONS, build, load_weights_
 from vpcore.networks.frozen import Float32Gradient, Frozen
 from vpcore.networks.training import Recipe, fit
-from vpcore.pruning.masks import apply_, full, magnitude, select
+from vpcore.pruning.masks import apply_, prune
 from vpcore.weights.tickets import read_ticket, write_ticket
 
 DENSITY = 0.01
@@ -40,10 +41,12 @@ def frozen_weights(setting: Setting) -> Iterator[Row]:
     learning.network.requires_grad_(True)
     unfolded.network = setting.network().to(setting.device, PRECISIONS[precision])
     unfolded.network.to(memory_format=torch.channels_last)
-    t = medians(setting, {"ours": ours.step, "learning": learning.step, "unfolded": unfolded.step})
     what = f"forward and input gradient, {SHOTS} images, {precision}"
-    yield Row("ideas", what, t["ours"], "with gradients of the weights", t["learning"], label="no gradients of weights")
-    yield Row("ideas", what, t["ours"], "with batch norms as layers", t["unfolded"], label="batch norms folded")
+    for against, label, other in (
+        ("with gradients of the weights", "no gradients of weights", learning),
+        ("with batch norms as layers", "batch norms folded", unfolded),
+    ):
+        yield from compared(setting, Row("ideas", what, against=against, label=label), ours.step, other.step)
 
 
 def compiled(setting: Setting) -> Iterator[Row]:
@@ -52,41 +55,35 @@ def compiled(setting: Setting) -> Iterator[Row]:
     eager, other = (Bare(setting, precision, layout, SHOTS) for _ in range(2))
     torch.compiler.reset()  # it gives up after some networks
     other.network = cast(nn.Module, torch.compile(other.network))
-    what = f"forward and input gradient, {SHOTS} images, {precision}/{layout}, eager"
+    row = Row("ideas", f"forward and input gradient, {SHOTS} images, {precision}/{layout}, eager", label="torch.compile")
     start = time.perf_counter()
     try:
         other.step()
     except Exception as error:  # noqa: BLE001 without a C++ compiler, with another Python, ...
-        seconds = medians(setting, {"eager": eager.step})["eager"]
-        yield Row("ideas", what, seconds, note=f"torch.compile fails here: {type(error).__name__}", label="torch.compile")
+        note = f"torch.compile fails here: {type(error).__name__}"
+        yield from compared(setting, replace(row, note=note), eager.step)
         return
-    spent = time.perf_counter() - start
-    found = medians(setting, {"eager": eager.step, "compiled": other.step})
-    note = f"the first step took {spent:.0f} s"
-    yield Row("ideas", what, found["eager"], "torch.compile", found["compiled"], note, label="torch.compile")
+    note = f"the first step took {time.perf_counter() - start:.0f} s"
+    yield from compared(setting, replace(row, against="torch.compile", note=note), eager.step, other.step)
 
 
 def running_mapping(setting: Setting) -> Iterator[Row]:
     """Epochs with a pass over the training images for the mapping, and epochs whose mapping follows from the steps."""
     precision, _, _ = best_precision(setting, SHOTS)
-    frozen, count = Frozen(setting.network(), precision=precision, device=setting.device), 3 * BATCH
-    t = medians(
-        setting,
-        {
-            name: functools.partial(prompted, setting, frozen, count=count, epochs=2, mapping=name)
-            for name in ("ilm", "ilm-running")
-        },
+    count, what = 3 * BATCH, f"two epochs of a prompt, {3 * BATCH} images, {precision}"
+    ours, other = (
+        partial(prompted, setting, setting.frozen(precision), count=count, epochs=2, mapping=name)
+        for name in ("ilm", "ilm-running")
     )
-    what, label = f"two epochs of a prompt, {count} images, {precision}", "mapping from the steps"
-    yield Row("ideas", what, t["ilm"], "mapping estimated from the steps", t["ilm-running"], label=label)
+    row = Row("ideas", what, against="mapping estimated from the steps", label="mapping from the steps")
+    yield from compared(setting, row, ours, other)
 
 
 def network_kept(setting: Setting) -> Iterator[Row]:
     """Loading a ticket and freezing it, which each job would have to do if the network were not kept for the next."""
     precision, _, _ = best_precision(setting, SHOTS)
     model = build(setting.model, classes=CLASSES, seed=0)
-    masks = full(model, prunable(model))
-    masks = select(magnitude(model, masks), masks, density=DENSITY)
+    masks = prune(model, density=DENSITY)
     apply_(model, masks)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ticket.safetensors"
@@ -96,8 +93,8 @@ def network_kept(setting: Setting) -> Iterator[Row]:
             load_weights_(model, read_ticket(path)[0], where=str(path))
             Frozen(model, precision=precision, device=setting.device)
 
-        t = medians(setting, {"load": load})
-    yield Row("ideas", f"load a ticket of {DENSITY:.0%} of the weights and freeze it", t["load"], label="network kept")
+        what = f"load a ticket of {DENSITY:.0%} of the weights and freeze it"
+        yield from compared(setting, Row("ideas", what, label="network kept"), load)
 
 
 def sparse_product(setting: Setting) -> Iterator[Row]:
@@ -117,25 +114,23 @@ def sparse_product(setting: Setting) -> Iterator[Row]:
         patches = F.unfold(x, 3, padding=1)  # (n, 9 * 512, 49)
         return rows @ patches.transpose(0, 1).flatten(1)
 
-    t = medians(setting, {"dense": lambda: F.conv2d(shown, dense, padding=1), "sparse": sparse})
     what = f"a 3 x 3 convolution, 512 channels, 7 x 7 px, {IMAGES} images, {DENSITY:.0%} kept, {precision}"
-    yield Row("ideas", what, t["dense"], "sparse product, float32", t["sparse"], label="sparse products")
+    row = Row("ideas", what, against="sparse product, float32", label="sparse products")
+    yield from compared(setting, row, partial(F.conv2d, shown, dense, padding=1), sparse)
 
 
 def float32_gradient(setting: Setting) -> Iterator[Row]:
     """Strided depthwise convolutions that go through float32 for their gradient, and those that stay in bf16."""
     if setting.device.type != "cpu" or importlib.util.find_spec("timm") is None:
         return
-    here = dataclasses.replace(STRIDED, repeats=setting.repeats)
+    here = replace(STRIDED, repeats=setting.repeats)
     ours, plain = (Bare(here, "bf16", "channels last", IMAGES) for _ in range(2))
     for name, layer in list(plain.network.named_modules()):
         if isinstance(layer, Float32Gradient):
             plain.network.set_submodule(name, layer.layer)
-    t = medians(here, {"ours": ours.step, "plain": plain.step})
     what = f"forward and input gradient, {here.model} at {here.canvas} px, {IMAGES} images, bf16"
-    yield Row(
-        "ideas", what, t["ours"], "strided depthwise gradients in bf16", t["plain"], label="strided depthwise in float32"
-    )
+    row = Row("ideas", what, against="strided depthwise gradients in bf16", label="strided depthwise in float32")
+    yield from compared(here, row, ours.step, plain.step)
 
 
 def progressive_size(setting: Setting) -> Iterator[Row]:
@@ -149,7 +144,7 @@ def progressive_size(setting: Setting) -> Iterator[Row]:
         shown = F.interpolate(images.float(), px).to(torch.uint8) if px < setting.canvas else images
         fit(model, shown.to(setting.device), labels, recipe)
 
-    t = medians(setting, {str(px): functools.partial(train, px) for px in sizes})
+    t = medians(setting, {str(px): partial(train, px) for px in sizes})
     what = f"source training, {len(labels)} images of {setting.canvas} px, bf16"
     other = sum(t.values()) / len(t)
     yield Row("ideas", what, t[str(setting.canvas)], f"in thirds at {sizes} px", other, label="progressive size")
@@ -157,7 +152,5 @@ def progressive_size(setting: Setting) -> Iterator[Row]:
 
 def ideas(setting: Setting) -> Iterator[Row]:
     """One idea after the other."""
-    for idea in (
-        frozen_weights, compiled, running_mapping, network_kept, sparse_product, float32_gradient, progressive_size,
-    ):  # fmt: skip
-        yield from idea(setting)
+    yield from chain(frozen_weights(setting), compiled(setting), running_mapping(setting), network_kept(setting))
+    yield from chain(sparse_product(setting), float32_gradient(setting), progressive_size(setting))

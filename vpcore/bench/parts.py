@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils import prune as torch_prune
 
 from vpcore.bench.plain_protocol import decode
-from vpcore.bench.timing import CLASSES, Row, Setting, medians
+from vpcore.bench.timing import CLASSES, Row, Setting, compared, medians
 from vpcore.calibration.all_metrics import METRICS
 from vpcore.calibration.predictions import Predictions
 from vpcore.data import tasks
@@ -29,30 +30,28 @@ from vpcore.pruning.masks import apply_, full, magnitude, select
 
 def metrics(setting: Setting) -> Iterator[Row]:
     """Metrics of 100,000 predictions of 1,000 classes, against torchmetrics."""
-    size = 100_000
+    size, names = 100_000, ("accuracy", "ece", "mce")
     logits = torch.randn(size, CLASSES, generator=torch.Generator().manual_seed(0)) * 3
     probs, labels = logits.softmax(1), torch.arange(size) % CLASSES
     del logits
-    names = ("accuracy", "ece", "mce")
 
     def ours() -> list[float]:
         predictions = Predictions.from_probs(probs, labels)
         return [METRICS[name](predictions) for name in names]
 
-    functions: dict[str, Callable[[], object]] = {"ours": ours}
+    what = f"{', '.join(names)} of {size:,} x {CLASSES:,} probabilities"
+    row = Row("metrics", what, against="torchmetrics", label="metrics: torchmetrics")
     try:
         from torchmetrics.functional import classification as other
     except ImportError:
-        note = "torchmetrics is not installed"
-    else:
-        note = ""
-        functions["torchmetrics"] = lambda: (
-            other.multiclass_accuracy(probs, labels, CLASSES, average="micro"),
-            *(other.multiclass_calibration_error(probs, labels, CLASSES, n_bins=15, norm=norm) for norm in ("l1", "max")),
-        )
-    t = medians(setting, functions)
-    what = f"{', '.join(names)} of {size:,} x {CLASSES:,} probabilities"
-    yield Row("metrics", what, t["ours"], "torchmetrics", t.get("torchmetrics"), note, "metrics: torchmetrics")
+        yield from compared(setting, dataclasses.replace(row, note="torchmetrics is not installed"), ours)
+        return
+
+    def theirs() -> list[Tensor]:
+        error = partial(other.multiclass_calibration_error, probs, labels, CLASSES, n_bins=15)
+        return [other.multiclass_accuracy(probs, labels, CLASSES, average="micro"), error(norm="l1"), error(norm="max")]
+
+    yield from compared(setting, row, ours, theirs)
 
 
 def train(setting: Setting) -> Iterator[Row]:
@@ -60,23 +59,23 @@ def train(setting: Setting) -> Iterator[Row]:
     count = 2 * 32
     images, labels = setting.images(count, setting.canvas), torch.arange(count) % CLASSES
     model = build(setting.model, classes=CLASSES, seed=0).to(setting.device).to(memory_format=torch.channels_last).train()
-    for precision in PRECISIONS:
+    x = torch.randn(32, 3, setting.canvas, setting.canvas).to(setting.device, memory_format=torch.channels_last)
+
+    def bare(precision: str) -> None:
+        for _ in range(2):
+            model.zero_grad()
+            with torch.autocast(setting.device.type, PRECISIONS[precision], enabled=precision != "float32"):
+                loss = model(x).float().sum()
+            loss.backward()
+
+    def ours(precision: str) -> None:
         recipe = Recipe(epochs=1, batch=32, lr=1e-4, weight_decay=1e-4, augment="none", precision=precision, seed=0)
-        x = torch.randn(32, 3, setting.canvas, setting.canvas).to(setting.device, memory_format=torch.channels_last)
+        fit(model, images.to(setting.device), labels, recipe)
 
-        def bare(x: Tensor = x, precision: str = precision) -> None:
-            for _ in range(2):
-                model.zero_grad()
-                with torch.autocast(setting.device.type, PRECISIONS[precision], enabled=precision != "float32"):
-                    loss = model(x).float().sum()
-                loss.backward()
-
-        def ours(recipe: Recipe = recipe) -> None:
-            fit(model, images.to(setting.device), labels, recipe)
-
-        t = medians(setting, {"ours": ours, "bare": bare})
+    for precision in PRECISIONS:
         what, label = f"source training, {count} images, {precision}", f"training, {precision}: bare passes"
-        yield Row("train", what, t["ours"], "forward and all gradients", t["bare"], label=label)
+        row = Row("train", what, against="forward and all gradients", label=label)
+        yield from compared(setting, row, partial(ours, precision), partial(bare, precision))
 
 
 def prune(setting: Setting) -> Iterator[Row]:
@@ -93,15 +92,9 @@ def prune(setting: Setting) -> Iterator[Row]:
         parts = [(fresh.get_submodule(name.removesuffix(".weight")), "weight") for name in names]
         torch_prune.global_unstructured(parts, pruning_method=torch_prune.L1Unstructured, amount=0.8)
 
-    t = medians(setting, {"ours": ours, "theirs": theirs})
-    yield Row(
-        "prune",
-        "rank and mask all weights",
-        t["ours"],
-        "torch.nn.utils.prune",
-        t["theirs"],
-        label="pruning: torch.nn.utils.prune",
-    )
+    label = "pruning: torch.nn.utils.prune"
+    row = Row("prune", "rank and mask all weights", against="torch.nn.utils.prune", label=label)
+    yield from compared(setting, row, ours, theirs)
 
 
 def load(setting: Setting) -> Iterator[Row]:
@@ -109,25 +102,21 @@ def load(setting: Setting) -> Iterator[Row]:
     count = 1000
     with tempfile.TemporaryDirectory() as folder:
         files = photos(Path(folder) / "photos", count)
-        shared: dict[str, Any] = {"px": 64, "folder": Path(folder)}
-        tasks.load("photos", "train", cache=Path(folder) / "cache", **shared)
+        read = partial(tasks.load, "photos", "train", px=64, folder=Path(folder))
+        read(cache=Path(folder) / "cache")
         t = medians(
             setting,
             {
-                "decode": lambda: tasks.load("photos", "train", cache=None, **shared),
-                "map": lambda: tasks.load("photos", "train", cache=Path(folder) / "cache", **shared).images.float().mean(),
+                "decode": lambda: read(cache=None),
+                "map": lambda: read(cache=Path(folder) / "cache").images.float().mean(),
                 "naive": lambda: decode(files, px=64),
             },
         )
-    yield Row("load", f"decode {count:,} photos to 64 px", t["decode"], "one by one", t["naive"], label="photos: one by one")
-    yield Row(
-        "load",
-        f"{count:,} photos that were decoded before",
-        t["map"],
-        "one by one",
-        t["naive"],
-        label="photos, again: one by one",
-    )
+    for what, seconds, label in (
+        (f"decode {count:,} photos to 64 px", t["decode"], "photos: one by one"),
+        (f"{count:,} photos that were decoded before", t["map"], "photos, again: one by one"),
+    ):
+        yield Row("load", what, seconds, "one by one", t["naive"], label=label)
 
 
 def photos(folder: Path, count: int) -> list[bytes]:

@@ -18,17 +18,6 @@ from vpcore.bench.transfer import cohort, floor, growth, probe, prompt, step
 
 # name -> what it measures
 PIECES: dict[str, Callable[[Setting], Iterator[Row]]] = {
-    "floor": floor,
-    "step": step,
-    "growth": growth,
-    "prompt": prompt,
-    "probe": probe,
-    "cohort": cohort,
-    "metrics": metrics,
-    "train": train,
-    "prune": prune,
-    "load": load,
-    "ideas": ideas,
-    "workers": workers,
-    "memory": memory,
+    piece.__name__: piece
+    for piece in (floor, step, growth, prompt, probe, cohort, metrics, train, prune, load, ideas, workers, memory)
 }

@@ -11,8 +11,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,7 +21,6 @@ from vpcore.bench.timing import Row, Setting
 from vpcore.bench.transfer import prompted
 from vpcore.data.tasks import load
 from vpcore.errors import InputError
-from vpcore.networks.frozen import Frozen
 from vpcore.study.execution import cores, execute
 from vpcore.study.run import Run, source_run
 from vpcore.study.store import Store
@@ -91,8 +90,8 @@ def _prompts(setting: Setting, count: int, folder: str) -> None:
 
 def _images(folder: str) -> None:
     """Decode all images of a set into the cache, and look at each."""
-    shared: dict[str, Any] = {"px": PX, "folder": Path(folder), "cache": Path(folder) / "cache"}
-    for part in load("photos", "train", **shared).images.split(100):
+    found = load("photos", "train", px=PX, folder=Path(folder), cache=Path(folder) / "cache")
+    for part in found.images.split(100):
         part.float().mean()
 
 
@@ -101,11 +100,7 @@ def _prompt_seconds(threads: int, keep: bool) -> float:
     torch.set_num_threads(threads)
     if keep:
         keep_freed_memory()
-    frozen = Frozen(SMALL.network(), precision="float32", device=torch.device("cpu"))
-
-    def cohort() -> None:
-        prompted(SMALL, frozen, count=160, cohort=3, epochs=3)
-
+    cohort = partial(prompted, SMALL, SMALL.frozen("float32"), count=160, cohort=3, epochs=3)
     cohort()
     start, done = time.perf_counter(), 0
     while not done or time.perf_counter() - start < SECONDS:

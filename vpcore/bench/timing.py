@@ -10,7 +10,7 @@ import dataclasses
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from vpcore.files import write_atomically
 from vpcore.networks.backbones import build
+from vpcore.networks.frozen import Frozen
 from vpcore.study.provenance import provenance
 
 CLASSES = 1000  # of the networks
@@ -36,6 +37,10 @@ class Setting:
     def network(self) -> nn.Module:
         """A fresh network in evaluation mode; its weights want no gradients."""
         return build(self.model, classes=CLASSES, seed=0).eval().requires_grad_(False)
+
+    def frozen(self, precision: str) -> Frozen:
+        """The same, frozen, on the device."""
+        return Frozen(self.network(), precision=precision, device=self.device)
 
     @property
     def image_px(self) -> int:
@@ -68,7 +73,7 @@ class Row:
 
     piece: str
     what: str
-    seconds: float | None
+    seconds: float | None = None
     against: str = ""
     other: float | None = None
     note: str = ""
@@ -94,6 +99,14 @@ def medians(setting: Setting, functions: Mapping[str, Callable[[], object]]) -> 
             if turn:
                 spent[name].append(time.perf_counter() - start)
     return {name: statistics.median(times) for name, times in spent.items()}
+
+
+def compared(
+    setting: Setting, row: Row, ours: Callable[[], object], theirs: Callable[[], object] | None = None
+) -> Iterator[Row]:
+    """A row with the seconds of what it names, and of what it is compared with, by turns."""
+    found = medians(setting, {"ours": ours} | ({} if theirs is None else {"theirs": theirs}))
+    yield dataclasses.replace(row, seconds=found["ours"], other=found.get("theirs"))
 
 
 def line(row: Row) -> str:

@@ -7,14 +7,15 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vpcore.bench import plain_protocol
 from vpcore.bench.floor import Bare, best_precision
-from vpcore.bench.timing import CLASSES, Row, Setting, medians
+from vpcore.bench.timing import CLASSES, Row, Setting, compared, medians
 from vpcore.data.images import Images
 from vpcore.networks.backbones import PRECISIONS, head_name
 from vpcore.networks.frozen import Frozen
@@ -34,16 +35,9 @@ GROWTH = {"images": (10, 30, 90), "prompts": (1, 3, 9), "classes": (10, 30, 90)}
 
 
 def prompted(
-    setting: Setting,
-    network: Frozen,
-    *,
-    count: int,
-    cohort: int = 1,
-    epochs: int,
-    targets: int = TARGETS,
-    px: int = 0,
+    setting: Setting, network: Frozen, *, count: int, epochs: int, cohort: int = 1, targets: int = TARGETS, px: int = 0,
     mapping: str = "ilm",
-) -> Prompted:
+) -> Prompted:  # fmt: skip
     """A cohort of visual prompts that learns from noise."""
     classes = tuple(str(number) for number in range(targets))
     noise = Images(setting.images(count, px or setting.image_px), torch.arange(count) % targets, classes)
@@ -58,23 +52,20 @@ class _Steps:
     `seconds` is the median of a step over all calls but the first. Both trainings are so long that a GPU records its steps.
     """
 
-    def __init__(
-        self, setting: Setting, precision: str, *, count: int, cohort: int = 1, targets: int = TARGETS, px: int = 0
-    ) -> None:
-        frozen = Frozen(setting.network(), precision=precision, device=setting.device)
+    def __init__(self, setting: Setting, precision: str, **prompt: Any) -> None:
         self.setting, self.times = setting, list[float]()
-        self.train = partial(prompted, setting, frozen, count=count, cohort=cohort, targets=targets, px=px)
+        self.train = partial(prompted, setting, setting.frozen(precision), **prompt)
 
     def __call__(self) -> None:
+        few, many = STEPS[self.setting.device.type]
         spent = []
-        for epochs in STEPS[self.setting.device.type]:
+        for epochs in (few, many):
             self.setting.sync()
             start = time.perf_counter()
             self.train(epochs=epochs)
             self.setting.sync()
-            spent.append((time.perf_counter() - start, epochs))
-        (short, few), (long, many) = spent
-        self.times.append((long - short) / (many - few))
+            spent.append(time.perf_counter() - start)
+        self.times.append((spent[1] - spent[0]) / (many - few))
 
     @property
     def seconds(self) -> float:
@@ -108,10 +99,9 @@ def _flops(function: Callable[[], None]) -> int:
 def step(setting: Setting) -> Iterator[Row]:
     """A step of visual prompting against the floor, at the same batch: images that are computed apart from the border, and
     images too large for that."""
-    count = SHOTS
-    precision, layout, _ = best_precision(setting, count)
-    bare = Bare(setting, precision, layout, count)
-    sizes = {px: _Steps(setting, precision, count=count, px=px) for px in (setting.image_px, 4 * setting.image_px)}
+    precision, layout, _ = best_precision(setting, SHOTS)
+    bare = Bare(setting, precision, layout, SHOTS)
+    sizes = {px: _Steps(setting, precision, count=SHOTS, px=px) for px in (setting.image_px, 4 * setting.image_px)}
 
     def floor_three_times() -> None:
         for _ in range(3):
@@ -119,10 +109,8 @@ def step(setting: Setting) -> Iterator[Row]:
 
     found = medians(setting, {"floor": floor_three_times, **{str(px): steps for px, steps in sizes.items()}})
     for px, steps in sizes.items():
-        what = f"prompt step, {count} images of {px} px, {precision}"
-        yield Row(
-            "step", what, steps.seconds, f"floor ({layout})", found["floor"] / 3, label=f"step, images of {px} px: floor"
-        )
+        what, label = f"prompt step, {SHOTS} images of {px} px, {precision}", f"step, images of {px} px: floor"
+        yield Row("step", what, steps.seconds, f"floor ({layout})", found["floor"] / 3, label=label)
 
 
 def growth(setting: Setting) -> Iterator[Row]:
@@ -144,11 +132,8 @@ def growth(setting: Setting) -> Iterator[Row]:
 def prompt(setting: Setting) -> Iterator[Row]:
     """A job of ILM-VP, 10-shot CIFAR-10, against the naive way."""
     precision, _, _ = best_precision(setting, SHOTS)
-    frozen, model = Frozen(setting.network(), precision=precision, device=setting.device), setting.network()
-    model.to(setting.device)
-    few = MEASURED
-    train = setting.images(SHOTS, setting.image_px), torch.arange(SHOTS) % TARGETS
-    test = setting.images(few, setting.image_px), torch.arange(few) % TARGETS
+    frozen, model = setting.frozen(precision), setting.network().to(setting.device)
+    train, test = ((setting.images(n, setting.image_px), torch.arange(n) % TARGETS) for n in (SHOTS, MEASURED))
     learned = prompted(setting, frozen, count=SHOTS, epochs=1)
 
     def naively(epochs: int, tested: plain_protocol.Labelled | None = None) -> None:
@@ -159,21 +144,19 @@ def prompt(setting: Setting) -> Iterator[Row]:
             after_epoch=lambda state: tested and state.accuracy(tested, state.mapping),
         )  # fmt: skip
 
-    t = medians(
-        setting,
-        {
-            "1": lambda: prompted(setting, frozen, count=SHOTS, epochs=1),
-            "3": lambda: prompted(setting, frozen, count=SHOTS, epochs=3),
-            "test": lambda: learned(test[0]),
-            "naive 1": lambda: naively(1),
-            "naive 2": lambda: naively(2),
-            "naive 1, tested": lambda: naively(1, test),
-        },
-    )
-    ours = t["1"] + (EPOCHS - 1) * (t["3"] - t["1"]) / 2 + t["test"] * TEST / few
-    epoch, test_pass = t["naive 2"] - t["naive 1"], (t["naive 1, tested"] - t["naive 1"]) * TEST / few
+    functions: dict[str, Callable[[], object]] = {
+        "1": partial(prompted, setting, frozen, count=SHOTS, epochs=1),
+        "3": partial(prompted, setting, frozen, count=SHOTS, epochs=3),
+        "test": partial(learned, test[0]),
+        "naive 1": partial(naively, 1),
+        "naive 2": partial(naively, 2),
+        "naive 1, tested": partial(naively, 1, test),
+    }
+    t, more = medians(setting, functions), TEST / MEASURED
+    ours = t["1"] + (EPOCHS - 1) * (t["3"] - t["1"]) / 2 + t["test"] * more
+    epoch, test_pass = t["naive 2"] - t["naive 1"], (t["naive 1, tested"] - t["naive 1"]) * more
     job = f"job: {SHOTS} images, {EPOCHS} epochs, {TEST:,} test images, {precision}"
-    note = f"extrapolated from 1 to 3 epochs and {few} test images"
+    note = f"extrapolated from 1 to 3 epochs and {MEASURED} test images"
     yield Row("prompt", job, ours, "naive, tested once", EPOCHS * epoch + test_pass, note, "prompt: naive, tested once")
     yield Row("prompt", job, ours, "naive, tested in every epoch", EPOCHS * (epoch + test_pass), note, "prompt: naive")
 
@@ -181,54 +164,43 @@ def prompt(setting: Setting) -> Iterator[Row]:
 def probe(setting: Setting) -> Iterator[Row]:
     """A job of linear probing, with 10 shots and with all images, against the naive way."""
     precision, _, _ = best_precision(setting, SHOTS)
-    frozen, plain = Frozen(setting.network(), precision=precision, device=setting.device), setting.network()
+    frozen, plain = setting.frozen(precision), setting.network().to(setting.device)
     plain.set_submodule(head_name(plain), nn.Identity())
-    plain.to(setting.device)
     shown, few = setting.images(MEASURED, setting.canvas), MEASURED
     width = frozen.features(shown[:1].to(setting.device).float() / 255).shape[1]
     for count, name in ((SHOTS, "10-shot"), (TRAIN, "all images")):
         features = torch.randn(count, width, generator=torch.Generator().manual_seed(0)).to(setting.device)
         labels, epochs = torch.arange(count) % TARGETS, EPOCHS if count == SHOTS else 2
-
-        def ours(features: Tensor = features, labels: Tensor = labels, epochs: int = epochs) -> None:
-            probe_features(
-                features, labels, torch.arange(len(labels))[None],
-                targets=TARGETS, epochs=epochs, batch=BATCH, lr=0.01, seeds=[0],
-            )  # fmt: skip
-
-        def naively(features: Tensor = features, labels: Tensor = labels, epochs: int = epochs) -> None:
-            plain_protocol.linear_head(features, labels, targets=TARGETS, epochs=epochs, batch=BATCH, lr=0.01, seed=0)
-
-        t = medians(
-            setting,
-            {
-                "features": lambda: predict(frozen.features, shown, device=setting.device),
-                "naive features": lambda: plain_protocol.features(plain, shown),
-                "head": ours,
-                "naive head": naively,
-            },
-        )
+        recipe: dict[str, Any] = {"targets": TARGETS, "epochs": epochs, "batch": BATCH, "lr": 0.01}
+        functions: dict[str, Callable[[], object]] = {
+            "features": partial(predict, frozen.features, shown, device=setting.device),
+            "naive features": partial(plain_protocol.features, plain, shown),
+            "head": partial(probe_features, features, labels, torch.arange(count)[None], **recipe, seeds=[0]),
+            "naive head": partial(plain_protocol.linear_head, features, labels, **recipe, seed=0),
+        }
+        t, images = medians(setting, functions), count + TEST
         each, naive_each = t["features"] / few, t["naive features"] / few
         head, naive_head = (t[name] * EPOCHS / epochs for name in ("head", "naive head"))
         job = f"job: {count:,} images ({name}), {EPOCHS} epochs, {TEST:,} test images, {precision}"
-        seconds, images = each * (count + TEST) + head, count + TEST
         note = f"extrapolated from {few} images" + ("" if epochs == EPOCHS else f" and {epochs} epochs")
-        once, always = naive_each * images + naive_head, EPOCHS * naive_each * images + naive_head
-        yield Row("probe", job, seconds, "naive, features computed once", once, note, f"probe, {name}: naive, features once")
-        yield Row("probe", job, seconds, "naive, features and test in every epoch", always, note, f"probe, {name}: naive")
+        for against, passes, label in (
+            ("naive, features computed once", 1, "naive, features once"),
+            ("naive, features and test in every epoch", EPOCHS, "naive"),
+        ):
+            other = passes * naive_each * images + naive_head
+            yield Row("probe", job, each * images + head, against, other, note, f"probe, {name}: {label}")
 
 
 def cohort(setting: Setting) -> Iterator[Row]:
     """Few-shot prompts learned in one pass, against one at a time."""
     precision, _, _ = best_precision(setting, SHOTS)
-    frozen = Frozen(setting.network(), precision=precision, device=setting.device)
+    learn = partial(prompted, setting, setting.frozen(precision), count=TARGETS, epochs=2)
 
     def alone() -> None:
         for _ in range(COHORT):
-            prompted(setting, frozen, count=TARGETS, epochs=2)
+            learn()
 
-    t = medians(
-        setting, {"together": lambda: prompted(setting, frozen, count=TARGETS, cohort=COHORT, epochs=2), "alone": alone}
-    )
     what, label = f"{COHORT} prompts of {TARGETS} images together, {precision}", f"{COHORT} prompts: one at a time"
-    yield Row("cohort", what, t["together"], "one at a time", t["alone"], label=label)
+    yield from compared(
+        setting, Row("cohort", what, against="one at a time", label=label), partial(learn, cohort=COHORT), alone
+    )
