@@ -97,6 +97,21 @@ def test_a_cohort_learns_what_its_members_learn_alone(network: Frozen, prompt: s
             torch.testing.assert_close(alone(train.images)[0], logits[k], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("prompt", "name"), METHODS)
+def test_some_members_of_a_cohort(network: Frozen, prompt: str, name: str) -> None:
+    train = task(prompt)
+    settings = {"canvas": 16, "image_px": 8, "epochs": 2, "lr": 0.1, "prompt": doubled(prompt), "mapping": name, "batch": 10}
+    whole = visual_prompt(network, train, seeds=[4, 5, 6], **settings)
+    some, before = whole.members(1, 3), whole(train.images)
+    torch.testing.assert_close(some(train.images), before[1:], rtol=1e-5, atol=1e-6)
+    assert torch.equal(some.sources, whole.sources[1:])
+    assert all(torch.equal(value, whole.learned[key][1:]) for key, value in some.learned.items())
+    assert torch.equal(whole(train.images), before)  # the whole is as it was
+    assert whole.members(0, 3).loss == whole.loss
+    assert whole.losses.mean(1).tolist() == pytest.approx(whole.loss, rel=1e-4)
+    assert some.loss == pytest.approx(whole.losses[:, 1:].mean(1).tolist())
+
+
 @pytest.mark.parametrize(("prompt", "name"), [("pad", "ilm"), ("smm", "blm"), ("frame", "full")])
 @pytest.mark.parametrize("last", ["fresh", "stale"])
 def test_the_best_epoch_is_picked_for_each_member(network: Frozen, prompt: str, name: str, last: str) -> None:
@@ -141,7 +156,7 @@ def test_what_is_learned_is_enough_to_predict(network: Frozen, prompt: str, name
     matrix = saved.pop("mapping", prompted.sources[1:])
     fresh = build(prompt, canvas=16, image_px=8, seeds=[9]).eval()
     fresh.load_state_dict(saved)
-    alone = Prompted(network, fresh, matrix, [], [2])
+    alone = Prompted(network, fresh, matrix, [], [2], torch.zeros(2, 1))
     logits = prompted(train.images)[1]
     torch.testing.assert_close(alone(train.images)[0], logits, rtol=1e-4, atol=1e-4)
     parts = torch.cat([alone(part)[0] for part in train.images.split(7)])

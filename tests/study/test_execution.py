@@ -331,7 +331,7 @@ def test_a_cohort_too_large_for_the_memory_is_cut_up(
     other = Store(tmp_path / "cut", "tiny")
     other.cache, calls = store.cache, []
     real = adaptation.visual_prompt
-    monkeypatch.setattr(adaptation, "PIXELS_TRAINED", 1)
+    monkeypatch.setitem(adaptation.PIXELS_TRAINED, "cpu", 1)
     monkeypatch.setattr(
         adaptation, "visual_prompt", lambda *args, **named: calls.append(named["seeds"]) or real(*args, **named)
     )

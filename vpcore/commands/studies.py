@@ -66,7 +66,8 @@ def run(
         if not quiet:
             click.echo(text)
 
-    where, todo, start, failed = device_named(device), jobs(runs, store), time.perf_counter(), []
+    where, start, failed = device_named(device), time.perf_counter(), []
+    todo = jobs(runs, store, across_tasks=where.type != "cpu")
     folder = data_or_fakes(card, runs, store, data)
     steps = execute(
         runs,

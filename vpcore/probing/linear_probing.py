@@ -41,6 +41,11 @@ class Classifiers:
     loss: list[float]
     strength: list[float]
 
+    def members(self, first: int, last: int) -> Classifiers:
+        """Those from `first` on and before `last`, counted from 0."""
+        rows = slice(first, last)
+        return Classifiers(self.weight[rows], self.bias[rows], self.loss, self.strength[rows])
+
     def __call__(self, features: Tensor) -> Tensor:
         """(N, D) features -> (K, N, T) float32 logits, where the classifiers are."""
         return apply_probe(self.weight, self.bias, features.to(self.weight.dtype)).float()

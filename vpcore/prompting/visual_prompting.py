@@ -13,6 +13,7 @@ counts, unless images to pick another one are given.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,6 +46,7 @@ class Prompted:
         mapping: (K, T) indices or (K, S + 1, T) matrices, see `label_mapping`.
         loss: mean training loss of the cohort in each epoch.
         epoch: for each member, the number of epochs after which prompt and mapping were taken.
+        losses: (epochs, K) those of each member.
     """
 
     network: Frozen
@@ -52,6 +54,7 @@ class Prompted:
     mapping: Tensor
     loss: list[float]
     epoch: list[int]
+    losses: Tensor
 
     @property
     def sources(self) -> Tensor:
@@ -63,6 +66,16 @@ class Prompted:
         """What has to be saved: the state of the prompt and, unless it is an index, the mapping; row k is member k's."""
         matrix = {} if self.mapping.ndim == 2 else {"mapping": self.mapping}
         return {**self.prompt.state_dict(), **matrix}
+
+    def members(self, first: int, last: int) -> Prompted:
+        """Those from `first` on and before `last`, counted from 0."""
+        if (first, last) == (0, len(self.mapping)):
+            return self
+        prompt, rows = copy.deepcopy(self.prompt), slice(first, last)
+        for value in prompt.state_dict(keep_vars=True).values():
+            value.data = value.data[rows]
+        losses = self.losses[:, rows]
+        return Prompted(self.network, prompt, self.mapping[rows], losses.mean(1).tolist(), self.epoch[rows], losses)
 
     def __call__(self, images: Tensor) -> Tensor:
         """(N, 3, h, h) uint8 images -> (K, N, T) float32 target logits on the CPU, of every member for all images.
@@ -154,33 +167,39 @@ def visual_prompt(
     )  # fmt: skip
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     shown, count = index.to(network.device), index.shape[1]
-    history, best = History("visual prompting", lr=lr), Best(len(seeds))
+    history, best, own = History("visual prompting", lr=lr), Best(len(seeds)), list[Tensor]()
+    # images shown at a time to find the mapping: on a GPU as many as there are, since each pass waits to be launched
+    looked = batch
+    if network.device.type != "cpu":
+        looked = max(batch, images_shown(network.device, side=canvas, members=len(seeds)))
 
     def result(epoch: int) -> Prompted:
         """The prompt as it is, with the mapping that goes with it."""
         anew = rule.repeat and last_mapping == "fresh"
-        final = learner.find_now(shown, batch) if anew else learner.mapping.detach().clone()
-        return Prompted(network, module.eval(), final, history.known, [epoch] * len(seeds))
+        final = learner.find_now(shown, looked) if anew else learner.mapping.detach().clone()
+        return Prompted(network, module.eval(), final, history.known, [epoch] * len(seeds), torch.stack(own))
 
     for epoch in bar(range(epochs), "visual prompting", unit="epoch", progress=progress):
         set_rate(learner.optimizer, lr, epoch, epochs)
         order = in_order(index, generators).to(network.device, non_blocking=True) if count > batch else shown
         due = rule.due(epoch)
         if due and module.varies:
-            learner.read_through_(learner.find_now(shown, batch))
+            learner.read_through_(learner.find_now(shown, looked))
             due = False
         module.train()
         batches = order.split(batch, dim=1)
         drawn = _drawn(module, [rows.shape[1] for rows in batches], network.device)
         loss, seen = torch.zeros((), device=network.device), []
+        own.append(torch.zeros(len(seeds), device=network.device))
         for rows, places in zip(batches, drawn, strict=True):
             if due:
-                others = [learner.look(part) for part in batches[1:]]
+                others = [learner.look(part) for part in order[:, batch:].split(looked, dim=1)] if len(batches) > 1 else []
                 logits, losses = learner.first_step(rows, order, *([torch.cat(others, dim=1)] if others else []))
                 due = False
             else:
                 logits, losses = learner.step(rows, *places)
             loss += losses.mean() * rows.shape[1] / count
+            own[-1] += losses * (rows.shape[1] / count)
             if rule.running:
                 seen.append(logits)
         if rule.running:
@@ -195,7 +214,7 @@ def visual_prompt(
         return result(epochs)
     final, taken = best.state.pop("mapping"), best.state.pop("epoch")
     module.load_state_dict(best.state)
-    return Prompted(network, module.eval(), final, history.known, taken.tolist())
+    return Prompted(network, module.eval(), final, history.known, taken.tolist(), torch.stack(own))
 
 
 def _drawn(module: Prompt, counts: list[int], device: torch.device) -> list[list[Tensor]]:

@@ -264,14 +264,15 @@ def data_folder(data: str) -> Path | None:
 
 def complete(card: Profile, runs: tuple[Run, ...], store: Store, *, device: str, data: str) -> None:
     """Compute what is missing of some runs of a profile, with a progress bar; the first failure is an error."""
-    total = len(jobs(runs, store))
+    where = device_named(device)
+    total = len(jobs(runs, store, across_tasks=where.type != "cpu"))
     if not total:
         return
     with tqdm(total=total, desc=f"{card.name} study", unit="job") as bar:
         steps = execute(
             runs,
             store,
-            device=device_named(device),
+            device=where,
             folder=data_or_fakes(card, card.runs, store, data_folder(data)),
             protocol=card.protocol,
             workers=None,

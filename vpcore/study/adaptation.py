@@ -1,13 +1,15 @@
 """Adaptation: how a cohort of runs is carried out by its method, visual prompting, linear probing or full fine-tuning.
 
-A cohort is runs that differ in their seed alone. Whatever the method, what comes out is the same kind of thing, `Adapted`:
+A cohort is runs on one network that differ in their seed alone; on a GPU, which few prompts and few images leave idle, also
+in their task, where tasks have as many classes and images: the images of one task then lie behind those of another, and each
+member learns from rows of its own. Whatever the method, what comes out for each task is the same kind of thing, `Adapted`:
 something that gives logits for images, and what is known of each member.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,28 +20,31 @@ from vpcore.networks.backbones import backbone
 from vpcore.networks.repeat import within_memory
 from vpcore.networks.similarity import linear_cka
 from vpcore.probing.fine_tuning import fine_tune
-from vpcore.probing.linear_probing import probe_features
+from vpcore.probing.linear_probing import Classifiers, probe_features
 from vpcore.probing.optimal_probing import optimal_probe
-from vpcore.prompting.visual_prompting import visual_prompt
+from vpcore.prompting.visual_prompting import Prompted, visual_prompt
 from vpcore.study.headers import dense_twin
 from vpcore.study.run import Run
 from vpcore.study.session import Session
 from vpcore.study.store import Record
 
-PIXELS_TRAINED = 2**22  # most that a step shows to a network, unless one member alone has more: with 128 px, 256 images
+# device type -> pixels that a step shows to a network, unless one member alone has more: on a CPU 256 images of 128 px
+PIXELS_TRAINED = {"cpu": 2**22, "cuda": 2**24}
 Arrays = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a cohort learns from, and what it is measured on.
+    """A target task: what the members of a cohort that have it learn from, and what they are measured on.
 
     Attributes:
+        runs: K members, which differ in their seed alone.
         train: all training images of the task.
         index: (K, n) those that each member learns from.
         held_out: the splits "test" and "val".
     """
 
+    runs: tuple[Run, ...]
     train: Images
     index: Tensor
     held_out: dict[str, Images]
@@ -49,10 +54,15 @@ class Task:
         """Number of target classes T."""
         return len(self.train.classes)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of classes and of images a member: tasks that have the same are learned together."""
+        return self.targets, self.index.shape[1]
+
 
 @dataclass(frozen=True)
 class Adapted:
-    """A network adapted for every member of a cohort.
+    """A network adapted to a task for every member of a cohort that has it.
 
     Attributes:
         predict: (N, 3, h, h) uint8 images, and which they are (a split, or how they were corrupted) -> (K, N, T) logits.
@@ -70,94 +80,139 @@ def some(images: Images, count: int) -> Tensor:
     return torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count].sort().values
 
 
-def _visual_prompt(runs: tuple[Run, ...], session: Session, task: Task) -> Adapted:
-    """So many members at a time as memory allows; they learn the same together or alone."""
-    step = min(runs[0].batch, task.index.shape[1]) * runs[0].canvas ** 2  # pixels of a member
+def joined(tasks: Sequence[Task], values: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """What members learn from, as if it were of one task.
 
-    def in_parts(size: int) -> Adapted:
-        parts = [slice(first, first + size) for first in range(0, len(runs), size)]
-        found = [_prompted_together(runs[p], session, dataclasses.replace(task, index=task.index[p])) for p in parts]
-        return Adapted(
-            lambda images, split: torch.cat([part.predict(images, split) for part in found]),
-            [facts for part in found for facts in part.facts],
-            [arrays for part in found for arrays in part.arrays],
-        )
+    Args:
+        tasks: of one shape.
+        values: of each task (M, ...), its training images or their features.
 
-    return within_memory(in_parts, min(len(runs), max(1, PIXELS_TRAINED // step)))
-
-
-def _prompted_together(runs: tuple[Run, ...], session: Session, task: Task) -> Adapted:
-    run = runs[0]
-    prompted = visual_prompt(
-        session.network(run).frozen,
-        task.train,
-        index=task.index,
-        canvas=run.canvas,
-        image_px=run.image_px,
-        prompt=run.prompt,
-        mapping=run.mapping,
-        ties=run.ties,
-        last_mapping=run.last_mapping,
-        select=task.held_out.get(run.selection),
-        epochs=run.epochs,
-        batch=run.batch,
-        lr=run.lr,
-        seeds=[r.seed for r in runs],
-        progress=False,
+    Returns:
+        (M, ...) values, (M,) labels and the (K, n) rows of all members: of one task those that it has; of several the rows
+        that are used, one task after the other.
+    """
+    if len(tasks) == 1:
+        return values[0], tasks[0].train.labels, tasks[0].index
+    used, places = zip(*(task.index.unique(return_inverse=True) for task in tasks), strict=True)
+    starts = itertools.accumulate(map(len, used), initial=0)
+    return (
+        torch.cat([value[rows] for value, rows in zip(values, used, strict=True)]),
+        torch.cat([task.train.labels[rows] for task, rows in zip(tasks, used, strict=True)]),
+        torch.cat([place + start for place, start in zip(places, starts, strict=False)]),
     )
-    names = session.source_classes(run)
-    facts: list[Record] = [
-        {
-            "mapped": sources,
-            "mapped_names": [names[s] for s in sources],
-            "loss": prompted.loss,
-            "epoch": prompted.epoch[k],
-            "prompt_size": prompted.prompt.size,
-        }
-        for k, sources in enumerate(prompted.sources.tolist())
-    ]
-    arrays = [{name: value[k].cpu() for name, value in prompted.learned.items()} for k in range(len(runs))]
-    return Adapted(lambda images, split: prompted(images), facts, arrays)
 
 
-def _linear_probe(runs: tuple[Run, ...], session: Session, task: Task) -> Adapted:
-    run = runs[0]
-    rows = None if run.budget is None else task.index.unique()
-    features = session.features(run, task.train.images, "train", rows).to(session.device)
-    held_out = {split: session.features(run, images.images, split) for split, images in task.held_out.items()}
-    facts: list[Record] = [{} for _ in runs]
-    if run.probe == "optimum":
-        val = held_out["val"].to(session.device), task.held_out["val"].labels
-        probe = optimal_probe(features, task.train.labels, task.index, targets=task.targets, val=val)
-        for k, strength in enumerate(probe.strength):
-            facts[k]["l2"] = strength
-    else:
-        picked = held_out.get(run.selection)
-        probe = probe_features(
-            features,
-            task.train.labels,
-            task.index,
-            targets=task.targets,
+def _visual_prompt(tasks: Sequence[Task], session: Session) -> list[Adapted]:
+    """So many members at a time as memory allows; they learn the same together or alone."""
+    run, runs = tasks[0].runs[0], [run for task in tasks for run in task.runs]
+    images, labels, index = joined(tasks, [task.train.images for task in tasks])
+    train = Images(images, labels, tasks[0].train.classes)
+    step = min(run.batch, index.shape[1]) * run.canvas**2  # pixels of a member
+    limit = PIXELS_TRAINED.get(session.device.type, PIXELS_TRAINED["cpu"])
+
+    def in_parts(size: int) -> list[tuple[range, Prompted]]:
+        parts = [range(len(runs))[first : first + size] for first in range(0, len(runs), size)]
+        return [(part, prompted([runs[k] for k in part], index[part.start : part.stop])) for part in parts]
+
+    def prompted(runs: list[Run], index: Tensor) -> Prompted:
+        return visual_prompt(
+            session.network(run).frozen,
+            train,
+            index=index,
+            canvas=run.canvas,
+            image_px=run.image_px,
+            prompt=run.prompt,
+            mapping=run.mapping,
+            ties=run.ties,
+            last_mapping=run.last_mapping,
+            select=tasks[0].held_out.get(run.selection),
             epochs=run.epochs,
             batch=run.batch,
             lr=run.lr,
             seeds=[r.seed for r in runs],
-            select=None if picked is None else (picked, task.held_out[run.selection].labels),
         )
+
+    found = within_memory(in_parts, min(len(runs), max(1, limit // step)))
+    adapted, first = [], 0
+    for task in tasks:
+        last = first + len(task.runs)
+        here = [(part, learned) for part, learned in found if part.start < last and part.stop > first]
+        own = [learned.members(max(first - part.start, 0), last - part.start) for part, learned in here]
+        adapted.append(_as_prompted(own, session.source_classes(run)))
+        first = last
+    return adapted
+
+
+def _as_prompted(parts: list[Prompted], names: tuple[str, ...]) -> Adapted:
+    """The members of a task; `names` of the source classes."""
+    facts: list[Record] = [
+        {
+            "mapped": sources,
+            "mapped_names": [names[s] for s in sources],
+            "loss": part.loss,
+            "epoch": epoch,
+            "prompt_size": part.prompt.size,
+        }
+        for part in parts
+        for sources, epoch in zip(part.sources.tolist(), part.epoch, strict=True)
+    ]
+    arrays = [
+        {name: value[k].cpu() for name, value in part.learned.items()} for part in parts for k in range(len(part.epoch))
+    ]
+    return Adapted(lambda images, split: torch.cat([part(images) for part in parts]), facts, arrays)
+
+
+def _linear_probe(tasks: Sequence[Task], session: Session) -> list[Adapted]:
+    run, first = tasks[0].runs[0], 0
+    seen = [
+        session.features(task.runs[0], task.train.images, "train", None if run.budget is None else task.index.unique())
+        for task in tasks
+    ]
+    features, labels, index = joined(tasks, seen)
+    if run.probe == "optimum":
+        val = session.features(run, tasks[0].held_out["val"].images, "val"), tasks[0].held_out["val"].labels
+        features, shown = features.to(session.device), val[0].to(session.device)
+        probe = optimal_probe(features, labels, index, targets=tasks[0].targets, val=(shown, val[1]))
+    else:
+        picked = tasks[0].held_out.get(run.selection)
+        probe = probe_features(
+            features.to(session.device),
+            labels,
+            index,
+            targets=tasks[0].targets,
+            epochs=run.epochs,
+            batch=run.batch,
+            lr=run.lr,
+            seeds=[r.seed for task in tasks for r in task.runs],
+            select=None if picked is None else (session.features(run, picked.images, run.selection), picked.labels),
+        )
+    adapted = []
+    for task in tasks:
+        adapted.append(_as_probed(probe.members(first, first + len(task.runs)), task, session))
+        first += len(task.runs)
+    return adapted
+
+
+def _as_probed(probe: Classifiers, task: Task, session: Session) -> Adapted:
+    """The members of a task."""
+    run = task.runs[0]
+    facts: list[Record] = [{"l2": strength} for strength in probe.strength] or [{} for _ in task.runs]
     if run.robustness_images and run.view == "frame":
         test = task.held_out["test"]
         few = some(test, run.robustness_images)
-        cka = linear_cka(held_out["test"][few], session.dense_features(dense_twin(run), test.images[few]))
+        shown = session.features(run, test.images, "test")[few]
+        cka = linear_cka(shown, session.dense_features(dense_twin(run), test.images[few]))
         facts = [{**known, "cka": cka} for known in facts]
 
     def logits(images: Tensor, split: str) -> Tensor:
         return probe(session.features(run, images, split)).cpu()
 
-    return Adapted(logits, facts, [{} for _ in runs])
+    return Adapted(logits, facts, [{} for _ in task.runs])
 
 
-def _fine_tune(runs: tuple[Run, ...], session: Session, task: Task) -> Adapted:
-    run, network = runs[0], session.network(runs[0])
+def _fine_tune(tasks: Sequence[Task], session: Session) -> list[Adapted]:
+    (task,) = tasks
+    run, network = task.runs[0], session.network(task.runs[0])
     tuned = fine_tune(
         network.model,
         task.train,
@@ -166,17 +221,16 @@ def _fine_tune(runs: tuple[Run, ...], session: Session, task: Task) -> Adapted:
         epochs=run.epochs,
         batch=run.batch,
         lr=run.lr,
-        seeds=[r.seed for r in runs],
+        seeds=[r.seed for r in task.runs],
         precision=run.precision,
         device=session.device,
         statistics=backbone(run.model).statistics,
-        progress=False,
     )
-    return Adapted(lambda images, split: tuned(images), [{} for _ in runs], [{} for _ in runs])
+    return [Adapted(lambda images, split: tuned(images), [{} for _ in task.runs], [{} for _ in task.runs])]
 
 
-# method -> how a cohort is adapted by it
-ADAPTATIONS: dict[str, Callable[[tuple[Run, ...], Session, Task], Adapted]] = {
+# method -> how a cohort is adapted by it to its tasks, of one shape
+ADAPTATIONS: dict[str, Callable[[Sequence[Task], Session], list[Adapted]]] = {
     "vp": _visual_prompt,
     "lp": _linear_probe,
     "ft": _fine_tune,

@@ -1,9 +1,10 @@
 """Jobs: what is missing of a study, cut into what is computed in one go.
 
 A job is a ticket with its measurement on the source task, the same measurement of a quantized network, or a cohort of
-transfers that differ in their seed alone. A block is a ticket with all jobs on it: done one after the other by one process,
-they need the network to be loaded once. Tickets are made from each other, so that blocks form a graph, and their order is a
-topological one. What has a record is no longer part of a job: that is all that resuming needs.
+transfers that differ in their seed alone, on a GPU perhaps in their task, too (see `adaptation`). A block is a ticket with
+all jobs on it: done one after the other by one process, they need the network to be loaded once. Tickets are made from each
+other, so that blocks form a graph, and their order is a topological one. What has a record is no longer part of a job: that
+is all that resuming needs.
 """
 
 from __future__ import annotations
@@ -70,8 +71,10 @@ class Job:
             return f"{network} on {run.source}"
         variants = [getattr(run, name) for name in VARIANTS if getattr(run, name) != DEFAULTS[name]]
         shots = "all images" if run.budget is None else f"{run.budget}-shot"
-        seeds = f"{len(self.runs)} seed{'s' * (len(self.runs) > 1)}"
-        return f"{' '.join([run.method, *variants])} {run.task} {shots}, {network}, {seeds}"
+        tasks, seeds = (list(dict.fromkeys(getattr(run, name) for run in self.runs)) for name in ("task", "seed"))
+        task = tasks[0] if len(tasks) == 1 else f"{len(tasks)} tasks"
+        told = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
+        return f"{' '.join([run.method, *variants])} {task} {shots}, {network}, {told}"
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,11 @@ class Block:
     jobs: tuple[Job, ...]
 
 
-def blocks(runs: Iterable[Run], store: Store) -> list[Block]:
-    """What is missing for these runs; a block comes after those that make the tickets which its own is made from."""
+def blocks(runs: Iterable[Run], store: Store, *, across_tasks: bool = False) -> list[Block]:
+    """What is missing for these runs; a block comes after those that make the tickets which its own is made from.
+
+    `across_tasks`: a cohort may have several tasks. Runs that failed before are then tried without those of other tasks.
+    """
     done = store.done()
     missing: dict[Run, list[Run]] = {}
     for run in runs:
@@ -96,24 +102,34 @@ def blocks(runs: Iterable[Run], store: Store) -> list[Block]:
             missing.setdefault(ticket_run(run), []).append(run)
     place = {seed: number for number, seed in enumerate(dict.fromkeys(ticket.source_seed for ticket in missing))}
     tickets = sorted(missing, key=lambda ticket: place[ticket.source_seed])  # whole chains before others
-    ordered = [Block(ticket, tuple(_jobs_on(ticket, missing.get(ticket, []), store))) for ticket in _sorted(tickets, store)]
+    ordered = [
+        Block(ticket, tuple(_jobs_on(ticket, missing.get(ticket, []), store, across_tasks=across_tasks)))
+        for ticket in _sorted(tickets, store)
+    ]
     return [block for block in ordered if block.jobs]
 
 
-def jobs(runs: Iterable[Run], store: Store) -> list[Job]:
+def jobs(runs: Iterable[Run], store: Store, *, across_tasks: bool = False) -> list[Job]:
     """The jobs of all blocks, in their order."""
-    return [job for block in blocks(runs, store) for job in block.jobs]
+    return [job for block in blocks(runs, store, across_tasks=across_tasks) for job in block.jobs]
 
 
-def _jobs_on(ticket: Run, runs: list[Run], store: Store) -> Iterator[Job]:
+def _jobs_on(ticket: Run, runs: list[Run], store: Store, *, across_tasks: bool) -> Iterator[Job]:
     """Sorted so that a quantized network, too, is made once."""
     if ticket in runs or not store.ticket_path(ticket).exists():
         yield Job((ticket,))
     cohorts: dict[Run, list[Run]] = {}
     for run in runs:
         if run != ticket:
-            cohorts.setdefault(dataclasses.replace(run, seed=0), []).append(run)
+            apart = not across_tasks or store.failure_path(run).exists()
+            cohorts.setdefault(_alike(run, across_tasks=not apart), []).append(run)
     yield from (Job(tuple(cohorts[first])) for first in sorted(cohorts, key=_order))
+
+
+def _alike(run: Run, *, across_tasks: bool) -> Run:
+    """What the members of a cohort have in common."""
+    stacked = across_tasks and run.method in ("vp", "lp") and run.probe == "adam" and run.selection == "last"
+    return dataclasses.replace(run, seed=0, task=run.source if stacked else run.task)
 
 
 def _order(run: Run) -> tuple[Any, ...]:

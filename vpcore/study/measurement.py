@@ -62,9 +62,20 @@ def measure_source(run: Run, session: Session) -> list[Record]:
 
 
 def adapt(runs: tuple[Run, ...], session: Session) -> list[Record]:
-    """Adapt the frozen network for every seed of a cohort, predict test and val once, and write a record each."""
-    run, start = runs[0], time.perf_counter()
-    px = image_side(run)
+    """Adapt the frozen network for every member of a cohort, predict test and val once, and write a record each."""
+    members: dict[str, list[Run]] = {}
+    for run in runs:
+        members.setdefault(run.task, []).append(run)
+    together: dict[tuple[int, int], list[Task]] = {}
+    for own in members.values():
+        task = _task(tuple(own), session)
+        together.setdefault(task.shape, []).append(task)
+    return [record for tasks in together.values() for record in _adapt_together(tasks, session)]
+
+
+def _task(runs: tuple[Run, ...], session: Session) -> Task:
+    """The task of members that differ in their seed alone, and their images of it."""
+    run, px = runs[0], image_side(runs[0])
     train = session.images(run.task, "train", px=px)
     held_out = {split: session.images(run.task, split, px=px, per_class=run.test_per_class) for split in SPLITS}
     for split, images in held_out.items():
@@ -74,18 +85,31 @@ def adapt(runs: tuple[Run, ...], session: Session) -> list[Record]:
                 "so use a set with at least 5 images a class"
             )
     index = torch.stack([shots(train.labels, run.budget, task=run.task, seed=r.seed) for r in runs])
-    adapted = ADAPTATIONS[run.method](runs, session, Task(train, index, held_out))
-    shared: Record = {
-        "density": session.network(run).density,
-        "train_images": index.shape[1],
-        "saturated": saturated(train.labels, run.budget),
-        "classes": list(train.classes),
-        "data": session.data_digest(run.task),
-    }
-    for facts, arrays, rows in zip(adapted.facts, adapted.arrays, index, strict=True):
-        facts |= shared
-        arrays["index"] = rows
-    return _finish(runs, session, held_out, adapted, start)
+    return Task(runs, train, index, held_out)
+
+
+def _adapt_together(tasks: list[Task], session: Session) -> list[Record]:
+    """Adapt to tasks of one shape in one pass; write the records of each task."""
+    run, start = tasks[0].runs[0], time.perf_counter()
+    company = [f"{r.task} {r.seed}" for task in tasks for r in task.runs]
+    found = ADAPTATIONS[run.method](tasks, session)
+    each, records = (time.perf_counter() - start) / len(company), []
+    for task, adapted in zip(tasks, found, strict=True):
+        start = time.perf_counter() - each * len(task.runs)  # its share of what was done together
+        shared: Record = {
+            "density": session.network(run).density,
+            "train_images": task.index.shape[1],
+            "saturated": saturated(task.train.labels, run.budget),
+            "classes": list(task.train.classes),
+            "data": session.data_digest(task.runs[0].task),
+        }
+        if len(tasks) > 1:
+            shared["company"] = company
+        for facts, arrays, rows in zip(adapted.facts, adapted.arrays, task.index, strict=True):
+            facts |= shared
+            arrays["index"] = rows
+        records += _finish(task.runs, session, task.held_out, adapted, start)
+    return records
 
 
 def image_side(run: Run) -> int:

@@ -1,6 +1,6 @@
 """Replay: records computed again, to see that the code as it is still gives the numbers that it gave.
 
-A record says which seeds were computed together with it; the same cohort is computed again, from the same tickets, into a
+A record says which runs were computed together with it; the same cohort is computed again, from the same tickets, into a
 folder that is thrown away, and every number is compared. On the same type of processor, with the same versions, they are
 equal to the bit; elsewhere sums are rounded otherwise, and the differences are told.
 """
@@ -82,7 +82,9 @@ def replay(
         here = provenance(device)
         for run in sorted((there[number] for number in drawn), key=lambda run: str(store.ticket_path(run))):
             recorded = table[run_id(run)]
-            cohort = tuple(dataclasses.replace(run, seed=int(s)) for s in _list(recorded.get("cohort", [run.seed])))
+            alone = [f"{run.task} {seed}" for seed in _list(recorded.get("cohort", [run.seed]))]
+            company = [member.rsplit(" ", 1) for member in _list(recorded.get("company")) or alone]
+            cohort = tuple(dataclasses.replace(run, task=task, seed=int(seed)) for task, seed in company)
             fresh = measure_source(run, session) if run.method == "source" else adapt(cohort, session)
             found = next(record for record in fresh if record["id"] == run_id(run))
             same = all(recorded.get(name) == here[name] for name in (*PLACE[1:], "versions"))
