@@ -19,7 +19,7 @@ def as_run(record: dict[Hashable, object]) -> Run:
 
 @pytest.mark.parametrize(("study", "machine", "device"), [("small", CORE, "cpu"), ("pilot", GPU, "H200")])
 def test_predicted_seconds_are_those_of_the_records(study: str, machine: Machine, device: str) -> None:
-    """At every budget, and so for batches of 8 to 256, in the middle of the records: the first of a process starts it up."""
+    """At every budget, and so at every batch, in the middle of the records: the first of a process starts it up."""
     table = pd.read_parquet(ROOT / "results" / f"{study}.parquet")
     table = table[(table["method"] == "vp") & table["device"].str.contains(device)]
     together = table.groupby(["task", "budget", "round", "lr", "epochs"], dropna=False)["seed"].transform("nunique")
