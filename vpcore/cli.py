@@ -19,15 +19,15 @@ from vpcore.errors import InputError
 # command -> the module of `vpcore.commands` that holds it, and how its help text begins
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("studies", "Compute what is missing of a profile."),
-    "measure": ("own_run", "Measure one run of one's own."),
+    "measure": ("own_run", "Measure one run of your own."),
     "status": ("studies", "Say what of a profile is done, failed and missing."),
     "publish": ("studies", "Write the records of a profile to one table."),
     "replay": ("studies", "Compute records again that are drawn from those that there are."),
     "book": ("studies", "Run all notebooks as a batch."),
     "fetch": ("image_sets", "Download an image set into the data folder."),
     "pack": ("image_sets", "Make an image set of a folder of class folders."),
-    "prune": ("own_network", "Prune a network of one's own by magnitude."),
-    "prompt": ("own_images", "Prompt a network of one's own to read images of one's own."),
+    "prune": ("own_network", "Prune a network of your own by magnitude."),
+    "prompt": ("own_images", "Prompt a network of your own to read images of your own."),
     "calibrate": ("own_logits", "Measure how well logits are calibrated."),
     "bench": ("speed", "Measure how fast the pieces are."),
 }
@@ -94,11 +94,12 @@ def main() -> None:
     vpcore book                      notebooks -> figures, tables, numbers for the book
 
     \b
-    Networks, images and logits of one's own:
+    Networks, images and logits of your own:
     vpcore prune resnet50 --weights FILE --density 0.8 --output ticket.safetensors
     vpcore prompt resnet50 photos --weights ticket.safetensors --output learned.safetensors
     vpcore calibrate learned.safetensors
     vpcore pack photos --data DIR
 
-    Exit codes: 0 all done; 1 a run or notebook failed by our fault; 2 something you gave must change.
+    Exit codes: 0, all is done; 1, a run or a notebook failed for a reason that is ours; 2, something that was given must
+    change.
     """

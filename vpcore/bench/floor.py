@@ -1,4 +1,4 @@
-"""The floor: what no implementation of a prompt gets below.
+"""The floor: the least time that any implementation of a prompt can take.
 
 The bare forward pass and the gradient with respect to the images, of a frozen network on one batch that is there already: no
 prompt, no mapping, no loss, no optimizer. Which precision and memory format are the fastest depends on the machine and the

@@ -57,7 +57,7 @@ class Check:
 
 @contextmanager
 def _eager() -> Iterator[None]:
-    """Steps are taken as they are: none comes often enough to be recorded."""
+    """No step is recorded, since none comes often enough."""
     known = repeating.WARM_UP
     repeating.WARM_UP = sys.maxsize
     try:

@@ -1,6 +1,6 @@
 """Bench of processes: how much memory one holds, and what workers gain, which are processes with one thread each.
 
-Every case is measured in fresh processes. What is asked of the system is there on Linux alone; elsewhere it is left out.
+Every case is measured in fresh processes. Only Linux tells the peak memory of a process; elsewhere `memory` gives no rows.
 """
 
 from __future__ import annotations

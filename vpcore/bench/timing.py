@@ -60,15 +60,15 @@ class Row:
     """A line of the table: what was measured, and what it is compared with.
 
     Attributes:
-        piece: that it belongs to, a key of `PIECES`.
-        what: was measured.
-        seconds: it takes us; None when memory is measured.
+        piece: the piece that it belongs to, a key of `PIECES`.
+        what: what was measured.
+        seconds: how long ours takes; None when memory is measured.
         against: what it is compared with.
-        other: seconds that takes; None when it is compared with nothing.
+        other: seconds that the other takes; None when it is compared with nothing.
         note: how it was measured, if not plainly.
         label: a short name of the comparison, for a figure.
         flops: floating-point operations it takes, two for a multiplication and an addition; None when they are not counted.
-        megabytes: that a process held at its peak, in units of 10^6 bytes; None when time is measured.
+        megabytes: the peak memory of a process, in units of 10^6 bytes; None when time is measured.
     """
 
     piece: str

@@ -47,9 +47,9 @@ def prompted(
 
 
 class _Steps:
-    """Times the steps of training a prompt: those by which a long training is longer than a short one, of one step an epoch.
+    """Times a training step of a prompt: a long training less a short one, over the steps between them, one an epoch.
 
-    `seconds` is the median of a step over all calls but the first. Both trainings are so long that a GPU records its steps.
+    `seconds` is the median over all calls but the first. Both trainings are so long that a GPU records its steps.
     """
 
     def __init__(self, setting: Setting, precision: str, **prompt: Any) -> None:

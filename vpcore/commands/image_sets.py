@@ -1,4 +1,4 @@
-"""The commands that bring image sets into the data folder: `vpcore fetch` downloads, `vpcore pack` takes one's own files."""
+"""The commands that bring image sets into the data folder: `vpcore fetch` downloads, `vpcore pack` takes your own files."""
 
 from __future__ import annotations
 

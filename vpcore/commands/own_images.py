@@ -1,4 +1,4 @@
-"""The command that prompts a network of one's own to read images of one's own: `vpcore prompt`."""
+"""The command that prompts a network of your own to read images of your own: `vpcore prompt`."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def read_images(source: str, *, px: int, data: Path | None) -> tuple[Images, Ima
 @click.option("--budget", type=int, help="Images a class to learn from.  [default: all]")
 @click.option("--epochs", default=100, show_default=True, help="Passes over them.")
 @click.option("--lr", default=0.01, show_default=True, help="Learning rate of Adam.")
-@click.option("--seed", default=0, show_default=True, help="Of the images to learn from, their order and what is drawn.")
-@click.option("--head", help="The classifier of NETWORK, where its last linear layer is not.")
+@click.option("--seed", default=0, show_default=True, help="Of the draw of images, their order and all else that is random.")
+@click.option("--head", help="Name of the classifier of NETWORK.  [default: its last linear layer]")
 @click.option("--precision", default="float32", show_default=True, help=f"One of {', '.join(PRECISIONS)}.")
 @device_option
 @output_option(".safetensors", "File that gets the logits of the test images, the prompt and the mapping.")
@@ -86,7 +86,7 @@ def prompt(
     device: str,
     output: Path | None,
 ) -> None:
-    """Prompt a network of one's own to read images of one's own.
+    """Prompt a network of your own to read images of your own.
 
     NETWORK is a name of torchvision's or timm's, or MODULE:FACTORY, a function that returns it. IMAGES is a folder that
     holds train and test with a folder of images for each class, or the name of an image set. Images are resized to the side

@@ -1,4 +1,4 @@
-"""The command for logits of one's own: `vpcore calibrate`, from a file of any framework to all metrics.
+"""The command for logits of your own: `vpcore calibrate`, from a file of any framework to all metrics.
 
     .npz, .safetensors, .pt, .pth   arrays by name: `logits` (N, T) and `labels` (N,)
     .csv                            a row an image: a column `label`, and a column of logits for each class; or one without

@@ -1,4 +1,4 @@
-"""The commands for a network of one's own: `vpcore prune` makes it sparse.
+"""The commands for a network of your own: `vpcore prune` makes it sparse.
 
 A network is named by where its code is, and its weights are a file:
 
@@ -105,7 +105,7 @@ def trained_network(name: str, *, weights: Path | None, classes: int) -> tuple[n
 
 
 def network_options(command: Command) -> Command:
-    """The options of a network of one's own."""
+    """The options of a network of your own."""
     command = click.option("--weights", type=a_path, help="File of its trained weights, or a ticket.")(command)
     command = click.option(
         "--classes", default=1000, show_default=True, help="Number of outputs of a network of torchvision or timm."
@@ -122,7 +122,7 @@ def network_options(command: Command) -> Command:
 def prune(
     network: str, weights: Path | None, classes: int, density: float, scope: str, part: str | None, output: Path
 ) -> None:
-    """Prune a network of one's own by magnitude.
+    """Prune a network of your own by magnitude.
 
     NETWORK is a name of torchvision's or timm's, or MODULE:FACTORY, a function that returns it. What is written is a ticket:
     the weights that are kept and their masks, which `load_ticket_` reads, and `--weights` of all commands. A ticket is

@@ -1,4 +1,4 @@
-"""The command that measures one run of one's own: `vpcore measure`."""
+"""The command that measures one run of your own: `vpcore measure`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ class _WithFields(click.Command):
     """Its help text lists the fields of a run."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        about = {name: fact.about.replace("; None: all", ", or all") for name, fact in FACTS.items()}
         choices = {name: f": {', '.join(fact.choices)}" if fact.choices else "" for name, fact in FACTS.items()}
         with formatter.section("Fields (those that are not given are as in the profile)"):
-            formatter.write_dl([(name, f"{fact.about}{choices[name]}") for name, fact in FACTS.items()])
+            formatter.write_dl([(name, f"{about[name]}{choices[name]}") for name in FACTS])
 
 
 @click.command(cls=_WithFields)
@@ -32,7 +33,7 @@ class _WithFields(click.Command):
 @device_option
 @click.argument("settings", nargs=-1, metavar="FIELD=VALUE...")
 def measure(card: Profile, store: Store, data: Path | None, device: str, settings: tuple[str, ...]) -> None:
-    """Measure one run of one's own: the values of a profile, with some fields replaced.
+    """Measure one run of your own: the values of a profile, with some fields replaced.
 
     \b
     vpcore measure method=vp task=digits budget=4 mapping=blm

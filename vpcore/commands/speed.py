@@ -19,7 +19,7 @@ from vpcore.study.execution import device_named
 @click.option("--canvas", default=224, show_default=True, help="Side of what the network sees, px.")
 @device_option
 @click.option("--only", multiple=True, help=f"Only this piece ({', '.join(PIECES)}); may be repeated.")
-@click.option("--repeats", default=5, show_default=True, help="Times that each is measured; the median counts.")
+@click.option("--repeats", default=5, show_default=True, help="How often each is measured; the median counts.")
 @output_option(".json", "JSON file that gets the numbers.")
 def bench(model: str, canvas: int, device: str, only: tuple[str, ...], repeats: int, output: Path | None) -> None:
     """Measure how fast the pieces are, side by side with the floor, the naive way, and other libraries.
