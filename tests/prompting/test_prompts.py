@@ -246,6 +246,9 @@ def test_mask_networks_start_as_torch_starts_them() -> None:
         assert ours.weight[0].shape == reference.weight.shape
         assert torch.equal(ours.weight[1], other.convolutions[number].weight[0])
         assert not torch.equal(ours.weight[0], ours.weight[1])
+        assert ours.bias.shape == (2, width)
+        assert ours.bias.abs().max() <= (before * 9) ** -0.5  # torch's bound
+        assert not (ours.bias[..., None] == ours.weight.flatten(2)).all(1).any()  # draws of their own
 
 
 @pytest.mark.parametrize("name", PROMPTS)

@@ -175,6 +175,13 @@ def test_prompting_lowers_the_loss(network: Frozen, prompt: str, name: str) -> N
     assert loss[-1] < 0.97 * loss[0]
 
 
+def test_a_learned_mapping_moves_and_a_drawn_one_stays(network: Frozen) -> None:
+    for name in ("full", "random"):
+        prompted = visual_prompt(network, task(), **SETTINGS, mapping=name, batch=128, seeds=[3])
+        start = MAPPINGS[name].start([3], targets=3, sources=7)
+        assert torch.equal(prompted.mapping.to(start.dtype), start) == (name == "random")
+
+
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_frequency_mappings_see_the_untouched_prompt(network: Frozen, epochs: int) -> None:
     train = task()

@@ -91,6 +91,20 @@ def test_unknown_notebook(tmp_path: Path) -> None:
         batch.regenerate(tmp_path, profile="mini", only=("acuracy",))
 
 
+def test_notebooks_are_out_of_date_when_the_package_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "package"
+    (package / "report").mkdir(parents=True)
+    monkeypatch.setattr(batch, "__file__", str(package / "report" / "batch.py"))
+    keys = [batch._code()]
+    for name in ("a.py", "report/b.py", "c.toml", "report/b.py"):
+        with (package / name).open("a") as file:
+            file.write("x = 1\n")
+        keys.append(batch._code())
+    (package / "notes.txt").write_text("of no account")
+    assert batch._code() == keys[-1]
+    assert len(set(keys)) == 5
+
+
 def test_a_failing_notebook_leaves_nothing_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = nbformat.read(PATHS[0], as_version=4)
     source.cells = source.cells[:2] + [nbformat.v4.new_code_cell("raise ValueError('this went wrong')")]

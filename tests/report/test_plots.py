@@ -106,6 +106,16 @@ def test_numbers_keep_their_type(tmp_path) -> None:
     assert content["provenance"]["computing"] == "0.1 minutes"
 
 
+@pytest.mark.parametrize(("each", "computing"), [(1000.0, "66.7 minutes"), (1e6, "1111.1 hours")])
+def test_the_time_of_all_runs_is_told(tmp_path, each: float, computing: str) -> None:
+    table = grid(seconds=[each] * 4, commit=["c"] * 4, versions=["v"] * 4, device=["cpu"] * 4, finished=list("zabc"))
+    provenance = study_of(table.assign(source_seed=0), tmp_path).provenance()
+    assert (provenance["computing"], provenance["finished"]) == (computing, "z")
+    assert (provenance["profile"], provenance["title"]) == ("p", "Title")
+    none = Study(PROFILE, Store(tmp_path, "p"), {}, tmp_path).provenance()
+    assert (none["profile"], none["title"]) == ("none", "computed in the notebook")
+
+
 def test_budgets_are_chosen_by_name(tmp_path) -> None:
     table = pd.DataFrame(
         {"method": "vp", "task": ["a", "a", "b"], "budget": pd.array([1, None, 1], dtype="Int64"), "id": [1, 2, 3]}
