@@ -72,19 +72,9 @@ class Prompting:
 
 
 def visual_prompt(
-    network: Callable[[Tensor], Tensor],
-    prompt: Prompt,
-    rule: LabelMapping,
-    train: Labelled,
-    *,
-    targets: int,
-    sources: int,
-    epochs: int,
-    batch: int,
-    lr: float,
-    seed: int,
-    after_epoch: Callable[[Prompting], object] = lambda state: None,
-) -> Prompting:
+    network: Callable[[Tensor], Tensor], prompt: Prompt, rule: LabelMapping, train: Labelled, *, targets: int, sources: int,
+    epochs: int, batch: int, lr: float, seed: int, after_epoch: Callable[[Prompting], object] = lambda state: None,
+) -> Prompting:  # fmt: skip
     """Visual prompting as its authors write it down; with `ilm`, algorithm 1 of Chen et al. 2023 (ILM-VP).
 
     Args:

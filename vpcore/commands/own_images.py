@@ -68,24 +68,10 @@ def read_images(source: str, *, px: int, data: Path | None) -> tuple[Images, Ima
 @device_option
 @output_option(".safetensors", "File that gets the logits of the test images, the prompt and the mapping.")
 def prompt(
-    network: str,
-    weights: Path | None,
-    classes: int,
-    images: str,
-    data: Path | None,
-    canvas: int,
-    image_px: int,
-    kind: str,
-    mapping: str,
-    budget: int | None,
-    epochs: int,
-    lr: float,
-    seed: int,
-    head: str | None,
-    precision: str,
-    device: str,
+    network: str, weights: Path | None, classes: int, images: str, data: Path | None, canvas: int, image_px: int, kind: str,
+    mapping: str, budget: int | None, epochs: int, lr: float, seed: int, head: str | None, precision: str, device: str,
     output: Path | None,
-) -> None:
+) -> None:  # fmt: skip
     """Prompt a network of your own to read images of your own.
 
     NETWORK is a name of torchvision's or timm's, or MODULE:FACTORY, a function that returns it. IMAGES is a folder that
@@ -109,31 +95,16 @@ def prompt(
     if saturated(train.labels, budget):
         click.echo(f"note: some classes have fewer than {budget} images, and give all that they have")
     learned = visual_prompt(
-        frozen,
-        train,
-        canvas=canvas,
-        image_px=image_px,
-        index=rows,
-        prompt=kind,
-        mapping=rule,
-        epochs=epochs,
-        lr=lr,
+        frozen, train, canvas=canvas, image_px=image_px, index=rows, prompt=kind, mapping=rule, epochs=epochs, lr=lr,
         seeds=[seed],
-    )
+    )  # fmt: skip
     logits = learned(test.images)[0]
     click.echo(f"measured on {len(test)} images; in brackets: 95 % bootstrap intervals over them")
     for line in lines_of(Predictions.from_logits(logits, test.labels), ("accuracy", "ece", "nll")):
         click.echo(line)
     if output is not None:
         tensors = {"logits": logits, "labels": test.labels, **learned.prompt.state_dict(), "mapping": learned.mapping}
-        facts = {
-            "network": network,
-            "canvas": canvas,
-            "image_px": image_px,
-            "prompt": kind,
-            "mapping": mapping,
-            "seed": seed,
-        }
+        facts = {"network": network, "canvas": canvas, "image_px": image_px, "prompt": kind, "mapping": mapping}
         metadata = {"classes": json.dumps(train.classes), "facts": json.dumps(facts)}
         content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata=metadata)
         write_atomically(output, lambda file: file.write(content))

@@ -34,19 +34,9 @@ from vpcore.study.toy import data_or_fakes
 )
 @click.option("--quiet", is_flag=True, help="Print failures and the last line only.")
 def run(
-    card: Profile,
-    store: Store,
-    data: Path | None,
-    device: str,
-    workers: int | None,
-    minutes: float | None,
-    only: tuple[str, ...],
-    grids: tuple[str, ...],
-    tasks: tuple[str, ...],
-    chains: tuple[int, ...],
-    wandb: bool,
-    quiet: bool,
-) -> None:
+    card: Profile, store: Store, data: Path | None, device: str, workers: int | None, minutes: float | None,
+    only: tuple[str, ...], grids: tuple[str, ...], tasks: tuple[str, ...], chains: tuple[int, ...], wandb: bool, quiet: bool,
+) -> None:  # fmt: skip
     """Compute what is missing of a profile.
 
     Every run leaves one record in RESULTS/PROFILE/records and is never computed twice; interrupt and repeat the command at
@@ -70,15 +60,9 @@ def run(
     todo = jobs(runs, store, across_tasks=where.type != "cpu")
     folder = data_or_fakes(card, runs, store, data)
     steps = execute(
-        runs,
-        store,
-        device=where,
-        folder=folder,
-        protocol=card.protocol,
-        workers=workers,
-        minutes=minutes,
+        runs, store, device=where, folder=folder, protocol=card.protocol, workers=workers, minutes=minutes,
         log=lambda text: say(f"    {text}"),
-    )
+    )  # fmt: skip
     say(f"{card.title}: {len(runs)} runs, {len(todo)} jobs to do, on {where}")
     warn_of_emulation(where, () if quiet else {r.precision for job in todo for r in job.runs})
     mirror = None
@@ -207,13 +191,7 @@ def book(card: Profile, store: Store, data: Path | None, device: str, only: tupl
     device_named(device)
     given, folder = click.get_current_context().params, (output or store.root / "book").resolve()
     ran = batch.regenerate(
-        folder,
-        profile=given["profile"],
-        toy=given["toy"],
-        device=device,
-        data=str(data.resolve()) if data else "",
-        results=str(store.results.resolve()),
-        only=only,
-        log=click.echo,
-    )
+        folder, profile=given["profile"], toy=given["toy"], device=device, data=str(data.resolve()) if data else "",
+        results=str(store.results.resolve()), only=only, log=click.echo,
+    )  # fmt: skip
     click.echo(f"{card.name}: {len(ran)} notebooks ran; output in {folder}")
