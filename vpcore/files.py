@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from vpcore.errors import WriteError
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it; on an error nothing is left behind.
+def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], object]) -> None:
+    """Fill a temporary file beside `path`, then rename it; on an error nothing is left behind.
+
+    Args:
+        path: of the file; its folder is created.
+        content: bytes, text, or a function that writes to the open file.
 
     Raises:
         WriteError: when the folder cannot be written or the disk is full.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "a" / "note.txt"
-    >>> write_atomically(path, lambda file: file.write(b"whole"))
+    >>> write_atomically(path, "whole")
+    >>> write_atomically(path, lambda file: file.write(b"all"))
     >>> path.read_text()
-    'whole'
+    'all'
     """
+    if not callable(content):
+        whole = content.encode() if isinstance(content, str) else content
+        return write_atomically(path, lambda file: file.write(whole))
     path = Path(path)
     temporary = None
     try:
@@ -32,7 +40,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
-            write(file)
+            content(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)  # mkstemp makes private files
@@ -50,7 +58,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-@contextmanager
+def set_aside(path: Path) -> None:
+    """Rename a damaged file, so that it is no longer taken for a whole one, and can be looked at: NAME.damaged."""
+    with contextlib.suppress(FileNotFoundError):  # another process was first
+        path.replace(path.with_name(f"{path.name}.damaged"))
+
+
+@contextlib.contextmanager
 def folder_beside(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`, to fill before what is in it is moved to its place; it vanishes with the rest.
 

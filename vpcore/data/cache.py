@@ -9,7 +9,6 @@ process first maps it; a damaged one is set aside, with a warning that names it,
 
 from __future__ import annotations
 
-import contextlib
 import json
 import warnings
 from collections.abc import Callable
@@ -20,7 +19,7 @@ import torch
 
 from vpcore.data.digests import file_digest
 from vpcore.data.images import Images
-from vpcore.files import write_atomically
+from vpcore.files import set_aside, write_atomically
 
 
 def cached(stem: Path, make: Callable[[], Images]) -> Images:
@@ -58,8 +57,7 @@ def _read(pixels: Path, meta: Path) -> Images | None:
         return Images(images, torch.tensor(facts["labels"]), tuple(facts["classes"]))
     except (ValueError, KeyError, TypeError, EOFError) as error:
         for path in (pixels, meta):
-            with contextlib.suppress(FileNotFoundError):  # another process was first
-                path.replace(path.with_name(path.name + ".damaged"))
+            set_aside(path)
         warnings.warn(
             f"the decoded images {pixels} are damaged ({error}); they are set aside as {pixels.name}.damaged and made "
             "again; if this happens twice, look at the disk",

@@ -130,7 +130,7 @@ def execute(
         )
     if protocol:
         _check_place(todo, store, here)
-    write_atomically(store.root / "records" / ".writable", lambda file: None)
+    write_atomically(store.root / "records" / ".writable", b"")
     session = Session(store, device, folder, protocol, log)
     until = math.inf if minutes is None else time.monotonic() + 60 * minutes
     if workers == 1:

@@ -18,8 +18,8 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import operator
 import tomllib
-import types
 import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -181,7 +181,10 @@ def run_with(profile: Profile, settings: Iterable[str]) -> Run:
 def _checked(values: dict[str, Any], *, where: str) -> Run:
     """The run with these values, in its canonical form; refused if they do not fit together."""
     run = Run(**values)
-    check(run, where=where)
+    try:
+        check(run)
+    except InputError as error:
+        raise InputError(f"in {where}: {error}") from error
     return source_run(run) if run.method == "source" else canonical(run)
 
 
@@ -205,50 +208,43 @@ def parse(name: str, value: object, *, where: str) -> Scalar:
     """
     if name not in _TYPES:
         raise unknown(f"field in {where}:", name, _TYPES)
-    kind = _TYPES[name]
-    optional = isinstance(kind, types.UnionType)
-    wanted = kind.__args__[0] if optional else kind
+    kind, *optional = typing.get_args(_TYPES[name]) or (_TYPES[name],)
     if optional and (value is None or value == "all"):
         return None
-    if wanted is float and type(value) is int:
+    if kind is float and type(value) is int:
         value = float(value)
-    if not isinstance(value, wanted) or isinstance(value, bool) or value in (math.inf, -math.inf) or value != value:
+    if type(value) is not kind or value in (math.inf, -math.inf) or value != value:  # to isinstance, a bool is an int
         also = " or 'all'" if optional else ""
-        raise InputError(f"`{name}` in {where} must be {wanted.__name__}{also}, got {value!r}")
+        raise InputError(f"`{name}` in {where} must be {kind.__name__}{also}, got {value!r}")
     _check_value(name, value, where=where)
-    return value
+    return typing.cast(Scalar, value)
 
 
-def check(run: Run, *, where: str) -> None:
-    """Refuse values that do not fit together, before anything is computed; each of them has passed `parse`."""
+def check(run: Run) -> None:
+    """Refuse values that do not fit together; each of them has passed `parse`."""
     check_canvas(run.model, run.canvas)
-    density_of_round(run.round, rate=run.rate)
-    if run.sparsifier == "2:4" and run.round and run.density != 0.5:
-        raise InputError(f"`sparsifier` 2:4 in {where} has a density of 0.5, got {run.density:g}; use rate = 0.5, round = 1")
+    density = density_of_round(run.round, rate=run.rate)
+    if run.sparsifier == "2:4" and run.round and density != 0.5:
+        raise InputError(f"`sparsifier` 2:4 has a density of 0.5, got {density:g}; use rate = 0.5, round = 1")
     if run.sparsifier in METHODS and rewinds(run.sparsifier) and run.round and run.weights != "trained":
         raise InputError(
-            f"`sparsifier` {run.sparsifier} in {where} goes back to an early epoch, which published weights have not "
-            f"(`weights` {run.weights}); use imp-lr or oneshot, or magnitude-bn or reconstruction, which do not train"
+            f"`sparsifier` {run.sparsifier} goes back to an early epoch, and `weights` {run.weights} have none; use imp-lr "
+            "or oneshot, or magnitude-bn or reconstruction, which do not train"
         )
     if run.sparsifier == "channels" and run.part in ("all", "body+head"):
-        raise InputError(
-            f"`part` in {where} must not have the classifier for channels, got {run.part}; use body or body+stem"
-        )
+        raise InputError(f"`part` must not contain the classifier for channels, got {run.part}; use body or body+stem")
     if run.method == "vp" or (run.method == "lp" and run.view == "canvas"):
-        try:
-            _check_prompt(run.prompt if run.method == "vp" else "pad", canvas=run.canvas, image_px=run.image_px)
-        except InputError as error:
-            raise InputError(f"in {where}: {error}") from error
+        _check_prompt(run.prompt if run.method == "vp" else "pad", canvas=run.canvas, image_px=run.image_px)
     if run.method == "ft" and run.quantized:
-        raise InputError(f"`method` ft in {where} trains the weights, which a quantized network has not; use 32 bits")
+        raise InputError("`method` ft trains the weights, which a quantized network does not have; use 32 bits")
     if run.method == "ft" and run.selection != "last":
-        raise InputError(f"`selection` in {where} must be last for `method` ft, which picks no epoch; got {run.selection}")
+        raise InputError(f"`selection` must be last for `method` ft, which selects no epoch; got {run.selection}")
     if run.quant_training != "none" and run.round:
         raise InputError(
-            f"`quant_training` {run.quant_training} in {where} starts from the dense network, got `round` {run.round}; use 0"
+            f"`quant_training` {run.quant_training} starts from the dense network, got `round` {run.round}; use 0"
         )
     if run.rewind >= run.source_epochs:
-        raise InputError(f"`rewind` in {where} must be an epoch in 0..{run.source_epochs - 1}, got {run.rewind}")
+        raise InputError(f"`rewind` must be an epoch in 0..{run.source_epochs - 1}, got {run.rewind}")
 
 
 @functools.cache  # thousands of runs share a prompt, and building it takes longer than all other checks
@@ -261,12 +257,13 @@ def _check_value(name: str, value: Any, *, where: str) -> None:
     fact = FACTS[name]
     if fact.choices and value not in fact.choices and not (name == "sparsifier" and value.startswith(FILES)):
         raise unknown(f"{name} in {where}:", value, fact.choices)
-    if fact.least is not None and value is not None and value < fact.least:
-        raise InputError(f"`{name}` in {where} must be at least {fact.least:g}, got {value}")
-    if fact.most is not None and value is not None and value > fact.most:
-        raise InputError(f"`{name}` in {where} must be at most {fact.most:g}, got {value}")
-    if fact.above is not None and not value > fact.above:
-        raise InputError(f"`{name}` in {where} must be above {fact.above:g}, got {value}")
+    for kind, bound, holds in (
+        ("at least", fact.least, operator.ge),
+        ("at most", fact.most, operator.le),
+        ("above", fact.above, operator.gt),
+    ):
+        if bound is not None and not holds(value, bound):
+            raise InputError(f"`{name}` in {where} must be {kind} {bound:g}, got {value}")
     if name == "weights":
         check_source(value, known=("trained",), where=f"weights in {where}:")
     if name in ("weight_bits", "activation_bits") and value not in (32, *range(2, 9)):

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,7 @@ from vpcore.study.store import Store
 from vpcore.weights.published import FILES, outputs, pretrained
 from vpcore.weights.tickets import read_ticket, ticket_digest
 
+Made = TypeVar("Made")
 RANGE_IMAGES = 512  # about so many source images, unlabelled, set the ranges of activations
 RANGE_BATCH = 64
 
@@ -53,6 +55,7 @@ class Network:
         layers: name of a prunable weight -> (share of it that is not zero, its size).
         header: of its ticket: `history`, the training loss of each epoch, and `epochs_seen`.
         ticket_bytes: size of the ticket file.
+        seen: the features that were found so far, and in which rows: see `Session.features`.
     """
 
     model: nn.Module
@@ -61,6 +64,7 @@ class Network:
     layers: dict[str, tuple[float, int]]
     header: dict[str, object]
     ticket_bytes: int
+    seen: dict[tuple[object, ...], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @property
     def density(self) -> float:
@@ -85,11 +89,16 @@ class Session:
     folder: Path | None = None
     protocol: str = ""
     log: Callable[[str], None] = lambda text: None
-    _network: tuple[Run, Network] | None = None
-    _dense: tuple[Run, Frozen] | None = None
+    _last: dict[str, tuple[object, Any]] = field(default_factory=dict)
     _classes: dict[tuple[str, str], int] = field(default_factory=dict)
-    _corrupted: tuple[tuple[object, ...], tuple[Tensor, ...]] | None = None
-    _features: dict[tuple[object, ...], tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def _kept(self, name: str, key: object, make: Callable[[], Made]) -> Made:
+        """What was made last under a name if its key is the same, else what `make` makes; only one is held at any time."""
+        if name not in self._last or self._last[name][0] != key:
+            self._last.pop(name, None)  # before the next is made: two networks need twice the memory
+            self._last[name] = key, make()
+        made: Made = self._last[name][1]
+        return made
 
     def images(self, task: str, split: str, *, px: int, per_class: int | None = None) -> Images:
         """A split of a task, from the data folder and cache of the study."""
@@ -99,17 +108,20 @@ class Session:
         """Test images of a task, corrupted in every way: name, severity and (n, 3, h, h) images, made once and kept."""
         kinds = [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
         key = task, shown.images.shape[-1], len(shown), len(rows)
-        if self._corrupted is None or self._corrupted[0] != key:
-            clean = shown.images[rows]
 
-            def make() -> Images:
+        def make() -> list[tuple[str, int, Tensor]]:
+            clean = shown.images[rows]
+            made_of = hashlib.sha256(clean.numpy().tobytes()).hexdigest(), file_digest(Path(corruptions.__file__))
+
+            def corrupted() -> Images:
                 made = [corrupt(clean, name, severity=severity, seed=0) for name, severity in kinds]
                 return Images(torch.cat(made), shown.labels[rows].repeat(len(kinds)), shown.classes)
 
-            made_of = hashlib.sha256(clean.numpy().tobytes()).hexdigest(), file_digest(Path(corruptions.__file__))
             stem = self.store.cache / f"{task}-corrupted-{key[1]}px-{digest_of(*made_of)}"
-            self._corrupted = key, cached(stem, make).images.split(len(rows))
-        return [(*kind, images) for kind, images in zip(kinds, self._corrupted[1], strict=True)]
+            parts = cached(stem, corrupted).images.split(len(rows))
+            return [(*kind, images) for kind, images in zip(kinds, parts, strict=True)]
+
+        return self._kept("corrupted", key, make)
 
     def source_images(self, run: Run, split: str) -> Images:
         """A split of the source task, its labels those of the network's outputs."""
@@ -151,11 +163,7 @@ class Session:
     def network(self, run: Run) -> Network:
         """The network of a run, loaded once for jobs that follow each other."""
         key = dataclasses.replace(ticket_run(run), **{name: getattr(run, name) for name in fields_of(QUANTIZED)})
-        if self._network is None or self._network[0] != key:
-            self._network = None  # before the next is loaded: two need twice the memory
-            self._features.clear()
-            self._network = key, self._load(run)
-        return self._network[1]
+        return self._kept("network", key, lambda: self._load(run))
 
     def check(self, path: Path, run: Run) -> None:
         """Refuse a ticket that is not that of the run."""
@@ -218,9 +226,9 @@ class Session:
         `split` says which they are: a split, or how test images were corrupted. With `rows`, only these rows are right, and
         the others perhaps 0: few shots need few of them.
         """
-        self.network(run)  # and the features of another are gone
+        seen = self.network(run).seen
         key = (run.task, split, len(images), run.view, run.image_px)
-        known, done = self._features.get(key, (None, torch.zeros(len(images), dtype=torch.bool)))
+        known, done = seen.get(key, (None, torch.zeros(len(images), dtype=torch.bool)))
         wanted = torch.zeros_like(done)
         wanted[slice(None) if rows is None else rows] = True
         missing = (wanted & ~done).nonzero()[:, 0]
@@ -229,8 +237,8 @@ class Session:
             fresh = self.look(run, shown)
             known = torch.zeros(len(images), fresh.shape[1]) if known is None else known
             known[missing] = fresh
-            self._features[key] = known, done | wanted
-        return self._features[key][0]
+            seen[key] = known, done | wanted
+        return seen[key][0]
 
     def look(self, run: Run, images: Tensor) -> Tensor:
         """(N, D) features of images as the probe views them."""
@@ -239,10 +247,8 @@ class Session:
 
     def dense_features(self, dense: Run, images: Tensor) -> Tensor:
         """(N, D) features that the dense network of a chain finds in images; it is loaded once beside the network in use."""
-        if self._dense is None or self._dense[0] != dense:
-            self._dense = None
-            self._dense = dense, self._load(dense).frozen
-        return predict(self._dense[1].features, images, device=self.device)
+        frozen = self._kept("dense", dense, lambda: self._load(dense).frozen)
+        return predict(frozen.features, images, device=self.device)
 
 
 def shown_to_probe(run: Run, images: Tensor) -> Tensor:

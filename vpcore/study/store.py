@@ -16,7 +16,6 @@ and named after the ids of its runs: one that was cut off, changed or renamed is
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -24,7 +23,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +32,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from vpcore.errors import InputError
-from vpcore.files import write_atomically
+from vpcore.files import set_aside, write_atomically
 from vpcore.study.outcomes import compact
 from vpcore.study.run import Run, chain_id, cohort_id, identity, run_id, run_name
 from vpcore.weights.tickets import ticket_path
@@ -83,8 +82,7 @@ class Store:
             try:
                 _read_records(path, path.stat().st_mtime_ns)
             except InputError as error:
-                with contextlib.suppress(FileNotFoundError):  # another process was first
-                    path.replace(path.with_name(f"{path.name}.damaged"))
+                set_aside(path)
                 warnings.warn(f"{error}; it lies in {path.name}.damaged now", stacklevel=2)
         return {str(row["id"]) for row in self.rows()}
 
@@ -96,18 +94,17 @@ class Store:
         ]
         for run, values in zip(runs, arrays, strict=True):
             if values:
-                content = save({name: value.contiguous() for name, value in values.items()})
-                write_atomically(self.arrays_path(run), functools.partial(_put, content))
+                write_atomically(self.arrays_path(run), save({name: value.contiguous() for name, value in values.items()}))
         text = json.dumps({"sha256": _digest(records), "records": records}, indent=1, allow_nan=False)
         path = self.root / "records" / f"{run_name(*runs)}.json"
-        write_atomically(path, lambda file: file.write(text.encode()))
+        write_atomically(path, text)
         for run in runs:
             self.failure_path(run).unlink(missing_ok=True)
         return records
 
     def write_failure(self, run: Run, text: str) -> None:
         """Note why a run failed."""
-        write_atomically(self.failure_path(run), lambda file: file.write(text.encode()))
+        write_atomically(self.failure_path(run), text)
 
     def arrays(self, run: Run) -> dict[str, Tensor]:
         """The predictions and what was learned, as `write` was given them."""
@@ -245,7 +242,3 @@ def _read_parquet(path: Path, changed: int) -> list[Record]:
         raise InputError(f"the published table {path} is damaged ({error}); restore it with: git checkout {path}") from error
     table = table.map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
     return table.to_dict("records")
-
-
-def _put(content: bytes, file: BinaryIO) -> None:
-    file.write(content)
