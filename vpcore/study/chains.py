@@ -2,7 +2,7 @@
 
     weights (trained by the study, or from a file) -> ticket of a round -> the next round
 
-A ticket is a file, made once and kept; what it says of itself is told in `headers`.
+A ticket is a file, made once and kept; `headers` describes what it records about itself.
 """
 
 from __future__ import annotations

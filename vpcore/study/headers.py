@@ -1,8 +1,8 @@
-"""Headers: what a ticket says of itself, and how it is known again.
+"""Headers: what a ticket records about itself, and how it is recognised.
 
 A header names the fields of the chain, the round, the tickets, the file and the data that the network was made from, the
-code and the machine. What is read is compared with what is asked for, so that a ticket that was swapped, left over or made
-of something else is refused and never taken for another.
+code and the machine. When a ticket is read, its header is compared with the run that asks for it, so that a ticket that was
+swapped, left over or made from something else is refused.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ from vpcore.study.headers import parents
 from vpcore.study.run import DEFAULTS, QUANTIZED, Run, fields_of, run_id, ticket_run
 from vpcore.study.store import Store
 
-VARIANTS = ("prompt", "mapping", "ties", "last_mapping", "selection", "probe", "view")  # told when they are not as usual
+# fields that the description of a job names where they differ from the default
+VARIANTS = ("prompt", "mapping", "ties", "last_mapping", "selection", "probe", "view")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Job:
 
     @property
     def kind(self) -> str:
-        """What its seconds compare with."""
+        """Jobs of one kind take comparable times for their size."""
         return "ticket" if self.is_ticket else self.runs[0].method
 
     @functools.cached_property
@@ -115,7 +116,7 @@ def jobs(runs: Iterable[Run], store: Store, *, across_tasks: bool = False) -> li
 
 
 def _jobs_on(ticket: Run, runs: list[Run], store: Store, *, across_tasks: bool) -> Iterator[Job]:
-    """Sorted so that a quantized network, too, is made once."""
+    """The jobs on one ticket, sorted so that a quantized network, too, is made once."""
     if ticket in runs or not store.ticket_path(ticket).exists():
         yield Job((ticket,))
     cohorts: dict[Run, list[Run]] = {}
@@ -148,7 +149,7 @@ def _sorted(tickets: Iterable[Run], store: Store) -> Iterator[Run]:
     order = TopologicalSorter(graph)
     order.prepare()
     ready = [*order.get_ready()][::-1]
-    while ready:  # the newest first: the order of `static_order` would go through all chains round by round
+    while ready:  # the newest first, unlike `static_order`, which would go through all chains round by round
         yield (ticket := ready.pop())
         order.done(ticket)
         ready += reversed(order.get_ready())

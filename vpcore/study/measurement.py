@@ -30,7 +30,7 @@ from vpcore.study.run import Run
 from vpcore.study.session import Session
 from vpcore.study.store import Record
 
-TRAIN_IMAGES_MEASURED = 5000  # about so many training images tell the training accuracy
+TRAIN_IMAGES_MEASURED = 5000  # the training accuracy is measured on about so many images
 SPLITS = ("test", "val")
 COVERAGE = 0.9  # of conformal sets
 Logits = dict[str, Tensor]  # split -> (K, N, T)
@@ -147,14 +147,14 @@ def _finish(
 
 
 def _recalibrated(logits: Logits, held_out: dict[str, Images]) -> Record:
-    """The temperature that val asks for, and what it makes of ECE and NLL on test."""
+    """The temperature that is optimal on val, and the ECE and NLL on test at this temperature."""
     tau = recalibration.optimal_temperature(logits["val"], held_out["val"].labels)
     cooled = Predictions.from_logits(logits["test"] / tau, held_out["test"].labels)
     return {"temperature": tau, "ece_temperature": reliability(cooled).ece, "nll_temperature": nll(cooled)}
 
 
 def _corrupted(run: Run, session: Session, test: Images, adapted: Adapted) -> None:
-    """Add what becomes of accuracy and ECE on corrupted test images, by corruption and severity, and every outcome."""
+    """Add accuracy and ECE on corrupted test images, by corruption and severity, and the result for every image."""
     few = some(test, run.robustness_images)
     labels, cohort = test.labels[few], len(adapted.facts)
     kinds = session.corrupted(run.task, test, few)

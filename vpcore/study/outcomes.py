@@ -1,8 +1,8 @@
-"""Outcomes: what each test image came to, small enough to be committed with a table.
+"""Outcomes: the result for each test image, small enough to be committed with a table.
 
-Whatever is asked later of right and wrong, of confidence, of conformal sets or of corrupted images can be answered from
-these, without the logits: a bit for each image that was read right, its confidence in 65,535ths, the size of its conformal
-set, the same two on corrupted images (in 255ths), and the learned border in 255ths.
+Later questions about correctness, confidence, conformal sets or corrupted images can be answered from these, without the
+logits: a bit for each image that says whether it was classified correctly, its confidence in 65,535ths, the size of its
+conformal set, correctness and confidence on corrupted images (in 255ths), and the learned border in 255ths.
 
     column                  of each                        bytes
     images                  run                            number of test images N
@@ -50,7 +50,7 @@ def compact(arrays: dict[str, Tensor]) -> dict[str, int | bytes]:
 
 
 def right(row: dict[str, Any]) -> np.ndarray:
-    """(N,) bool: which test images were read right.
+    """(N,) bool: which test images were classified correctly.
 
     >>> row = compact({"logits": torch.tensor([[2.0, 0.0], [0.0, 1.0]]), "labels": torch.tensor([0, 0])})
     >>> right(row).tolist(), confidence(row).round(3).tolist()
@@ -65,7 +65,7 @@ def confidence(row: dict[str, Any]) -> np.ndarray:
 
 
 def corrupted(row: dict[str, Any], shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """(corruptions, severities, images) bool of what was read right, and confidences to 1 / 510."""
+    """(corruptions, severities, images) bool of what was classified correctly, and confidences to 1 / 510."""
     count = int(np.prod(shape))
     read = np.unpackbits(np.frombuffer(row["corrupted_right"], np.uint8), count=count).astype(bool)
     return read.reshape(shape), (np.frombuffer(row["corrupted_confidence"], np.uint8) / NARROW).reshape(shape)

@@ -45,9 +45,9 @@ class Profile:
 
     Attributes:
         name: of the file; -toy is added for a toy.
-        title, about: what it says of itself.
+        title, about: what the study is, as the file says.
         values: what all its runs share, for `run_with`.
-        fakes: whether its image sets are to be faked, see `fakes`.
+        fakes: whether its image sets and ticket files are to be small fakes, see `toy`.
         grids: name -> the runs of the grids of that name, with those on the source task that belong to them.
         protocol: the tag of the code that must compute it, or "".
     """
@@ -127,7 +127,7 @@ def load_profile(name: str, *, toy: bool = False) -> Profile:
 
 
 def _check_layout(card: dict[str, Any], path: Path) -> None:
-    """Refuse tables of another kind than the head of this file shows, and keys that nothing would read."""
+    """Refuse a layout other than that at the head of this file, and keys that nothing would read."""
     toy, grids = card.get("toy", {}), card.get("grid", [])
     for name, table in (("run", card.get("run", {})), ("toy", toy)):
         if not isinstance(table, dict):

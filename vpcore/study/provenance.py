@@ -1,7 +1,7 @@
-"""Provenance: what a record and a ticket say of where they come from, the code and the machine.
+"""Provenance: where a record or a ticket comes from, the code and the machine.
 
-How a sum is rounded depends on the kind of processor and on the number of threads, so that numbers which are compared with
-each other should agree in `PLACE`: the tag of the protocol, the device, the processor and the threads.
+How a sum is rounded depends on the type of processor and on the number of threads, so that numbers which are compared with
+each other should agree in `PLACE`: the tag of the protocol, the device, the processor and the number of threads.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Replay: records computed again, to see that the code as it is still gives the numbers that it gave.
+"""Replay: records are computed again, to check that the present code still gives the same numbers.
 
 A record says which runs were computed together with it; the same cohort is computed again, from the same tickets, into a
 folder that is thrown away, and every number is compared. On the same type of processor, with the same versions, they are
-equal to the bit; elsewhere sums are rounded otherwise, and the differences are told.
+equal to the bit; elsewhere sums are rounded differently, and the differences are reported.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vpcore.study.session import Session
 from vpcore.study.store import Record, Store
 from vpcore.study.workers import as_workers_do
 
-# what another time or machine changes of a record, without a number of it being another
+# columns that differ between times and machines although no number has changed
 STAMP = {"seconds", "finished", "commit", "versions", *PLACE}
 
 

@@ -1,10 +1,9 @@
 """A run: one measurement, described by scalars.
 
-The same names are the keys of a profile, the options of the command line, the columns of the table and the identity. All
-that is known of a field stands in one place, beside it (`Fact`): what it means, which values it may have, which methods
-depend on it and when, and whether a compressed network and its dense twin must share it. Only what a run depends on enters
-its identity, so that a linear probe, say, is not computed again because the prompt got larger, and the dense network is the
-same network whichever method prunes it later.
+The same names are the keys of a profile, the settings of `vpcore measure`, the columns of the table and the identity. All
+that is known of a field stands beside it (`Fact`): what it means, which values it may have, which methods depend on it, and
+under which condition. Only what a run depends on enters its identity. A linear probe, say, is not computed again when the
+prompt gets larger, and the dense network is the same network whichever method prunes it later.
 """
 
 from __future__ import annotations
@@ -53,8 +52,8 @@ class Fact:
         choices: values that it may have; none: any.
         least, most: the smallest and the largest number it may be.
         above: a bound that it must exceed.
-        hashed: its default enters the identity. The default of a field that came after the first results does not, so that
-            these stay found.
+        hashed: whether its default enters the hash of the identity. The default of a field that was added after the first
+            results does not, so that these are still found.
     """
 
     about: str

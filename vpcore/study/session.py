@@ -1,4 +1,4 @@
-"""A session: what jobs that follow each other share, the network that was used last above all.
+"""A session: what successive jobs share, above all the network that was used last.
 
     ticket -> quantized or not -> frozen -> features
 
@@ -40,7 +40,7 @@ from vpcore.weights.published import FILES, outputs, pretrained
 from vpcore.weights.tickets import read_ticket, ticket_digest
 
 Made = TypeVar("Made")
-RANGE_IMAGES = 512  # about so many source images, unlabelled, set the ranges of activations
+RANGE_IMAGES = 512  # the ranges of activations are found on about so many source images, without their labels
 RANGE_BATCH = 64
 
 
@@ -166,11 +166,11 @@ class Session:
         return self._kept("network", key, lambda: self._load(run))
 
     def check(self, path: Path, run: Run) -> None:
-        """Refuse a ticket that is not that of the run."""
+        """Refuse a ticket that does not belong to the run."""
         check_header(path, run, self.store, folder=self.folder)
 
     def check_parent(self, path: Path, run: Run) -> None:
-        """The same of a ticket from which another one is made; in a study with a protocol, by the same kind of machine."""
+        """The same for a ticket from which another is made; with a protocol, it must come from the same type of machine."""
         self.check(path, run)
         check_place(path, provenance(self.device) if self.protocol else {})
 

@@ -2,12 +2,12 @@
 
     results/PROFILE/records/NAME.json               the records of a job: identity, metrics, bins, provenance of each run
     results/PROFILE/predictions/NAME.safetensors    of a run: logits and labels of test and val, the prompt, the mapping, ...
-    results/PROFILE/failed/NAME.txt                 why a run failed; gone when it succeeds
+    results/PROFILE/failed/NAME.txt                 why a run failed; deleted when it succeeds
     results/tickets/CHAIN/round-NN.safetensors      networks, named by what they depend on: profiles share them
     results/cache/                                  decoded images
     results/PROFILE.parquet                         a published table, committed: read like records
     results/parts/PROFILE/NNN.parquet               parts of a table that is not whole yet, committed as they are finished
-    results/parts/PROFILE/NNN-outcomes.parquet      and what each test image came to, see `outcomes`
+    results/parts/PROFILE/NNN-outcomes.parquet      and the result for each test image, see `outcomes`
 
 A run that has a record is done, wherever the record lies; nothing else is needed to resume. Runs that are computed together,
 as a cohort, have one file of records, so that all of them are done or none is. A file of records is sealed by its SHA-256,
@@ -69,7 +69,7 @@ class Store:
         return next((path for path, record in self._recorded() if record["id"] == run_id(run)), alone)
 
     def failure_path(self, run: Run) -> Path:
-        """Where it says why a run failed."""
+        """The file that says why a run failed."""
         return self.root / "failed" / f"{run_name(run)}.txt"
 
     def arrays_path(self, run: Run) -> Path:
@@ -103,7 +103,7 @@ class Store:
         return records
 
     def write_failure(self, run: Run, text: str) -> None:
-        """Note why a run failed."""
+        """Write down why a run failed."""
         write_atomically(self.failure_path(run), text)
 
     def arrays(self, run: Run) -> dict[str, Tensor]:
@@ -151,7 +151,7 @@ class Store:
             # fields that came after a record was written are known from the run
             rows = [{**identity(run), **by_id[i]} for run in runs if (i := run_id(run)) in by_id]
         table = pd.DataFrame(rows)
-        for name in table.columns[table.dtypes == "object"]:  # what a run has not is NaN, wherever it was read from
+        for name in table.columns[table.dtypes == "object"]:  # what a run does not have is NaN, wherever it was read from
             table[name] = table[name].where(table[name].notna(), np.nan)
         for name in INTEGERS:
             if name in table:
@@ -170,7 +170,7 @@ class Store:
         return self.published
 
     def publish_part(self, runs: tuple[Run, ...]) -> Path | None:
-        """Write the records of these runs that no committed table has yet to a part, with their outcomes; None: no news."""
+        """Write those records of the runs that no committed table has yet to a part, with their outcomes; None if none."""
         committed = {row["id"] for row in self.committed()}
         here = {record["id"] for record in self.records()}
         fresh = tuple(run for run in runs if run_id(run) in here - committed)
@@ -186,7 +186,7 @@ class Store:
         return path
 
     def outcomes(self) -> pd.DataFrame:
-        """What the test images of all committed runs came to, one row a run: see `outcomes.expand`."""
+        """The results for the test images of all committed runs, one row a run: see `outcomes`."""
         tables = [pd.read_parquet(self.outcomes_path(path)) for path in self._parts()]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"id": []})
 
@@ -207,7 +207,7 @@ class Store:
             yield from ((path, record) for record in _read_records(path, path.stat().st_mtime_ns))
 
     def committed(self) -> list[Record]:
-        """The rows of the published table and of its parts; of a run that several have, the last."""
+        """The rows of the published table and of its parts; where several have the same run, the last one counts."""
         paths = [path for path in (self.published, *self._parts()) if path.exists()]
         rows = [row for path in paths for row in _read_parquet(path, path.stat().st_mtime_ns)]
         return list({row["id"]: row for row in rows}.values())
