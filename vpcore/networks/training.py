@@ -25,6 +25,7 @@ from vpcore.networks.repeat import repeat, within_memory
 Step = Callable[[torch.optim.Optimizer, int], None]  # takes a step of training, given how many were done before it
 
 MOMENTUM = 0.9
+BLOCK = 16  # channels that oneDNN takes at once, at most
 # device type -> pixels shown at a time in prediction: on a CPU 512 images of 64 px, 41 of 224 px
 PIXELS = {"cpu": 2**21, "cuda": 2**24}
 WARM_UP = 0.2  # share of the steps in which the learning rate rises
@@ -120,7 +121,7 @@ def fit(
     if len(images) < recipe.batch:
         raise InputError(f"`batch` must be at most the number of images, {len(images)}; got {recipe.batch}")
     device = next(model.parameters()).device
-    model.to(memory_format=torch.channels_last).train()
+    model.to(memory_format=layout(model)).train()
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -171,11 +172,11 @@ def _draw(recipe: Recipe, px: int, generator: torch.Generator) -> tuple[Tensor, 
 def loss_function(model: nn.Module, recipe: Recipe, statistics: Statistics) -> Callable[..., Tensor]:
     """What a step minimises: ((N, 3, H, W) uint8 images, (N,) labels, what `_draw` gave) -> the loss; all on one device."""
     smoothing, dtype, weights = recipe.label_smoothing, PRECISIONS[recipe.precision], next(model.parameters()).dtype
-    vary = AUGMENTATIONS[recipe.augment].apply
+    vary, memory = AUGMENTATIONS[recipe.augment].apply, layout(model)
 
     def loss_of(images: Tensor, labels: Tensor, *drawn: Tensor) -> Tensor:
         drawn, mixture = (drawn[:-2], drawn[-2:]) if recipe.mixup else (drawn, ())
-        x = normalise(vary(images, *drawn).to(weights) / 255, statistics).contiguous(memory_format=torch.channels_last)
+        x = normalise(vary(images, *drawn).to(weights) / 255, statistics).contiguous(memory_format=memory)
         if mixture:
             share, other = mixture
             x = share * x + (1 - share) * x[other]
@@ -189,6 +190,22 @@ def loss_function(model: nn.Module, recipe: Recipe, statistics: Statistics) -> C
         return loss
 
     return loss_of
+
+
+def layout(model: nn.Module) -> torch.memory_format:
+    """In which order the numbers of a network's images lie in memory: channels last, which is faster, where that is safe.
+
+    On a CPU, oneDNN's gradient of the weights of a 1 x 1 convolution with a stride writes beyond its memory when the channels
+    come last and are fewer than a block of them, 8 or 16 (its issue 6035): it crashes, or is wrong without a word.
+
+    >>> layout(nn.Conv2d(16, 8, 1, stride=2)), layout(nn.Conv2d(4, 8, 1, stride=2))
+    (torch.channels_last, torch.contiguous_format)
+    """
+    unsafe = any(
+        isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.stride != (1, 1) and layer.in_channels < BLOCK
+        for layer in model.modules()
+    )
+    return torch.contiguous_format if unsafe else torch.channels_last
 
 
 def check_loss(loss: float, where: str, *, lr: float) -> None:
