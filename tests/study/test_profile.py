@@ -23,6 +23,12 @@ def test_profiles_are_complete_and_paired(name: str, toy: bool) -> None:
     assert profile.about
 
 
+@pytest.mark.parametrize("name", profile_names())
+def test_a_toy_is_for_any_processor(name: str) -> None:
+    # one without instructions for bf16 is some fifty times slower in it
+    assert {run.precision for run in load_profile(name, toy=True).runs} == {"float32"}
+
+
 def test_mini_is_what_was_promised() -> None:
     runs = load_profile("mini").runs
     densities = sorted({run.density for run in runs})

@@ -6,7 +6,7 @@
     [[grid]]                  lists; every combination is a run; several grids add up
     "lr, epochs" = [[1, 2]]   in a grid: fields that vary together, a list of values for each combination
     name = "..."              of a grid, so that a table or figure can ask for its runs; "main" when there is none
-    [toy.run] [toy.grid]      what --toy puts in their place, to walk the same path in about two minutes
+    [toy.run] [toy.grid]      what --toy puts in their place, to walk the same path in about two minutes on any processor
     toy = false               in a [[grid]]: --toy leaves it out
     fakes = true              in [toy]: image sets and ticket files are small fakes, written for it
 
