@@ -43,6 +43,11 @@ def whole_number(value: Any, *, name: str, of: str = "", least: int = 1, otherwi
     return int(value)
 
 
+def is_real(value: Any) -> bool:
+    """Whether a value is a real number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def share(value: Any, *, name: str, ends: bool = False) -> float:
     """A number in (0, 1), or in [0, 1] where the `ends` will do.
 
@@ -53,9 +58,8 @@ def share(value: Any, *, name: str, ends: bool = False) -> float:
     Traceback (most recent call last):
     vpcore.errors.InputError: `density` must be in (0, 1), got 20; percent? use 0.2
     """
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    if not (real and (0 < value < 1 or (ends and value in (0, 1)))):
-        percent = f"; percent? use {value / 100:g}" if real and 1 < value < 100 else ""
+    if not (is_real(value) and (0 < value < 1 or (ends and value in (0, 1)))):
+        percent = f"; percent? use {value / 100:g}" if is_real(value) and 1 < value < 100 else ""
         raise InputError(f"`{name}` must be in {'[0, 1]' if ends else '(0, 1)'}, got {value!r}{percent}")
     return float(value)
 

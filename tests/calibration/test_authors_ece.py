@@ -85,9 +85,9 @@ def test_one_sample_one_class() -> None:
 
 def test_bad_arguments() -> None:
     logits, labels = random_logits(0, n=5, classes=2)
-    with pytest.raises(InputError, match="`batch` must be at least 1, got 0"):
+    with pytest.raises(InputError, match="`batch` must be a whole number of at least 1, got 0"):
         legacy_ece(logits, labels, batch=0)
-    with pytest.raises(InputError, match="`batch` must be at least 1, got -1"):
+    with pytest.raises(InputError, match="`batch` must be a whole number of at least 1, got -1"):
         batch_ece(Predictions.from_logits(logits, labels), batch=-1)
     with pytest.raises(InputError, match="`logits` must be finite"):
         legacy_ece(logits * torch.nan, labels)

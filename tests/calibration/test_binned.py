@@ -161,6 +161,13 @@ def test_debiasing_takes_the_noise_out_of_a_calibrated_network() -> None:
     assert np.mean([(table.count * (table.accuracy - table.confidence) ** 2).sum() / 200 for table in tables]) > 8e-3
 
 
+def test_the_ece_of_few_is_too_large_as_its_docstring_says() -> None:
+    for n, ece in ((100, 0.12), (10_000, 0.01)):
+        tables = [reliability(random_predictions(seed, n=n, classes=10)) for seed in range(40)]
+        assert np.mean([table.ece for table in tables]) == pytest.approx(ece, abs=0.005)
+        assert np.mean([table.ece_debiased for table in tables]) < 0.7 * ece
+
+
 def test_certain_and_right_certain_and_wrong() -> None:
     for labels, error in ((torch.arange(3), 0), (torch.tensor([1, 2, 0]), 1)):
         predictions = Predictions.from_probs(torch.eye(3), labels)
@@ -226,7 +233,7 @@ def test_pooled_is_not_the_mean_of_halves() -> None:
 def test_bad_arguments() -> None:
     predictions = random_predictions(0, n=5, classes=3)
     for measure in (reliability, toplabel, classwise):
-        with pytest.raises(InputError, match="`bins` must be at least 1, got 0"):
+        with pytest.raises(InputError, match="`bins` must be a whole number of at least 1, got 0"):
             measure(predictions, bins=0)
     with pytest.raises(InputError, match="unknown binning 'widht'; did you mean 'width'"):
         reliability(predictions, binning="widht")

@@ -85,7 +85,7 @@ def test_arrays_and_lists_give_the_sets_of_tensors() -> None:
         ({"level": 1.0}, r"`level` must be in \(0, 1\), got 1.0"),
         ({"level": 0.0}, r"`level` must be in \(0, 1\), got 0.0"),
         ({"score": "apss"}, "unknown conformal score 'apss'; did you mean 'aps'"),
-        ({"test_logits": torch.randn(4, 3)}, "`test_logits` must have the 2 classes of `val_logits`, got 3"),
+        ({"test_logits": torch.randn(4, 3)}, "`test_logits` must have the 2 classes of the validation logits, got 3"),
         ({"val_logits": torch.full((4, 2), 0.5)}, "`val_logits` must be logits.*probabilities"),
         ({"test_logits": torch.full((4, 2), torch.nan)}, "`test_logits` must be finite"),
         ({"val_labels": [0, 1, 2, 0]}, r"`val_labels` must lie in 0\.\.1, got 0\.\.2"),

@@ -276,8 +276,11 @@ def test_probabilities_are_refused_and_their_logarithm_is_not(name: str) -> None
 def test_other_shapes_and_numbers_that_are_not_finite_are_refused_after_the_fit(name: str) -> None:
     logits, labels = random_logits(0, n=50, classes=3)
     fitted = fit(name, logits, labels)
-    for other in (logits[:, :2], torch.cat([logits, logits], 1), logits[0], logits[None]):
-        with pytest.raises(InputError, match=r"`logits` must have the shape \(M, 3\), with the classes .*, got \("):
+    for other in (logits[:, :2], torch.cat([logits, logits], 1)):
+        with pytest.raises(InputError, match=f"`logits` must have the 3 classes .*, got {other.shape[1]}"):
+            fitted(other)
+    for other in (logits[0], logits[None]):
+        with pytest.raises(InputError, match=r"`logits` must have the shape \(N, T\) with .*, got \("):
             fitted(other)
     for value in (torch.nan, torch.inf):
         with pytest.raises(InputError, match="`logits` must be finite numbers"):

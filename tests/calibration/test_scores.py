@@ -177,5 +177,5 @@ def test_bad_arguments() -> None:
     predictions = random_predictions(0, n=5, classes=2)
     with pytest.raises(InputError, match=r"`level` must be in \(0, 1\), got 95; percent\? use 0.95"):
         interval(predictions, accuracy, seed=0, level=95)
-    with pytest.raises(InputError, match="`resamples` must be at least 1, got 0"):
+    with pytest.raises(InputError, match="`resamples` must be a whole number of at least 1, got 0"):
         interval(predictions, accuracy, seed=0, resamples=0)

@@ -102,5 +102,5 @@ def test_a_calibrated_network_has_small_errors_that_shrink_with_n() -> None:
 
 
 def test_a_width_below_the_grid_is_refused() -> None:
-    with pytest.raises(InputError, match="`width` must be at least 1 / 4096, got 0"):
+    with pytest.raises(InputError, match="`width` must be a number of at least 1 / 4096, got 0"):
         smooth(random_predictions(0, n=5, classes=2), width=0)

@@ -84,6 +84,20 @@ def damage_splits(path: Path) -> Path:
     return path / "set"
 
 
+def damage_only_train(path: Path) -> Path:
+    write_folder(path / "set/train"), write_folder(path / "set/valid")
+    return path / "set/test"
+
+
+def damage_other_names(path: Path) -> Path:
+    write_folder(path / "set/Training"), write_folder(path / "set/valid")
+    return path / "set"
+
+
+def damage_one_class(path: Path) -> Path:
+    return write_folder(path / "one", classes=("cat",))
+
+
 def damage_empty_class(path: Path) -> Path:
     (path / "fox").mkdir()
     (path / "fox/.hidden").write_text("")
@@ -106,6 +120,9 @@ def damage_image(path: Path) -> Path:
         (damage_nothing_there, "`path` must be a folder of class folders; there is no folder .*nowhere"),
         (damage_no_folders, "cat/more holds no folder; put the images of each class, of two at least, into a folder"),
         (damage_splits, "set holds the splits test, train; name one of them: .*set/test"),
+        (damage_only_train, "there is no folder .*set/test; beside it are the folders train, valid"),
+        (damage_other_names, "set holds the splits Training, valid; name one of them: .*set/Training"),
+        (damage_one_class, "one holds only cat; put the images of each class, of two at least, into a folder of its own"),
         (damage_empty_class, "every class must have images; the folder .*fox has none; fill it or delete it"),
         (
             damage_text,

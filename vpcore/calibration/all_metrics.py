@@ -14,9 +14,10 @@ from typing import Any
 
 from vpcore.calibration.authors_ece import legacy_ece
 from vpcore.calibration.binned import classwise, reliability, toplabel
-from vpcore.calibration.predictions import Array, Predictions
+from vpcore.calibration.predictions import Predictions, check_predictions
 from vpcore.calibration.scores import accuracy, brier, brier_parts, nll, risk_coverage
 from vpcore.calibration.smooth_ece import ks, smooth
+from vpcore.checks import Array
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Metric:
         return float(getattr(made, self.read) if self.read else made)
 
     def __call__(self, predictions: Predictions) -> float:
+        check_predictions(predictions)
         return self.of(self.make(predictions))
 
 
@@ -81,7 +83,8 @@ def metrics(logits: Array, labels: Array, *, legacy_batch: int = 128) -> dict[st
         legacy_batch: size of the test batches that `legacy_ece` depends on.
 
     Returns:
-        Every name of `METRICS`; `legacy_ece`; `images`, N; `bin_count`, `bin_confidence`, `bin_accuracy`, a list each.
+        Every name of `METRICS`; `legacy_ece`; `images`, N; `bin_count`, `bin_confidence`, `bin_accuracy`, a list each. The
+        `ece` of few images is too large, since noise counts as error: compare `ece_debiased` or `ece_smooth` there.
 
     Raises:
         InputError: when the logits are not logits, or do not fit the labels.

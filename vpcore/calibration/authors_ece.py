@@ -19,8 +19,8 @@ from __future__ import annotations
 import torch
 
 from vpcore.calibration.binned import BINS, reliability
-from vpcore.calibration.predictions import Array, Predictions, as_labels, real_matrix
-from vpcore.errors import InputError
+from vpcore.calibration.predictions import Predictions, labels_of, real_matrix
+from vpcore.checks import Array, whole_number
 
 
 def legacy_ece(logits: Array, labels: Array, *, batch: int = 128) -> float:
@@ -41,8 +41,7 @@ def legacy_ece(logits: Array, labels: Array, *, batch: int = 128) -> float:
     (0.222, 0.022)
     """
     logits = real_matrix(logits, name="logits")
-    labels = as_labels(labels, logits.shape)
-    _check_batch(batch)
+    labels, batch = labels_of(logits, labels), whole_number(batch, name="batch")
     largest, predicted = logits.double().max(1)
     group = torch.arange(len(labels)) // batch
     number = torch.bucketize(largest, torch.arange(1, BINS, dtype=torch.float64) / BINS)
@@ -53,11 +52,5 @@ def legacy_ece(logits: Array, labels: Array, *, batch: int = 128) -> float:
 
 def batch_ece(predictions: Predictions, *, batch: int = 128) -> float:
     """The mean over batches of each batch's ECE, in [0, 1]: from probabilities, and still too large."""
-    _check_batch(batch)
-    rows = torch.arange(len(predictions.labels)).split(batch)
+    rows = torch.arange(len(predictions.labels)).split(whole_number(batch, name="batch"))
     return sum(reliability(predictions.take(part)).ece for part in rows) / len(rows)
-
-
-def _check_batch(batch: int) -> None:
-    if batch < 1:
-        raise InputError(f"`batch` must be at least 1, got {batch}")

@@ -30,8 +30,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vpcore.calibration.predictions import Predictions
-from vpcore.errors import InputError, unknown
+from vpcore.calibration.predictions import Predictions, check_predictions
+from vpcore.checks import whole_number
+from vpcore.errors import entry
 
 BINS = 15
 
@@ -54,7 +55,12 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error, in [0, 1]; of a (T, B) table, its class-wise or top-label form."""
+        """Expected calibration error, in [0, 1]; of a (T, B) table, its class-wise or top-label form.
+
+        Of few predictions it is biased upwards, since the noise of the accuracies counts as error: a calibrated network of
+        ten classes has about 0.12 on 100 images, and 0.01 on 10,000. `ece_debiased` is the fairer number there, and between
+        sets of different sizes.
+        """
         return float((self.count / self.count.sum() * (self.accuracy - self.confidence).abs()).sum())
 
     @property
@@ -102,26 +108,23 @@ def _equal_mass(confidence: Tensor, bins: int) -> Tensor:
 BINNINGS: dict[str, Callable[[Tensor, int], Tensor]] = {"width": _equal_width, "mass": _equal_mass}
 
 
-def _edges(confidence: Tensor, bins: int, binning: str) -> Tensor:
-    if bins < 1:
-        raise InputError(f"`bins` must be at least 1, got {bins}")
-    if binning not in BINNINGS:
-        raise unknown("binning", binning, BINNINGS)
-    return BINNINGS[binning](confidence, bins)
+def _edges(confidence: Tensor, bins: int, binning: str = "width") -> Tensor:
+    return entry("binning", binning, BINNINGS)(confidence, whole_number(bins, name="bins"))
 
 
 def _bin(values: Tensor, edges: Tensor) -> Tensor:
     return torch.bucketize(values, edges[1:-1])  # right-closed
 
 
+def _total(number: Tensor, shape: tuple[int, ...], weights: Tensor | None = None) -> Tensor:
+    """Sums of weights, or of ones, over the values in each bin."""
+    return torch.bincount(number, weights=weights, minlength=math.prod(shape)).double().view(shape)
+
+
 def _means(edges: Tensor, count: Tensor, confidence: Tensor, right: Tensor) -> Reliability:
     """The means of sums over the predictions of each bin; an empty bin has the means 0."""
     sums, some = count.clamp(min=1), count > 0
     return Reliability(edges, count, confidence / sums * some, right / sums * some)
-
-
-def _total(number: Tensor, size: int, weights: Tensor | None = None) -> Tensor:
-    return torch.bincount(number, weights=weights, minlength=size).double()
 
 
 def reliability(predictions: Predictions, *, bins: int = BINS, binning: str = "width") -> Reliability:
@@ -135,14 +138,15 @@ def reliability(predictions: Predictions, *, bins: int = BINS, binning: str = "w
     Returns:
         (B,) bins; empty ones are kept.
 
+    Raises:
+        InputError: for what are no predictions, no bins, or an unknown binning.
+
     >>> probs = torch.tensor([[0.8, 0.2], [0.8, 0.2]])
     >>> round(reliability(Predictions.from_probs(probs, torch.tensor([0, 1]))).ece, 4)  # right half of the time, 80 % sure
     0.3
     """
-    confidence = predictions.confidence
-    edges = _edges(confidence, bins, binning)
-    number = _bin(confidence, edges)
-    return _means(edges, _total(number, bins), _total(number, bins, confidence), _total(number, bins, predictions.right))
+    check_predictions(predictions)
+    return _binned(predictions, _edges(predictions.confidence, bins, binning), (bins,))
 
 
 def toplabel(predictions: Predictions, *, bins: int = BINS) -> Reliability:
@@ -155,10 +159,15 @@ def toplabel(predictions: Predictions, *, bins: int = BINS) -> Reliability:
     Returns:
         (T, B) bins that hold N predictions; its ECE is the mean of the classes' ECEs, each weighted by its predictions.
     """
-    edges, classes = _edges(predictions.confidence, bins, "width"), predictions.probs.shape[1]
-    number = predictions.predicted * bins + _bin(predictions.confidence, edges)
-    sums = [_total(number, classes * bins, w) for w in (None, predictions.confidence, predictions.right)]
-    return _means(edges, *(total.view(classes, bins) for total in sums))
+    return _binned(predictions, _edges(predictions.confidence, bins), (predictions.probs.shape[1], bins))
+
+
+def _binned(predictions: Predictions, edges: Tensor, shape: tuple[int, ...]) -> Reliability:
+    """The confidences in (B,) bins, or in those of the predicted class, (T, B)."""
+    number = _bin(predictions.confidence, edges)
+    if len(shape) == 2:
+        number += predictions.predicted * shape[1]
+    return _means(edges, *(_total(number, shape, w) for w in (None, predictions.confidence, predictions.right)))
 
 
 def classwise(predictions: Predictions, *, bins: int = BINS) -> Reliability:
@@ -173,16 +182,15 @@ def classwise(predictions: Predictions, *, bins: int = BINS) -> Reliability:
         of the classes' ECEs; a class without samples counts with the probability it was given.
     """
     probs, labels = predictions.probs, predictions.labels
-    edges, (size, classes) = _edges(predictions.confidence, bins, "width"), probs.shape
+    edges, shape = _edges(predictions.confidence, bins), (probs.shape[1], bins)
     # A row sums to 1, so that fewer than B of its T probabilities are above 1 / B: only these are sorted into bins, and the
     # first bin of a class is what is left of its N probabilities.
     flat = probs.numpy().ravel()
     high = torch.from_numpy(np.flatnonzero(flat > edges[1].numpy()))
     value = probs.view(-1)[high].double()
-    number = high % classes * bins + _bin(value, edges)
-    count = _total(number, classes * bins).view(classes, bins)
-    total = _total(number, classes * bins, value).view(classes, bins)
-    count[:, 0] = size - count[:, 1:].sum(1)
+    number = high % shape[0] * bins + _bin(value, edges)
+    count, total = _total(number, shape), _total(number, shape, value)
+    count[:, 0] = len(labels) - count[:, 1:].sum(1)
     total[:, 0] = sum(part.double().sum(0) for part in probs.split(256)) - total[:, 1:].sum(1)
     hit = labels * bins + _bin(probs.gather(1, labels[:, None])[:, 0].double(), edges)
-    return _means(edges, count, total, _total(hit, classes * bins).view(classes, bins))
+    return _means(edges, count, total, _total(hit, shape))

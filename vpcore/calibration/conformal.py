@@ -26,8 +26,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vpcore.calibration.predictions import Array, as_labels, as_logits
-from vpcore.errors import InputError, unknown
+from vpcore.calibration.predictions import as_logits, labels_of
+from vpcore.checks import Array, share
+from vpcore.errors import entry
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ class ConformalSets:
         Raises:
             InputError: for labels that do not fit.
         """
-        return self.members.gather(1, as_labels(labels, self.members.shape)[:, None])[:, 0]
+        return self.members.gather(1, labels_of(self.members, labels)[:, None])[:, 0]
 
 
 def conformal_sets(
@@ -80,16 +81,13 @@ def conformal_sets(
     >>> sets.size.tolist(), round(sets.threshold, 2)  # 8 of 9 were surer than 0.45 + 0.34
     ([0, 1], 0.21)
     """
-    if not 0 < level < 1:
-        hint = f"; percent? use {level / 100:g}" if 1 < level < 100 else ""
-        raise InputError(f"`level` must be in (0, 1), got {level}{hint}")
-    if score not in SCORES:
-        raise unknown("conformal score", score, SCORES)
-    val, test = as_logits(val_logits, name="val_logits"), as_logits(test_logits, name="test_logits")
-    labels = as_labels(val_labels, val.shape, name="val_labels")
-    if val.shape[1] != test.shape[1]:
-        raise InputError(f"`test_logits` must have the {val.shape[1]} classes of `val_logits`, got {test.shape[1]}")
-    fit, scores = (SCORES[score](logits.softmax(1, dtype=torch.float64)) for logits in (val, test))
+    level, badness = share(level, name="level"), entry("conformal score", score, SCORES)
+    val = as_logits(val_logits, name="val_logits")
+    labels, test = (
+        labels_of(val, val_labels, name="val_labels"),
+        as_logits(test_logits, name="test_logits", classes=val.shape[1]),
+    )
+    fit, scores = (badness(logits.softmax(1, dtype=torch.float64)) for logits in (val, test))
     fit = fit.gather(1, labels[:, None])[:, 0].sort().values
     rank = math.ceil((len(fit) + 1) * level - 1e-9)  # 0.55 * 100 is a little above 55
     threshold = float(fit[rank - 1]) if rank <= len(fit) else math.inf

@@ -10,17 +10,14 @@ A softmax in float32 rounds a confidence near 1 to 1; from logits it is therefor
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from vpcore.checks import Array, as_labels, as_tensor
 from vpcore.errors import InputError
 
-Array = Tensor | np.ndarray | Sequence[Any]  # what logits and labels may be given as
 RANGE = 1e-6  # how far a probability may lie outside [0, 1]
 SUM = 1e-3  # how far the sum of a row may be from 1; half precision needs it
 
@@ -28,21 +25,6 @@ SUM = 1e-3  # how far the sum of a row may be from 1; half precision needs it
 def _are_probs(values: Tensor) -> bool:
     low, high = map(float, values.aminmax())
     return low >= -RANGE and high <= 1 + RANGE and bool(((values.sum(1) - 1).abs() <= SUM).all())
-
-
-def as_tensor(values: Array, *, name: str) -> Tensor:
-    """A tensor as it is, an array or lists of numbers as a tensor, copied only where it must be.
-
-    Raises:
-        InputError: for anything else.
-    """
-    if isinstance(values, Tensor):
-        return values
-    try:
-        array = np.asarray(values)
-        return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"`{name}` must be a tensor, an array, or lists of numbers of equal length ({error})") from error
 
 
 def real_matrix(values: Array, *, name: str) -> Tensor:
@@ -57,7 +39,11 @@ def real_matrix(values: Array, *, name: str) -> Tensor:
     """
     values = as_tensor(values, name=name)
     if values.ndim != 2 or not values.numel():
-        raise InputError(f"`{name}` must have the shape (N, T) with N >= 1 and T >= 1, got {tuple(values.shape)}")
+        hints = {1: f"; of one image? use {name}[None]", 3: f"; of K networks? take them one by one, {name}[0], ..."}
+        raise InputError(
+            f"`{name}` must have the shape (N, T) with N >= 1 and T >= 1, got {tuple(values.shape)}"
+            f"{hints.get(values.ndim, '') if values.numel() else '; there are no predictions to measure'}"
+        )
     if values.is_complex() or values.dtype == torch.bool:
         raise InputError(f"`{name}` must be real numbers, got {values.dtype}")
     values = values.detach().cpu().contiguous()
@@ -70,13 +56,20 @@ def real_matrix(values: Array, *, name: str) -> Tensor:
     return values
 
 
-def as_logits(logits: Array, *, name: str = "logits") -> Tensor:
+def as_logits(logits: Array, *, name: str = "logits", classes: int | None = None) -> Tensor:
     """Logits as `real_matrix` gives them.
 
+    Args:
+        logits: (N, T) numbers.
+        name: of the argument, for the message.
+        classes: T of the validation logits that they go with; None for any number.
+
     Raises:
-        InputError: for what `real_matrix` refuses, and for probabilities.
+        InputError: for what `real_matrix` refuses, for another number of classes, and for probabilities.
     """
     logits = real_matrix(logits, name=name)
+    if classes not in (None, logits.shape[1]):
+        raise InputError(f"`{name}` must have the {classes} classes of the validation logits, got {logits.shape[1]}")
     if logits.shape[1] > 1 and _are_probs(logits):
         raise InputError(
             f"`{name}` must be logits, but all rows lie in [0, 1] and sum to 1; probabilities? use from_probs for metrics, "
@@ -85,28 +78,9 @@ def as_logits(logits: Array, *, name: str = "logits") -> Tensor:
     return logits
 
 
-def as_labels(labels: Array, shape: Sequence[int], *, name: str = "labels") -> Tensor:
-    """Labels as an (N,) int64 tensor on the CPU.
-
-    Args:
-        labels: (N,) whole numbers: a tensor, an array, or a list.
-        shape: (N, T), of the logits or probabilities.
-        name: of the argument, for the message.
-
-    Raises:
-        InputError: naming what is wrong: the shape, the type, a label outside 0..T-1.
-    """
-    labels, (size, classes) = as_tensor(labels, name=name), shape
-    if labels.shape != (size,):
-        hint = f"; one-hot? use {name}.argmax(1)" if labels.shape == (size, classes) else ""
-        raise InputError(f"`{name}` must have the shape ({size},), got {tuple(labels.shape)}{hint}")
-    if labels.is_floating_point() or labels.is_complex():
-        raise InputError(f"`{name}` must be whole numbers, got {labels.dtype}; use {name}.long()")
-    labels = labels.cpu().long()
-    lowest, highest = map(int, labels.aminmax())
-    if lowest < 0 or highest >= classes:
-        raise InputError(f"`{name}` must lie in 0..{classes - 1}, got {lowest}..{highest}")
-    return labels
+def labels_of(values: Tensor, labels: Array, *, name: str = "labels") -> Tensor:
+    """The (N,) int64 labels of (N, T) logits, probabilities or sets; raises an `InputError` for what does not fit."""
+    return as_labels(labels, name=name, size=values.shape[0], classes=values.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +116,7 @@ class Predictions:
         [1]
         """
         logits = as_logits(logits)
-        return cls._of(torch.softmax(logits, 1, dtype=torch.float64), as_labels(labels, logits.shape))
+        return cls._of(torch.softmax(logits, 1, dtype=torch.float64), labels_of(logits, labels))
 
     @classmethod
     def from_probs(cls, probs: Array, labels: Array) -> Predictions:
@@ -161,7 +135,7 @@ class Predictions:
 logits? use Predictions.from_logits
         """
         probs = real_matrix(probs, name="probs")
-        labels = as_labels(labels, probs.shape)
+        labels = labels_of(probs, labels)
         if not _are_probs(probs):
             row = next(row for row in range(len(probs)) if not _are_probs(probs[row : row + 1]))
             low, high = map(float, probs[row].aminmax())
@@ -185,3 +159,9 @@ logits? use Predictions.from_logits
     def take(self, rows: Tensor) -> Predictions:
         """The predictions at `rows`, (M,) int64; a row may come more than once."""
         return Predictions(self.probs[rows], self.labels[rows], self.predicted[rows], self.confidence[rows])
+
+
+def check_predictions(predictions: object) -> None:
+    """Accept predictions; raises an `InputError` for anything else, such as logits."""
+    if not isinstance(predictions, Predictions):
+        raise InputError(f"`predictions` must be Predictions, got {type(predictions).__name__}; use Predictions.from_logits")

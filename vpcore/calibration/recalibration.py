@@ -26,23 +26,13 @@ from scipy.optimize import brentq, isotonic_regression, minimize
 from torch import Tensor
 
 from vpcore.calibration.binned import BINS, classwise
-from vpcore.calibration.predictions import Array, Predictions, as_labels, as_logits, as_tensor
-from vpcore.errors import InputError, unknown
+from vpcore.calibration.predictions import Predictions, as_logits, labels_of
+from vpcore.checks import Array
+from vpcore.errors import entry
 
 COLDEST, HOTTEST = 1e-3, 1e3
 
 Recalibration = Callable[[Array], Tensor]
-
-
-def _alike(logits: Array, classes: int) -> Tensor:
-    """Logits to be recalibrated, checked and in float64; `classes` is what the function was fitted to."""
-    logits = as_tensor(logits, name="logits")
-    if logits.ndim != 2 or logits.shape[1] != classes:
-        raise InputError(
-            f"`logits` must have the shape (M, {classes}), with the classes that the recalibration was fitted to, got "
-            f"{tuple(logits.shape)}"
-        )
-    return as_logits(logits).double()
 
 
 def optimal_temperature(logits: Array, labels: Array) -> float:
@@ -61,7 +51,7 @@ def optimal_temperature(logits: Array, labels: Array) -> float:
     1.0986
     """
     logits = as_logits(logits)
-    labels = as_labels(labels, logits.shape)
+    labels = labels_of(logits, labels)
     excess = logits.double() - logits.gather(1, labels[:, None]).double()  # z - z_label
 
     def slope(log_tau: float) -> float:
@@ -88,7 +78,7 @@ def temperature(logits: Array, labels: Array) -> Recalibration:
     """
     logits = as_logits(logits)
     tau, classes = optimal_temperature(logits, labels), logits.shape[1]
-    return lambda logits: (_alike(logits, classes) / tau).softmax(1)
+    return lambda logits: (as_logits(logits, classes=classes).double() / tau).softmax(1)
 
 
 def vector(logits: Array, labels: Array) -> Recalibration:
@@ -102,7 +92,7 @@ def vector(logits: Array, labels: Array) -> Recalibration:
         (M, T) logits -> (M, T) probabilities in float64.
     """
     logits = as_logits(logits)
-    labels = as_labels(labels, logits.shape)
+    labels = labels_of(logits, labels)
     tau = optimal_temperature(logits, labels)
     size, classes = logits.shape
     scaled, onehot = logits.double() / tau, torch.nn.functional.one_hot(labels, classes)
@@ -127,7 +117,7 @@ def vector(logits: Array, labels: Array) -> Recalibration:
     start = np.repeat([1.0, 0.0], classes)
     found = minimize(loss, start, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-9}).x
     factor, offset = torch.from_numpy(found).view(2, classes)
-    return lambda logits: (factor * (_alike(logits, classes) / tau) + offset).softmax(1)
+    return lambda logits: (factor * (as_logits(logits, classes=classes).double() / tau) + offset).softmax(1)
 
 
 def isotonic(logits: Array, labels: Array) -> Recalibration:
@@ -147,14 +137,13 @@ def isotonic(logits: Array, labels: Array) -> Recalibration:
         rate = torch.bincount(group, weights=(predictions.labels == label).double()) / count
         knots[label] = points.numpy(), isotonic_regression(rate.numpy(), weights=count.double().numpy()).x
 
-    def recalibrate(logits: Array) -> Tensor:
-        probs = _alike(logits, predictions.probs.shape[1]).softmax(1)
+    def rates(probs: Tensor) -> Tensor:
         raw = probs.clone()
-        for label, (points, rates) in knots.items():
-            raw[:, label] = torch.from_numpy(np.interp(probs[:, label].numpy(), points, rates))
-        return _normalized(raw, probs)
+        for label, (points, rate) in knots.items():
+            raw[:, label] = torch.from_numpy(np.interp(probs[:, label].numpy(), points, rate))
+        return raw
 
-    return recalibrate
+    return _one_against_rest(rates, predictions.probs.shape[1])
 
 
 def histogram(logits: Array, labels: Array) -> Recalibration:
@@ -171,18 +160,26 @@ def histogram(logits: Array, labels: Array) -> Recalibration:
     known = (table.count > 0) & (table.accuracy.sum(1, keepdim=True) > 0)
     rows = torch.arange(len(known)) * BINS
 
-    def recalibrate(logits: Array) -> Tensor:
-        probs = _alike(logits, len(known)).softmax(1)
+    def rates(probs: Tensor) -> Tensor:
         place = rows + torch.bucketize(probs, table.edges[1:-1])
-        return _normalized(torch.where(known.view(-1)[place], table.accuracy.view(-1)[place], probs), probs)
+        return torch.where(known.view(-1)[place], table.accuracy.view(-1)[place], probs)
+
+    return _one_against_rest(rates, len(known))
+
+
+def _one_against_rest(rates: Callable[[Tensor], Tensor], classes: int) -> Recalibration:
+    """Each class by itself: (M, T) probabilities -> how often the class was the label, divided by the sum of the row.
+
+    A row in which nothing is left keeps its probabilities.
+    """
+
+    def recalibrate(logits: Array) -> Tensor:
+        probs = as_logits(logits, classes=classes).double().softmax(1)
+        raw = rates(probs)
+        total = raw.sum(1, keepdim=True)
+        return torch.where(total > 0, raw / total.clamp(min=torch.finfo(torch.float64).tiny), probs)
 
     return recalibrate
-
-
-def _normalized(raw: Tensor, probs: Tensor) -> Tensor:
-    """The rows of `raw` divided by their sum; where that is 0, those of `probs`."""
-    total = raw.sum(1, keepdim=True)
-    return torch.where(total > 0, raw / total.clamp(min=torch.finfo(torch.float64).tiny), probs)
 
 
 RECALIBRATIONS: dict[str, Callable[[Array, Array], Recalibration]] = {
@@ -212,6 +209,4 @@ def fit(name: str, logits: Array, labels: Array) -> Recalibration:
     >>> fit("temperature", logits, labels)(logits).round(decimals=2)[0].tolist()
     [0.5, 0.5]
     """
-    if name not in RECALIBRATIONS:
-        raise unknown("recalibration", name, RECALIBRATIONS)
-    return RECALIBRATIONS[name](logits, labels)
+    return entry("recalibration", name, RECALIBRATIONS)(logits, labels)

@@ -29,7 +29,8 @@ import torch
 from torch import Tensor
 
 from vpcore.calibration.binned import BINS, classwise
-from vpcore.calibration.predictions import Predictions
+from vpcore.calibration.predictions import Predictions, check_predictions
+from vpcore.checks import share, whole_number
 from vpcore.errors import InputError
 
 
@@ -160,15 +161,21 @@ def interval(
         level: share of resamples inside the interval, in (0, 1).
         resamples: how many.
 
+    Returns:
+        The metric of all predictions, and the bounds of the interval.
+
+    Raises:
+        InputError: for an argument that is not as told here.
+
     >>> predictions = Predictions.from_probs(torch.eye(2)[[0] * 100], torch.tensor([0] * 80 + [1] * 20))
     >>> interval(predictions, accuracy, seed=0)
     Interval(value=0.8, low=0.72, high=0.88)
     """
-    if not 0 < level < 1:
-        hint = f"; percent? use {level / 100:g}" if 1 < level < 100 else ""
-        raise InputError(f"`level` must be in (0, 1), got {level}{hint}")
-    if resamples < 1:
-        raise InputError(f"`resamples` must be at least 1, got {resamples}")
+    check_predictions(predictions)
+    if not callable(metric):
+        raise InputError(f"`metric` must be a function of predictions, such as METRICS['ece'], got {metric!r}")
+    level, resamples = share(level, name="level"), whole_number(resamples, name="resamples")
+    seed = whole_number(seed, name="seed", least=0)
     generator, size = np.random.default_rng(seed), len(predictions.labels)
     drawn = [metric(predictions.take(torch.from_numpy(generator.integers(size, size=size)))) for _ in range(resamples)]
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])

@@ -13,6 +13,7 @@ Gaussian is the heat kernel, so that smoothing multiplies the k-th cosine coeffi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from vpcore.calibration.predictions import Predictions
+from vpcore.checks import is_real
 from vpcore.errors import InputError
 
 GRID = 4096  # intervals of [0, 1]; a width below 1 / GRID is not resolved
@@ -66,8 +68,10 @@ def smooth(predictions: Predictions, *, width: float | None = None) -> Smooth:
     >>> round(smooth(certain).ece, 4)  # 100 % sure, 75 % right
     0.25
     """
-    if width is not None and not width >= 1 / GRID:
-        raise InputError(f"`width` must be at least 1 / {GRID}, got {width}; in units of confidence, 0.05 for example")
+    if width is not None and not (is_real(width) and 1 / GRID <= width < math.inf):
+        raise InputError(
+            f"`width` must be a number of at least 1 / {GRID}, got {width!r}; in units of confidence, 0.05 for example"
+        )
     confidence = predictions.confidence.numpy()
     residuals = _cosines(confidence, predictions.right.numpy() - confidence)
     if width is None:

@@ -62,7 +62,7 @@ def load(
         per_class = whole_number(per_class, name="per_class", of="images a class", otherwise=", or None for all")
 
     def read() -> Images:
-        if task in BUILTIN:
+        if _is_built_in(task):
             return read_builtin(task, split, px, per_class)
         source = _source(task, folder)
         labels = source.labels(split)
@@ -82,7 +82,7 @@ def classes(task: str, *, folder: Path | None = None) -> tuple[str, ...]:
     Raises:
         InputError: for an unknown task, or a folder that is missing or incomplete.
     """
-    return BUILTIN[task][0] if task in BUILTIN else _source(task, folder).classes
+    return BUILTIN[task][0] if _is_built_in(task) else _source(task, folder).classes
 
 
 def digest(task: str, *, folder: Path | None = None) -> str:
@@ -99,7 +99,7 @@ def digest(task: str, *, folder: Path | None = None) -> str:
     Raises:
         InputError: as `load` does.
     """
-    return builtin_digest(task) if task in BUILTIN else _source(task, folder).digest
+    return builtin_digest(task) if _is_built_in(task) else _source(task, folder).digest
 
 
 def fetch(task: str, folder: Path, *, source: hub.Source | None = None, revision: str | None = None) -> Path:
@@ -119,7 +119,7 @@ def fetch(task: str, folder: Path, *, source: hub.Source | None = None, revision
     """
     folder = as_path(folder, name="folder")
     if source is None:
-        if task in BUILTIN:
+        if _is_built_in(task):
             raise InputError(f"the task {task!r} is built in and needs no download; leave it out")
         if task in coop.SETS:
             raise InputError(coop.instructions(task, folder / "coop"))
@@ -134,6 +134,12 @@ def fetch(task: str, folder: Path, *, source: hub.Source | None = None, revision
             raise unknown("image set to fetch", task, [*torchvision_sets.SETS, *hub.HUB_SETS])
         source = hub.HUB_SETS[task]
     return hub.fetch(source, name=task, revision=revision, folder=folder)
+
+
+def _is_built_in(task: object) -> bool:
+    if not isinstance(task, str):
+        raise InputError(f"`task` must be the name of an image set, got {task!r}")
+    return task in BUILTIN
 
 
 def _source(task: str, folder: Path | None) -> ImageSet:
