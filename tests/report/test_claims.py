@@ -66,6 +66,16 @@ def test_scarcity_is_a_difference_of_differences() -> None:
     assert len(gap) == 10
 
 
+def test_scarcity_of_guessing_networks_is_marked() -> None:
+    """Costs say which networks guess; tables without that column are taken as they are."""
+    cost = claims.costs(study({("a", 1): 0.3, ("a", 10): 0.5, ("b", 1): 0.1, ("b", 10): 0.2}))
+    for guessing in (True, False):
+        gap = claims.scarcity(cost.assign(at_chance=guessing), "ece_rise", round=1)
+        assert gap["at_chance"].eq(guessing).all()
+        assert claims.estimate(gap, "ece_rise").guesses == guessing
+    assert not claims.estimate(claims.scarcity(cost.drop(columns="at_chance"), "ece_rise", round=1), "ece_rise").guesses
+
+
 def test_the_matching_round_is_the_sparsest_that_keeps_up() -> None:
     source = pd.DataFrame({"round": [0, 1, 2, 3], "val_accuracy": [0.90, 0.91, 0.895, 0.80]})
     assert claims.matching_round(source) == 2

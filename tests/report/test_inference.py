@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from vpcore import InputError
-from vpcore.report.inference import components, crossed, estimate, flipped, linearised
+from vpcore.report.inference import POOLED, components, crossed, estimate, flipped, linearised
 from vpcore.report.verdicts import verdict
 
 
@@ -40,6 +40,21 @@ def test_the_variance_of_a_balanced_mean_is_that_of_satterthwaite() -> None:
     assert mean == pytest.approx(y.mean())
     assert variance == pytest.approx(squares.sum() / 24)
     assert df == pytest.approx(squares.sum() ** 2 / (squares**2 / [3, 5, 15]).sum())
+
+
+def test_a_factor_that_chance_explains_counts_as_rest() -> None:
+    """Chains are told from the rest by the textbook's F-test, just on either side of its threshold."""
+    chain, task = balanced(4, 6)
+    noise = np.random.default_rng(0).normal(size=(4, 6))
+    noise -= noise.mean(0) + noise.mean(1, keepdims=True) - noise.mean()
+    rest = (noise**2).sum() / 15
+    of_chain = np.array([1, -1, 1, -1]) * (rest * 3 / 4 / 6) ** 0.5  # a mean square of `rest`, an F of 1
+    for p, pooled in ((POOLED + 0.01, True), (POOLED - 0.01, False)):
+        y = noise + of_chain[:, None] * stats.f.isf(p, 3, 15) ** 0.5 + 10 * np.arange(6)
+        _, variance, _ = (each[0] for each in crossed(y.reshape(1, -1), chain, task))
+        of_tasks, of_chains = 4 * y.mean(0).var(ddof=1), 6 * y.mean(1).var(ddof=1)
+        assert stats.f.sf(of_chains / rest, 3, 15) == pytest.approx(p)
+        assert variance == pytest.approx((of_tasks + (0 if pooled else of_chains - rest)) / 24)
 
 
 def test_components_of_an_unbalanced_design_are_unbiased() -> None:

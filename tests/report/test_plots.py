@@ -12,6 +12,7 @@ from vpcore.calibration.binned import Reliability, reliability
 from vpcore.calibration.predictions import Predictions
 from vpcore.report import calibration_plots, plots
 from vpcore.report.notebook import Study
+from vpcore.report.summaries import beside_dense
 from vpcore.report.verdicts import Estimate
 from vpcore.study.profile import Profile
 from vpcore.study.store import Store
@@ -229,6 +230,25 @@ def test_forests_draw_what_there_is(ax) -> None:
     assert drawn == {"A": pytest.approx([-0.1, 0.9]), "B": pytest.approx([0.0])}
     assert [label.get_text() for label in ax.get_yticklabels()] == ["x", "y"]
     assert ax.yaxis_inverted()
+
+
+def test_methods_are_told_apart_by_colour_and_by_marker() -> None:
+    for part in ("label", "colour", "marker"):
+        assert len({getattr(look, part) for look in plots.LOOKS.values()}) == len(plots.LOOKS)
+
+
+def test_a_figure_has_one_panel_unless_it_is_told_otherwise() -> None:
+    for shape, figure in (((1, 1), plots.panels(size=(1, 1))), ((2, 3), plots.panels(2, 3, size=(3, 2)))):
+        assert figure[1].shape == shape
+        plt.close(figure[0])
+
+
+def test_pruned_networks_stand_beside_the_dense_one_of_their_chain() -> None:
+    source = pd.DataFrame({"source_seed": [1, 0, 1, 0, 1], "round": [0, 0, 2, 1, 1], "ticket_bytes": [100, 80, 20, 40, 50]})
+    beside = beside_dense(source.assign(accuracy=[0.9, 0.8, 0.5, 0.9, 0.7]))
+    assert beside["round"].tolist() == [2, 1, 1]
+    assert beside["loss"].tolist() == pytest.approx([0.4, -0.1, 0.2])
+    assert beside["size"].tolist() == pytest.approx([0.2, 0.5, 0.5])
 
 
 def test_a_label_falls_back_on_the_name() -> None:

@@ -52,6 +52,13 @@ def test_a_p_value_is_the_alpha_at_which_the_verdict_turns(harmless: bool) -> No
             assert verdict(e.at(1 - p * 0.99), harmless=harmless) == "inconclusive"
 
 
+def test_costs_without_any_spread_are_certain() -> None:
+    for mean, harmless, p in ((0.2, False, 0), (0.0, False, 0), (0.2, True, 0), (0.01, False, 0), (-0.2, True, 0)):
+        assert p_value(of(mean, 0.0), harmless=harmless) == p
+    assert p_value(of(0.0003, 0.0, margin=0.0003)) == 0  # it is above what is printed as zero
+    assert p_value(of(0.0, 0.0, margin=0.0)) == 1
+
+
 def test_the_detectable_effect_is_seen_with_the_power_it_says() -> None:
     """Against the noncentral t-distribution."""
     for df in (5.0, 9.0, 20.0):
