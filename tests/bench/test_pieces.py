@@ -9,14 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from torch import nn
+from torch import Tensor, nn
 
+from vpcore.bench import floor as bench_floor
 from vpcore.bench import ideas as bench_ideas
 from vpcore.bench import processes as bench_processes
 from vpcore.bench import timing
+from vpcore.bench import transfer as bench_transfer
+from vpcore.bench.floor import launches
 from vpcore.bench.pieces import PIECES
-from vpcore.bench.timing import Row, Setting
+from vpcore.bench.timing import Longer, Row, Setting
 from vpcore.cli import main
+from vpcore.networks import repeat as repeating
 
 SMALL = Setting("resnet8", canvas=32, repeats=1)
 
@@ -30,6 +34,69 @@ def test_every_piece_gives_rows(piece: str) -> None:
         assert row.seconds > 0
         assert math.isfinite(row.seconds)
         assert piece in ("floor", "growth") or row.other is not None
+
+
+def test_a_unit_of_long_work_is_timed_without_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    for few, expected in ((3, 2.0), (0, 2.0 + 10 / 8)):
+
+        def work(units: int) -> None:
+            clock[0] += 10 + 2 * units
+
+        timed = Longer(SMALL, work, few, 8)
+        for _ in range(3):
+            timed()
+        assert timed.seconds == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+def test_the_floor_is_the_best_of_all_ways_to_launch_it(compiles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, with a stand-in for what records; a way that cannot be had is left out."""
+    recorded: list[Callable[..., Tensor]] = []
+
+    class Recorder:
+        waits = False
+
+        def prepare(self, step: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
+            return step(*inputs)
+
+        def record(self, step: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> tuple[Callable[[], None], Tensor]:
+            recorded.append(step)
+            return lambda: None, step(*inputs)
+
+    def compile_(network: nn.Module) -> nn.Module:
+        return network if compiles else nn.Linear(1, 1)  # which cannot take an image
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    monkeypatch.setitem(repeating.RECORDERS, "cpu", lambda device: Recorder())
+    monkeypatch.setitem(bench_floor.LAUNCHES, "cpu", ("eager", "captured", "compiled"))
+    network, x = nn.Linear(3, 2), torch.randn(4, 3, requires_grad=True)
+
+    def step(network: nn.Module) -> Tensor:
+        x.grad = None
+        logits = network(x)
+        logits.sum().backward()
+        return logits.detach()
+
+    ways = launches(step, network, SMALL.device, compiled=True)
+    assert list(ways) == ["eager", "captured", *(["compiled"] if compiles else [])]
+    assert len(recorded) == len(ways) - 1  # all but the eager one, and before they are timed
+    for way in ways.values():
+        torch.testing.assert_close(way(), network(x))
+    assert "compiled" not in launches(step, network, SMALL.device, compiled=False)
+    known = {"eager": 3.0, "captured": 0.3, "compiled": 0.6}
+    monkeypatch.setattr(bench_transfer, "launches", lambda *arguments, **settings: dict.fromkeys(known, lambda: None))
+    monkeypatch.setattr(bench_transfer, "best_precision", lambda setting, count: ("float32", "contiguous", []))
+    monkeypatch.setattr(
+        bench_transfer, "medians", lambda setting, functions: [f() or f() for f in functions.values()] and known
+    )
+    monkeypatch.setitem(bench_transfer.COHORTS, "cpu", ((1, 10), (3, 10)))
+    rows = list(PIECES["step"](SMALL))
+    assert [row.other for row in rows] == [pytest.approx(0.1)] * 3
+    assert {row.against for row in rows} == {"floor (contiguous, captured)"}
+    assert [row.what.partition(" of ")[0] for row in rows] == ["prompt step, 10 images"] * 2 + ["prompt step, 3 x 10 images"]
+    assert len({row.label for row in rows}) == 3
 
 
 @pytest.mark.parametrize("fails", [False, True])

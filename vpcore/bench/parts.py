@@ -15,17 +15,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
+from vpcore.bench.floor import launches
 from vpcore.bench.plain_protocol import decode
-from vpcore.bench.timing import CLASSES, Row, Setting, compared, medians
+from vpcore.bench.timing import CLASSES, Longer, Row, Setting, compared, medians
 from vpcore.calibration.all_metrics import METRICS
 from vpcore.calibration.predictions import Predictions
 from vpcore.data import tasks
 from vpcore.networks.backbones import PRECISIONS, build, prunable
 from vpcore.networks.training import Recipe, fit
 from vpcore.pruning.masks import apply_, full, magnitude, select
+
+# device type -> images a step of source training, and the steps of a short and a long training, see `Longer`
+TRAINED = {"cpu": (32, 0, 2), "cuda": (256, 8, 40)}
 
 
 def metrics(setting: Setting) -> Iterator[Row]:
@@ -55,27 +59,30 @@ def metrics(setting: Setting) -> Iterator[Row]:
 
 
 def train(setting: Setting) -> Iterator[Row]:
-    """Source training against the bare passes."""
-    count = 2 * 32
-    images, labels = setting.images(count, setting.canvas), torch.arange(count) % CLASSES
+    """Source training against the bare passes, launched in the fastest way (`floor.launches`); compiled only in bf16."""
+    batch, few, many = TRAINED[setting.device.type]
+    images, labels = setting.images(many * batch, setting.canvas).to(setting.device), torch.arange(many * batch) % CLASSES
     model = build(setting.model, classes=CLASSES, seed=0).to(setting.device).to(memory_format=torch.channels_last).train()
-    x = torch.randn(32, 3, setting.canvas, setting.canvas).to(setting.device, memory_format=torch.channels_last)
+    x = torch.randn(batch, 3, setting.canvas, setting.canvas).to(setting.device, memory_format=torch.channels_last)
 
-    def bare(precision: str) -> None:
-        for _ in range(2):
-            model.zero_grad()
-            with torch.autocast(setting.device.type, PRECISIONS[precision], enabled=precision != "float32"):
-                loss = model(x).float().sum()
-            loss.backward()
+    def bare(network: nn.Module, precision: str) -> Tensor:
+        network.train().zero_grad()
+        with torch.autocast(x.device.type, PRECISIONS[precision], enabled=precision != "float32", cache_enabled=False):
+            loss = network(x).float().sum()
+        loss.backward()
+        return loss.detach()
 
-    def ours(precision: str) -> None:
-        recipe = Recipe(epochs=1, batch=32, lr=1e-4, weight_decay=1e-4, augment="none", precision=precision, seed=0)
-        fit(model, images.to(setting.device), labels, recipe)
+    def ours(steps: int, precision: str) -> None:
+        recipe = Recipe(epochs=1, batch=batch, lr=1e-4, weight_decay=1e-4, augment="none", precision=precision, seed=0)
+        fit(model, images[: steps * batch], labels[: steps * batch], recipe)
 
     for precision in PRECISIONS:
-        what, label = f"source training, {count} images, {precision}", f"training, {precision}: bare passes"
-        row = Row("train", what, against="forward and all gradients", label=label)
-        yield from compared(setting, row, partial(ours, precision), partial(bare, precision))
+        once, timed = partial(bare, precision=precision), Longer(setting, partial(ours, precision=precision), few, many)
+        steps = launches(once, model, setting.device, compiled=precision == "bf16")
+        found = medians(setting, {"ours": timed, **steps})
+        floor = min(found[way] for way in steps)
+        what, label = f"source training, {2 * batch} images, {precision}", f"training, {precision}: bare passes"
+        yield Row("train", what, 2 * timed.seconds, "forward and all gradients", 2 * floor, label=label)
 
 
 def prune(setting: Setting) -> Iterator[Row]:

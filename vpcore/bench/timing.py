@@ -101,6 +101,36 @@ def medians(setting: Setting, functions: Mapping[str, Callable[[], object]]) -> 
     return {name: statistics.median(times) for name, times in spent.items()}
 
 
+class Longer:
+    """Times a unit of a long piece of work: that by which more of it takes longer than less of it, whatever its start takes.
+
+    Args:
+        setting: the machine.
+        work: does so many units.
+        few, many: units that are done in a call; on a GPU so many that its steps are recorded. few = 0: the whole counts.
+
+    `seconds` is the median of a unit over all calls but the first.
+    """
+
+    def __init__(self, setting: Setting, work: Callable[[int], object], few: int, many: int) -> None:
+        self.setting, self.work, self.few, self.many = setting, work, few, many
+        self.times: list[float] = []
+
+    def __call__(self) -> None:
+        spent = {0: 0.0}
+        for units in filter(None, (self.few, self.many)):
+            self.setting.sync()
+            start = time.perf_counter()
+            self.work(units)
+            self.setting.sync()
+            spent[units] = time.perf_counter() - start
+        self.times.append((spent[self.many] - spent[self.few]) / (self.many - self.few))
+
+    @property
+    def seconds(self) -> float:
+        return statistics.median(self.times[1:])  # without those of the warm-up
+
+
 def compared(
     setting: Setting, row: Row, ours: Callable[[], object], theirs: Callable[[], object] | None = None
 ) -> Iterator[Row]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -14,8 +12,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vpcore.bench import plain_protocol
-from vpcore.bench.floor import Bare, best_precision
-from vpcore.bench.timing import CLASSES, Row, Setting, compared, medians
+from vpcore.bench.floor import Bare, best_precision, launches
+from vpcore.bench.timing import CLASSES, Longer, Row, Setting, compared, medians
 from vpcore.data.images import Images
 from vpcore.networks.backbones import PRECISIONS, head_name
 from vpcore.networks.frozen import Frozen
@@ -31,6 +29,8 @@ EPOCHS, BATCH = 100, 128  # of the paper's recipe
 STEPS = {"cpu": (1, 4), "cuda": (6, 26)}  # epochs of a short and a long training
 MEASURED = 256  # images of a pass that is extrapolated to more
 COHORT = 15
+TOGETHER = {"cpu": 2, "cuda": 30}  # epochs of a cohort that is compared with its members: on a GPU its steps are recorded
+COHORTS = {"cuda": ((1, SHOTS), (5, SHOTS), (15, TARGETS))}  # device type -> prompts, and images of each, of a step
 GROWTH = {"images": (10, 30, 90), "prompts": (1, 3, 9), "classes": (10, 30, 90)}
 
 
@@ -46,30 +46,10 @@ def prompted(
     )
 
 
-class _Steps:
-    """Times a training step of a prompt: a long training less a short one, over the steps between them, one an epoch.
-
-    `seconds` is the median over all calls but the first. Both trainings are so long that a GPU records its steps.
-    """
-
-    def __init__(self, setting: Setting, precision: str, **prompt: Any) -> None:
-        self.setting, self.times = setting, list[float]()
-        self.train = partial(prompted, setting, setting.frozen(precision), **prompt)
-
-    def __call__(self) -> None:
-        few, many = STEPS[self.setting.device.type]
-        spent = []
-        for epochs in (few, many):
-            self.setting.sync()
-            start = time.perf_counter()
-            self.train(epochs=epochs)
-            self.setting.sync()
-            spent.append(time.perf_counter() - start)
-        self.times.append((spent[1] - spent[0]) / (many - few))
-
-    @property
-    def seconds(self) -> float:
-        return statistics.median(self.times[1:])  # without those of the warm-up
+def _steps(setting: Setting, precision: str, **prompt: Any) -> Longer:
+    """Times the steps of training a prompt, one an epoch."""
+    network = setting.frozen(precision)
+    return Longer(setting, lambda epochs: prompted(setting, network, epochs=epochs, **prompt), *STEPS[setting.device.type])
 
 
 def floor(setting: Setting) -> Iterator[Row]:
@@ -78,6 +58,10 @@ def floor(setting: Setting) -> Iterator[Row]:
     precision, layout, rows = best_precision(setting, count)
     bare = Bare(setting, precision, layout, count)
     forward, both = _flops(bare.forward), _flops(bare.step)
+    ways = launches(bare.step, bare.network, setting.device, compiled=True)
+    if way := ways.get("compiled"):
+        what = f"forward and input gradient, {count} images, {precision}/{layout}/compiled"
+        rows = [*rows, Row("floor", what, medians(setting, {"": way})[""])]
     for row in rows:
         rate = "" if row.seconds is None else f"{count / row.seconds:.0f} images/s"
         yield dataclasses.replace(row, flops=both, note=rate)
@@ -89,7 +73,7 @@ def floor(setting: Setting) -> Iterator[Row]:
     yield Row("floor", what, found["product"], note="what the machine can do", flops=2 * size**3)
 
 
-def _flops(function: Callable[[], None]) -> int:
+def _flops(function: Callable[[], object]) -> int:
     """Floating-point operations of all convolutions and products in a call."""
     with FlopCounterMode(display=False) as counter:
         function()
@@ -97,20 +81,28 @@ def _flops(function: Callable[[], None]) -> int:
 
 
 def step(setting: Setting) -> Iterator[Row]:
-    """A step of visual prompting against the floor, at the same batch: images that are computed apart from the border, and
-    images too large for that."""
+    """A step of visual prompting against the floor, for as many images: images that are computed apart from the border, and
+    images too large for that; on a GPU also several prompts together."""
     precision, layout, _ = best_precision(setting, SHOTS)
-    bare = Bare(setting, precision, layout, SHOTS)
-    sizes = {px: _Steps(setting, precision, count=SHOTS, px=px) for px in (setting.image_px, 4 * setting.image_px)}
+    for members, count in COHORTS.get(setting.device.type, ((1, SHOTS),)):
+        bare = Bare(setting, precision, layout, members * count)
+        sides = (setting.image_px, 4 * setting.image_px) if members == 1 else (setting.image_px,)
+        sizes = {px: _steps(setting, precision, count=count, cohort=members, px=px) for px in sides}
+        ways = launches(bare.step, bare.network, setting.device, compiled=True)
+        floors = {launch: partial(_three_times, way) for launch, way in ways.items()}
+        found = medians(setting, {**floors, **{str(px): steps for px, steps in sizes.items()}})
+        launch = min(floors, key=found.__getitem__)
+        images = f"{count} images" if members == 1 else f"{members} x {count} images"
+        against = f"floor ({layout}{'' if launch == 'eager' else f', {launch}'})"
+        for px, steps in sizes.items():
+            what = f"prompt step, {images} of {px} px, {precision}"
+            label = f"step, {images.removeprefix(f'{SHOTS} ')} of {px} px: floor"
+            yield Row("step", what, steps.seconds, against, found[launch] / 3, label=label)
 
-    def floor_three_times() -> None:
-        for _ in range(3):
-            bare.step()
 
-    found = medians(setting, {"floor": floor_three_times, **{str(px): steps for px, steps in sizes.items()}})
-    for px, steps in sizes.items():
-        what, label = f"prompt step, {SHOTS} images of {px} px, {precision}", f"step, images of {px} px: floor"
-        yield Row("step", what, steps.seconds, f"floor ({layout})", found["floor"] / 3, label=label)
+def _three_times(function: Callable[[], object]) -> None:
+    for _ in range(3):
+        function()
 
 
 def growth(setting: Setting) -> Iterator[Row]:
@@ -118,12 +110,12 @@ def growth(setting: Setting) -> Iterator[Row]:
     precision, _, _ = best_precision(setting, SHOTS)
     sizes = tuple(setting.canvas * part // 4 for part in (2, 3, 4))
     for axis, values in {**GROWTH, "canvas": sizes}.items():
-        cases: dict[str, _Steps] = {}
+        cases: dict[str, Longer] = {}
         for value in values:
             here = dataclasses.replace(setting, canvas=value) if axis == "canvas" else setting
             prompt = {"count": {"images": value, "classes": 90}.get(axis, 10)}
             prompt |= {"prompts": {"cohort": value}, "classes": {"targets": value}}.get(axis, {})
-            cases[f"{axis}: {value}"] = _Steps(here, precision, **prompt)
+            cases[f"{axis}: {value}"] = _steps(here, precision, **prompt)
         medians(setting, cases)
         for what, steps in cases.items():
             yield Row("growth", what, steps.seconds, note=f"a step of {precision}")
@@ -194,7 +186,7 @@ def probe(setting: Setting) -> Iterator[Row]:
 def cohort(setting: Setting) -> Iterator[Row]:
     """Few-shot prompts learned in one pass, against one at a time."""
     precision, _, _ = best_precision(setting, SHOTS)
-    learn = partial(prompted, setting, setting.frozen(precision), count=TARGETS, epochs=2)
+    learn = partial(prompted, setting, setting.frozen(precision), count=TARGETS, epochs=TOGETHER[setting.device.type])
 
     def alone() -> None:
         for _ in range(COHORT):
