@@ -278,7 +278,7 @@ WRONG = {
     "float": ({"head.weight": torch.ones(2, 8)}, "must be bool tensors, .* of head.weight is a tensor of torch.float32"),
     "array": ({"head.weight": torch.ones(2, 8).numpy()}, "must be bool tensors, .* of head.weight is a ndarray"),
     "shape": ({"head.weight": torch.ones(2, 1).bool()}, r"\(2, 8\) for head.weight, got \(2, 1\)"),
-    "nothing": ({"head.weight": torch.zeros(2, 8).bool()}, "must keep at least one weight, but all of them are False"),
+    "nothing": ({"head.weight": torch.zeros(2, 8).bool()}, "must keep at least one weight, but all are False"),
 }
 
 

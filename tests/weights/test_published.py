@@ -173,7 +173,7 @@ def test_what_differs_is_listed(tmp_path: Path) -> None:
     refused(
         dense,
         {first: masks[first][:1]},
-        rf"the mask of {first} .* must have the shape \(16, 16, 3, 3\), got \(1, 16, 3, 3\); take",
+        rf"the masks of .* must have the shapes of the weights, \(16, 16, 3, 3\) for {first}, got \(1, 16, 3, 3\); take",
     )
     refused(
         dense,
@@ -191,7 +191,7 @@ def test_what_differs_is_listed(tmp_path: Path) -> None:
     refused(
         dense,
         {name: torch.zeros_like(mask) for name, mask in masks.items()},
-        "keep at least one weight, .* all of them are 0",
+        "keep at least one weight, but all are False, or 0; take",
     )
     refused(
         dense, masks | {first: masks[first] * 2j}, rf"the mask of {first} .* must hold 0 and 1 alone, got torch.complex64"

@@ -197,31 +197,36 @@ def check_finite(model: nn.Module) -> None:
             )
 
 
-def check_masks(model: nn.Module, masks: dict[str, Tensor]) -> None:
+def check_masks(model: nn.Module, masks: dict[str, Tensor], *, where: str = "`masks`") -> None:
     """Refuse masks that are none, or not those of the network.
+
+    Args:
+        model: the network.
+        masks: name of a weight -> bool tensor of its shape.
+        where: what errors call the masks.
 
     Raises:
         InputError: naming the mask, unless they are bool tensors with names and shapes of parameters and keep something.
     """
-    weights, way_out = dict(model.named_parameters()), "take those that `prune` returns for this network"
+    weights, way_out = dict(model.named_parameters()), "take those of this very network, as `prune` returns them"
     if not isinstance(masks, dict) or not masks:
         raise InputError(
-            f"`masks` must be a dict, name of a weight -> bool tensor, with at least one, got {masks!r}; {way_out}"
+            f"{where} must be a dict, name of a weight -> bool tensor, with at least one, got {masks!r}; {way_out}"
         )
     if strangers := [str(name) for name in masks if name not in weights]:
         lines = difference([], strangers)
-        raise InputError(f"`masks` must be named as weights of the network; {way_out}; these are not:\n{lines}")
+        raise InputError(f"{where} must be named as weights of the network; {way_out}; these are not:\n{lines}")
     for name, mask in masks.items():
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             kind = f"a tensor of {mask.dtype}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
             raise InputError(
-                f"`masks` must be bool tensors, True where a weight is kept; that of {name} is {kind}; {way_out}"
+                f"{where} must be bool tensors, True where a weight is kept; that of {name} is {kind}; {way_out}"
             )
         if mask.shape != weights[name].shape:
             expected, found = tuple(weights[name].shape), tuple(mask.shape)
-            raise InputError(f"`masks` must have the shapes of the weights, {expected} for {name}, got {found}; {way_out}")
+            raise InputError(f"{where} must have the shapes of the weights, {expected} for {name}, got {found}; {way_out}")
     if not any(bool(mask.any()) for mask in masks.values()):
-        raise InputError(f"`masks` must keep at least one weight, but all of them are False; {way_out}")
+        raise InputError(f"{where} must keep at least one weight, but all are False, or 0; {way_out}")
 
 
 # part of a network that is pruned -> (with the stem, with the classifier)

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from vpcore.errors import InputError
-from vpcore.pruning.layer_inputs import by_place, checked_batches, draw_places, inputs_at, watch
+from vpcore.pruning.layer_inputs import Layer, add_ridge, by_place, checked_batches, draw_places, inputs_at, watch_masked
 from vpcore.pruning.masks import Masks, Scores
 
 
@@ -50,9 +50,7 @@ def wanda(model: nn.Module, masks: Masks, batches: Iterable[Tensor], *, position
     [10.0, 2.0]
     """
     squares = _sums(model, masks, batches, lambda x: x.double().square().sum(1), positions=positions, seed=seed)
-    return {
-        name: _by_weight(model, name, lambda weight, known: weight.abs() * known, squares[name].sqrt()) for name in masks
-    }
+    return _scores(model, masks, lambda name, weight: weight.abs() * _by_weight(squares[name].sqrt(), weight))
 
 
 def obs(
@@ -65,14 +63,13 @@ def obs(
     """
     if ridge <= 0:
         raise InputError(f"`ridge` must be above 0, got {ridge}; without it H may have no inverse")
-    grams, scores = _sums(model, masks, batches, lambda x: (x.mT @ x).double(), positions=positions, seed=seed), {}
-    for name in masks:
-        gram = grams.pop(name)
-        strength = (ridge * gram.diagonal(dim1=1, dim2=2).mean(1)).clamp(min=torch.finfo(gram.dtype).tiny)
-        gram.diagonal(dim1=1, dim2=2).add_(strength[:, None])
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram)).diagonal(dim1=1, dim2=2)
-        scores[name] = _by_weight(model, name, lambda weight, known: weight.square() / known, inverse)
-    return scores
+    grams = _sums(model, masks, batches, lambda x: (x.mT @ x).double(), positions=positions, seed=seed)
+
+    def score(name: str, weight: Tensor) -> Tensor:
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(add_ridge(grams.pop(name), ridge)))
+        return weight.square() / _by_weight(inverse.diagonal(dim1=1, dim2=2), weight)
+
+    return _scores(model, masks, score)
 
 
 @torch.no_grad()
@@ -89,20 +86,24 @@ def _sums(
     sums: dict[str, Tensor] = {}
     generator = torch.Generator().manual_seed(seed)
 
-    def add(name: str, layer: nn.Conv2d | nn.Linear, x: Tensor, output: Tensor) -> None:
+    def add(name: str, layer: Layer, x: Tensor, output: Tensor) -> None:
         places = draw_places(by_place(layer, output), positions, generator)
-        sums[f"{name}.weight"] = sums.get(f"{name}.weight", 0) + of(inputs_at(layer, x, output.shape, places))
+        sums[name] = sums.get(name, 0) + of(inputs_at(layer, x, output.shape, places))
 
     batches = checked_batches(batches)
-    watch(copy.deepcopy(model).eval().to(batches[0].device), masks, batches, add)
+    watch_masked(copy.deepcopy(model).eval().to(batches[0].device), masks, batches, add)
     for name, total in sums.items():
         if not bool(torch.isfinite(total).all()):
             raise InputError(f"`batches` must give finite inputs of layers, but those of {name} are NaN or infinite")
     return sums
 
 
-def _by_weight(model: nn.Module, name: str, of: Callable[[Tensor, Tensor], Tensor], known: Tensor) -> Tensor:
-    """A function of each weight and of what is `known` of its input, (groups, d), the same for all channels of a group."""
-    weight = model.get_parameter(name).detach()
-    rows = known.repeat_interleave(len(weight) // len(known), 0).to(weight.device)
-    return of(weight.flatten(1).double(), rows).view_as(weight).to(weight.dtype)
+def _by_weight(known: Tensor, weight: Tensor) -> Tensor:
+    """What is known of each input, (groups, d), for each weight: the same for all output channels of a group."""
+    return known.repeat_interleave(len(weight) // len(known), 0).view_as(weight).to(weight.device)
+
+
+def _scores(model: nn.Module, masks: Masks, of: Callable[[str, Tensor], Tensor]) -> Scores:
+    """A function of the name and the float64 values of each weight, in the precision of the weight."""
+    weights = {name: model.get_parameter(name).detach() for name in masks}
+    return {name: of(name, weight.double()).to(weight.dtype) for name, weight in weights.items()}

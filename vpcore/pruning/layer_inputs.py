@@ -14,7 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpcore.errors import InputError
+from vpcore.networks.watching import watch
 from vpcore.pruning.masks import Masks
+
+Layer = nn.Conv2d | nn.Linear
 
 
 def checked_batches(batches: Iterable[Tensor]) -> list[Tensor]:
@@ -25,43 +28,34 @@ def checked_batches(batches: Iterable[Tensor]) -> list[Tensor]:
     return batches
 
 
-def watch(
-    model: nn.Module,
-    masks: Masks,
-    batches: Iterable[Tensor],
-    see: Callable[[str, nn.Conv2d | nn.Linear, Tensor, Tensor], None],
+def watch_masked(
+    model: nn.Module, masks: Masks, batches: Iterable[Tensor], see: Callable[[str, Layer, Tensor, Tensor], None]
 ) -> None:
-    """Show each masked layer's input and output to `see(name, layer, input, output)`, for each batch, as they are computed.
+    """Show the input and the output of each masked layer to `see`, with the name of its weight, as `watch` does.
 
     Raises:
         InputError: for a mask of a weight whose inputs cannot be seen, as in the attention of torchvision.
     """
-    layers = {
-        name: module
-        for name, module in model.named_modules()
-        if f"{name}.weight" in masks and isinstance(module, (nn.Conv2d, nn.Linear))
-    }
+    layers = {f"{name}.weight": layer for name, layer in model.named_modules() if isinstance(layer, Layer)}
     seen = set()
 
-    def hook(name: str) -> Callable[[nn.Conv2d | nn.Linear, tuple[Tensor, ...], Tensor], None]:
-        def act(layer: nn.Conv2d | nn.Linear, args: tuple[Tensor, ...], output: Tensor) -> None:
-            seen.add(f"{name}.weight")
-            see(name, layer, args[0], output)
+    def note(name: str, layer: Layer, x: Tensor, output: Tensor) -> None:
+        seen.add(name)
+        see(name, layer, x, output)
 
-        return act
-
-    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
-    try:
-        for images in batches:
-            model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    watch(model, {name: layer for name, layer in layers.items() if name in masks}, batches, note)
     if unseen := [name for name in masks if name not in seen]:
         raise InputError(
             "`masks` must be of convolutions and linear layers whose inputs can be seen, unlike those inside torchvision's "
             f"attention; these cannot: {', '.join(unseen[:3])} ({len(unseen)} in all); prune others, or take another network"
         )
+
+
+def add_ridge(gram: Tensor, ridge: float) -> Tensor:
+    """(groups, d, d) X'X -> X'X + l I, where l is `ridge` times the mean of the diagonal; changes what it is given."""
+    diagonal = gram.diagonal(dim1=1, dim2=2)
+    diagonal.add_((ridge * diagonal.mean(1)).clamp(min=torch.finfo(gram.dtype).tiny)[:, None])
+    return gram
 
 
 def draw_places(values: Tensor, positions: int, generator: torch.Generator) -> Tensor:
@@ -81,7 +75,7 @@ def at(values: Tensor, places: Tensor) -> Tensor:
     return values[torch.arange(len(places))[:, None], places]
 
 
-def inputs_at(layer: nn.Conv2d | nn.Linear, x: Tensor, shape: torch.Size, places: Tensor) -> Tensor:
+def inputs_at(layer: Layer, x: Tensor, shape: torch.Size, places: Tensor) -> Tensor:
     """What a layer multiplies with its weights at some places of its output.
 
     Args:

@@ -48,7 +48,7 @@ from vpcore.pruning.schedules import SparsityTarget, alternating, fixed, gradual
 from vpcore.pruning.structures import channels, erk, random_scores, two_of_four
 from vpcore.weights.tickets import State, read_ticket
 
-Batch = tuple[Tensor, Tensor]  # images and labels
+Batch = tuple[Tensor, Tensor]  # (n, 3, H, W) normalised images and their (n,) labels
 
 REDRAWN = 100_003  # offset of the seed from which `reinit` draws its weights
 
@@ -64,8 +64,7 @@ class Start:
         rewind: that epoch.
         seed: of random masks.
         build: offset of the seed -> a network with fresh weights.
-        batches: -> some hundred training images of the source task, in batches of (n, 3, H, W) normalised images and their
-            (n,) labels, on the device where the network is trained.
+        batches: -> some hundred training images of the source task, on the device where the network is trained.
     """
 
     model: nn.Module
@@ -103,13 +102,27 @@ def _own_round_before(number: int) -> tuple[str, int]:
 # Which weights it keeps, at first -------------------------------------------------------------------------------------
 
 
-def _everything(start: Start, target: SparsityTarget) -> Masks:
+def _images(batches: Iterable[Batch]) -> Iterable[Tensor]:
+    return (images for images, _ in batches)
+
+
+def _best(score: Callable[[Start], Scores], *, scope: str | None = None) -> Callable[[Start, SparsityTarget], Masks]:
+    return lambda start, target: select(score(start), start.masks, density=target.density, scope=scope or target.scope)
+
+
+_largest = _best(lambda start: magnitude(start.model, start.masks))
+_most_sensitive = _best(lambda start: sensitivity(start.model, start.masks, start.batches()))
+_random_uniform = _best(lambda start: random_scores(start.masks, seed=start.seed), scope="layer")
+_by_wanda = _best(lambda start: wanda(start.model, start.masks, _images(start.batches())), scope="layer")
+_by_obs = _best(lambda start: obs(start.model, start.masks, _images(start.batches())), scope="layer")
+
+
+def _all(start: Start, target: SparsityTarget) -> Masks:
     return full(start.model, start.masks)
 
 
-def _largest(start: Start, target: SparsityTarget) -> Masks:
-    scores = magnitude(start.model, start.masks)
-    return select(scores, start.masks, density=target.density, scope=target.scope)
+def _those_of_the_parent(start: Start, target: SparsityTarget) -> Masks:
+    return start.masks
 
 
 def _two_of_four(start: Start, target: SparsityTarget) -> Masks:
@@ -131,27 +144,9 @@ def _channels(start: Start, target: SparsityTarget) -> Masks:
     return channels(scores, start.masks, density=target.density, scope=target.scope)
 
 
-def _random_uniform(start: Start, target: SparsityTarget) -> Masks:
-    scores = random_scores(start.masks, seed=start.seed)
-    return select(scores, start.masks, density=target.density, scope="layer")
-
-
 def _random_erk(start: Start, target: SparsityTarget) -> Masks:
     scores = random_scores(start.masks, seed=start.seed)
     return select_counts(scores, start.masks, erk(start.masks, density=target.density))
-
-
-def _sensitive(start: Start, target: SparsityTarget) -> Masks:
-    scores = sensitivity(start.model, start.masks, start.batches())
-    return select(scores, start.masks, density=target.density, scope=target.scope)
-
-
-def _by_inputs(judge: Callable[[nn.Module, Masks, Iterable[Tensor]], Scores]) -> Callable[[Start, SparsityTarget], Masks]:
-    def choose(start: Start, target: SparsityTarget) -> Masks:
-        scores = judge(start.model, start.masks, (images for images, _ in start.batches()))
-        return select(scores, start.masks, density=target.density, scope="layer")
-
-    return choose
 
 
 # Which values they have, and how many epochs of the schedule these have behind them -----------------------------------
@@ -188,19 +183,15 @@ def _mask_(model: nn.Module, masks: Masks, batches: Iterable[Batch]) -> None:
 
 def _mask_and_renew_(model: nn.Module, masks: Masks, batches: Iterable[Batch]) -> None:
     apply_(model, masks)
-    reestimate_batch_norm_(model, (images for images, _ in batches))
+    reestimate_batch_norm_(model, _images(batches))
 
 
 def _reconstruct_(model: nn.Module, masks: Masks, batches: Iterable[Batch]) -> None:
-    reconstruct_(model, masks, (images for images, _ in batches))
+    reconstruct_(model, masks, _images(batches))
 
 
 def _densely(model: nn.Module, masks: Masks, target: SparsityTarget) -> Step:
     return lambda optimizer, step: optimizer.step()
-
-
-def _under_the_masks(model: nn.Module, masks: Masks, target: SparsityTarget) -> Step:
-    return fixed(model, masks)
 
 
 # The methods ----------------------------------------------------------------------------------------------------------
@@ -227,12 +218,12 @@ class SparseMethod:
     masks: Callable[[Start, SparsityTarget], Masks]
     weights: Callable[[Start], tuple[State, int]] = _as_they_are
     adjust_: Callable[[nn.Module, Masks, Iterable[Batch]], None] = _mask_
-    train: Callable[[nn.Module, Masks, SparsityTarget], Step] | None = _under_the_masks
+    train: Callable[[nn.Module, Masks, SparsityTarget], Step] | None = fixed
     ranked: bool = True
     schedules: Callable[[int], int] = lambda number: 1
 
 
-DENSE = SparseMethod("dense", _nothing, _everything, train=_densely)  # round 0 of all methods
+DENSE = SparseMethod("dense", _nothing, _all, train=_densely)  # round 0 of all methods
 
 METHODS: dict[str, SparseMethod] = {
     "imp": SparseMethod("lottery ticket (IMP, weights rewound)", _round_before, _largest, _rewound),
@@ -240,19 +231,19 @@ METHODS: dict[str, SparseMethod] = {
     "oneshot": SparseMethod("one shot, fine-tuned", _dense, _largest, schedules=lambda number: 2),
     "2:4": SparseMethod("2:4, fine-tuned", _dense, _two_of_four, ranked=False, schedules=lambda number: 2),
     "channels": SparseMethod("whole channels, fine-tuned", _dense, _channels, schedules=lambda number: 2),
-    "gmp": SparseMethod("gradual pruning", _nothing, _everything, train=gradual),
-    "acdc": SparseMethod("AC/DC", _nothing, _everything, train=alternating),
+    "gmp": SparseMethod("gradual pruning", _nothing, _all, train=gradual),
+    "acdc": SparseMethod("AC/DC", _nothing, _all, train=alternating),
     "rigl": SparseMethod("RigL", _nothing, _random_erk, train=rewired, ranked=False),
-    "snip": SparseMethod("SNIP", _nothing, _sensitive),
+    "snip": SparseMethod("SNIP", _nothing, _most_sensitive),
     "random-erk": SparseMethod("random, ERK", _nothing, _random_erk, ranked=False),
     "random-uniform": SparseMethod("random, uniform", _nothing, _random_uniform, ranked=False),
-    "reinit": SparseMethod("ticket's mask, fresh weights", _ticket, lambda start, target: start.masks, _redrawn),
+    "reinit": SparseMethod("ticket's mask, fresh weights", _ticket, _those_of_the_parent, _redrawn),
     "reconstruction": SparseMethod("untrained, reconstructed", _dense, _largest, adjust_=_reconstruct_, train=None),
-    "wanda": SparseMethod("untrained, Wanda", _dense, _by_inputs(wanda), adjust_=_mask_and_renew_, train=None, ranked=False),
-    "obs": SparseMethod("untrained, OBS", _dense, _by_inputs(obs), adjust_=_reconstruct_, train=None, ranked=False),
+    "wanda": SparseMethod("untrained, Wanda", _dense, _by_wanda, adjust_=_mask_and_renew_, train=None, ranked=False),
+    "obs": SparseMethod("untrained, OBS", _dense, _by_obs, adjust_=_reconstruct_, train=None, ranked=False),
     "magnitude": SparseMethod("untrained", _dense, _largest, train=None),
     "magnitude-bn": SparseMethod("untrained, batch norm renewed", _dense, _largest, adjust_=_mask_and_renew_, train=None),
-    "imp-unmasked": SparseMethod("ticket, masks undone", _ticket, _everything, _unmasked, train=None),
+    "imp-unmasked": SparseMethod("ticket, masks undone", _ticket, _all, _unmasked, train=None),
 }
 
 

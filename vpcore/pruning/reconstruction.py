@@ -23,12 +23,13 @@ the optimal brain surgeon's update (Hassibi & Stork 1992) for a set of weights a
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
 
-from vpcore.errors import InputError
-from vpcore.pruning.layer_inputs import at, by_place, checked_batches, draw_places, inputs_at, watch
+from vpcore.networks.watching import watch
+from vpcore.pruning.layer_inputs import Layer, add_ridge, at, by_place, checked_batches, draw_places, inputs_at, watch_masked
 from vpcore.pruning.masks import Masks, apply_
 
 
@@ -45,21 +46,17 @@ def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Tensor]) -> None:
     batches = checked_batches(batches)
     sums: dict[nn.Module, list[Tensor]] = {}
 
-    def add(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
-        var, mean = (s.double() for s in torch.var_mean(args[0], (0, 2, 3), correction=0))
-        count = args[0].numel() // args[0].shape[1]
+    def add(name: str, norm: nn.Module, x: Tensor, output: Tensor) -> None:
+        var, mean = (s.double() for s in torch.var_mean(x, (0, 2, 3), correction=0))
+        count = x.numel() // x.shape[1]
         parts = torch.full_like(mean, count), count * mean, count * (var + mean**2)
         sums[norm] = [old + new for old, new in zip(sums[norm], parts, strict=True)] if norm in sums else list(parts)
 
     model.eval()
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    handles = [norm.train().register_forward_pre_hook(add) for norm in norms]
     try:
-        for images in batches:
-            model(images)
+        norms = {name: norm.train() for name, norm in model.named_modules() if isinstance(norm, nn.BatchNorm2d)}
+        watch(model, norms, batches, add)
     finally:
-        for handle in handles:
-            handle.remove()
         model.eval()
     for norm, (count, total, squares) in sums.items():
         mean = total / count
@@ -95,79 +92,61 @@ def reconstruct_(
     Raises:
         InputError: for a mask of a weight whose inputs cannot be seen, as in the attention of torchvision.
     """
-    if ridge <= 0:
-        raise InputError(f"`ridge` must be above 0, got {ridge}; without it the equations may have no single solution")
-    batches = checked_batches(batches)
-    model.eval()
-    dense = _record(model, masks, batches, positions=positions, generator=torch.Generator().manual_seed(seed))
+    batches, generator = checked_batches(batches), torch.Generator().manual_seed(seed)
+    # for each masked layer, in the order of their use, and each batch: (N, P) places and the (N, P, O) outputs there
+    dense: dict[tuple[str, Layer], list[tuple[Tensor, Tensor]]] = {}
+
+    def record(name: str, layer: Layer, x: Tensor, output: Tensor) -> None:
+        values = by_place(layer, output)
+        places = draw_places(values, positions, generator)
+        dense.setdefault((name, layer), []).append((places, at(values, places)))
+
+    watch_masked(model.eval(), masks, batches, record)
     apply_(model, masks)
-    for name in list(dense):
-        layer, gram, right = model.get_submodule(name), torch.zeros(()), torch.zeros(())
-        assert isinstance(layer, (nn.Conv2d, nn.Linear))  # or `watch` had refused it
-        for images, (places, wanted) in zip(batches, dense.pop(name), strict=True):
-            inputs, outputs = _reach(model, name, images)
+    for name, layer in list(dense):
+        gram, right = torch.zeros(()), torch.zeros(())
+        for images, (places, wanted) in zip(batches, dense.pop((name, layer)), strict=True):
+            inputs, outputs = _reach(model, layer, images)
             residual = wanted - at(by_place(layer, outputs), places)
             x = inputs_at(layer, inputs, outputs.shape, places)
             r = residual.flatten(0, 1).unflatten(1, (len(x), -1)).transpose(0, 1)  # (groups, n, outputs of a group)
             gram = gram + (x.mT @ x).double()
             right = right + (x.mT @ r).double()
-        _solve_(layer.weight, masks[f"{name}.weight"], gram, right, ridge=ridge)
+        _solve_(layer.weight, masks[name], add_ridge(gram, ridge), right)
     reestimate_batch_norm_(model, batches)
-
-
-def _record(
-    model: nn.Module, masks: Masks, batches: list[Tensor], *, positions: int, generator: torch.Generator
-) -> dict[str, list[tuple[Tensor, Tensor]]]:
-    """For each masked layer, in the order of their use, and each batch: places (N, P) and the outputs there (N, P, O)."""
-    record: dict[str, list[tuple[Tensor, Tensor]]] = {}
-
-    def add(name: str, layer: nn.Module, x: Tensor, output: Tensor) -> None:
-        values = by_place(layer, output)
-        places = draw_places(values, positions, generator)
-        record.setdefault(name, []).append((places, at(values, places)))
-
-    watch(model, masks, batches, add)
-    return record
 
 
 class _Reached(Exception):
     """The layer is reached, and the rest of the pass need not be computed (in place, it could even spoil the output)."""
 
 
-def _reach(model: nn.Module, name: str, images: Tensor) -> tuple[Tensor, Tensor]:
+def _reach(model: nn.Module, layer: Layer, images: Tensor) -> tuple[Tensor, Tensor]:
     """Input and output of a layer."""
     seen: list[Tensor] = []
 
-    def stop(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        seen.extend((args[0], output))
+    def stop(name: str, layer: Layer, x: Tensor, output: Tensor) -> None:
+        seen.extend((x, output))
         raise _Reached
 
-    handle = model.get_submodule(name).register_forward_hook(stop)
-    try:
-        model(images)
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
+    with suppress(_Reached):
+        watch(model, {"": layer}, [images], stop)
     return seen[0], seen[1]
 
 
-def _solve_(weight: Tensor, mask: Tensor, gram: Tensor, right: Tensor, *, ridge: float) -> None:
+def _solve_(weight: Tensor, mask: Tensor, gram: Tensor, right: Tensor) -> None:
     """Add the solution of the normal equations to the weights of each output channel, on the support of its mask.
 
     Args:
         weight: (O, ...) weights, zero outside the mask.
         mask: of its shape.
-        gram: (groups, d, d) X'X; right: (groups, d, O / groups) X'r.
+        gram: (groups, d, d) X'X + l I; right: (groups, d, O / groups) X'r.
     """
     rows, masks = weight.flatten(1).clone(), mask.flatten(1)
     per_group = right.shape[2]
-    strength = (ridge * gram.diagonal(dim1=1, dim2=2).mean(1)).clamp(min=torch.finfo(gram.dtype).tiny)
     for channel in range(len(rows)):
         group, place = divmod(channel, per_group)
         kept = masks[channel].nonzero()[:, 0]
         system = gram[group][kept][:, kept]
-        system.diagonal().add_(strength[group])
         change = torch.cholesky_solve(right[group, kept, place, None], torch.linalg.cholesky(system))
         rows[channel, kept] += change[:, 0].to(weight.dtype)
     weight.copy_(rows.view_as(weight))

@@ -50,7 +50,7 @@ class SparsityTarget:
     scope: str
 
 
-def fixed(model: nn.Module, masks: Masks) -> Step:
+def fixed(model: nn.Module, masks: Masks, target: SparsityTarget | None = None) -> Step:
     """Steps under masks that stay as they are."""
 
     def take_step(optimizer: torch.optim.Optimizer, step: int) -> None:

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from vpcore.errors import InputError
 from vpcore.networks.integer_grid import to_integers
+from vpcore.networks.watching import watch
 
 PERCENTILE = 99.9  # of the magnitudes of weights; of inputs above zero, and 100 - PERCENTILE below
 RATIOS = tuple(k / 50 for k in range(50, 0, -1))  # shares of the whole range that `mse` tries
@@ -76,29 +76,25 @@ def mse(values: Tensor, counts: Tensor, steps: int) -> Range:
 QUANT_RANGES: dict[str, RangeRule] = {"minmax": minmax, "percentile": percentile, "mse": mse}
 
 
+@torch.no_grad()
 def observe(network: nn.Module, layers: Mapping[str, nn.Module], batches: list[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     """Inputs of layers: name -> (1, BINS) points over their range, and (1, BINS) how often an input lies nearest to each."""
     ends: dict[str, tuple[float, float]] = dict.fromkeys(layers, (0.0, 0.0))
     counts: dict[str, Tensor] = {}
 
-    def widen(name: str, layer: nn.Module, inputs: tuple[Tensor]) -> None:
-        low, high = (float(end) for end in inputs[0].aminmax())
+    def widen(name: str, layer: nn.Module, x: Tensor, output: Tensor) -> None:
+        low, high = (float(end) for end in x.aminmax())
         if not (math.isfinite(low) and math.isfinite(high)):
             raise InputError(f"`batches` must give finite inputs of layers, but those of layer {name} are NaN or infinite")
         ends[name] = min(low, ends[name][0]), max(high, ends[name][1])
 
-    def count(name: str, layer: nn.Module, inputs: tuple[Tensor]) -> None:
+    def count(name: str, layer: nn.Module, x: Tensor, output: Tensor) -> None:
         low, high = ends[name]
         half = (high - low) / (BINS - 1) / 2
-        counts[name] = counts.get(name, 0) + torch.histc(inputs[0].float(), BINS, low - half, high + half).double()
+        counts[name] = counts.get(name, 0) + torch.histc(x.float(), BINS, low - half, high + half).double()
 
     for look in (widen, count):
-        hooks = [layer.register_forward_pre_hook(partial(look, name)) for name, layer in layers.items()]
-        with torch.no_grad():
-            for batch in batches:
-                network(batch)
-        for hook in hooks:
-            hook.remove()
+        watch(network, layers, batches, look)
     if missing := ", ".join(name for name in layers if name not in counts):
         raise InputError(f"`batches` must give inputs to every layer, but they give none to {missing}")
     return {name: (torch.linspace(*ends[name], BINS, device=n.device)[None], n[None]) for name, n in counts.items()}

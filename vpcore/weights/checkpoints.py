@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vpcore.errors import InputError, difference
-from vpcore.networks.backbones import check_weights, prunable
+from vpcore.errors import InputError
+from vpcore.networks.backbones import check_masks, check_weights, prunable
 from vpcore.weights.foreign import read_weights
 from vpcore.weights.tickets import State
 
@@ -74,41 +74,26 @@ def fitted(state: State, masks: dict[str, Tensor], model: nn.Module, *, where: s
             raise InputError(
                 f"{where} must hold finite weights, but {name} has NaN or infinite ones; take another checkpoint"
             )
+    masks = {name: _zeros_and_ones(name, masks[name], where=where) for name in (*known, *masks) if name in masks}
     if masks:
-        masks = _fitted_masks(masks, model, where=where)
+        check_masks(model, masks, where=f"the masks of {where}")
+        if all(bool(mask.all()) for mask in masks.values()):
+            warnings.warn(f"the masks of {where} keep every weight: this is a dense network", stacklevel=3)
+        if unmasked := [name for name in prunable(model, "all")[1:-1] if name not in masks]:
+            some = ", ".join(unmasked[:3]) + (", ..." if len(unmasked) > 3 else "")
+            warnings.warn(f"the masks of {where} leave out {len(unmasked)} layers, which are dense: {some}", stacklevel=3)
     return {name: state[name].masked_fill(~masks[name], 0) if name in masks else state[name] for name in known}, masks
 
 
-def _fitted_masks(masks: dict[str, Tensor], model: nn.Module, *, where: str) -> dict[str, Tensor]:
-    """Masks as bool tensors in the order of the network, checked."""
-    known = model.state_dict()
-    if strangers := [name for name in masks if name not in known]:
-        lines = difference([], strangers)
+def _zeros_and_ones(name: str, mask: Tensor, *, where: str) -> Tensor:
+    """A mask as bool."""
+    if not bool(((mask == 0) | (mask == 1)).all()):
+        values = f"values from {float(mask.min()):g} to {float(mask.max()):g}" if not mask.is_complex() else mask.dtype
         raise InputError(
-            f"the masks of {where} must be named as weights of the network; "
-            f"take those of the same network, or rename these:\n{lines}"
+            f"the mask of {name} in {where} must hold 0 and 1 alone, got {values}; "
+            "save it as bool, True where the weight is kept"
         )
-    for name, mask in masks.items():
-        if mask.shape != known[name].shape:
-            raise InputError(
-                f"the mask of {name} in {where} must have the shape {tuple(known[name].shape)}, got {tuple(mask.shape)}; "
-                "take the masks of the same network"
-            )
-        if not bool(((mask == 0) | (mask == 1)).all()):
-            values = f"values from {float(mask.min()):g} to {float(mask.max()):g}" if not mask.is_complex() else mask.dtype
-            raise InputError(
-                f"the mask of {name} in {where} must hold 0 and 1 alone, got {values}; "
-                "save it as bool, True where the weight is kept"
-            )
-    masks = {name: masks[name].bool() for name in known if name in masks}
-    if not any(bool(mask.any()) for mask in masks.values()):
-        raise InputError(f"the masks of {where} must keep at least one weight, but all of them are 0; is 1 what is pruned?")
-    if all(bool(mask.all()) for mask in masks.values()):
-        warnings.warn(f"the masks of {where} keep every weight: this is a dense network", stacklevel=4)
-    if unmasked := [name for name in prunable(model, "all")[1:-1] if name not in masks]:
-        some = ", ".join(unmasked[:3]) + (", ..." if len(unmasked) > 3 else "")
-        warnings.warn(f"the masks of {where} leave out {len(unmasked)} layers, which are dense: {some}", stacklevel=4)
-    return masks
+    return mask.bool()
 
 
 def short(named: dict[str, Tensor], known: dict[str, Tensor], *, where: str) -> dict[str, Tensor]:

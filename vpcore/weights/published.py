@@ -122,8 +122,15 @@ def check_there(weights: str, *, folder: Path | None, round: int) -> None:
 
 
 def ticket_file(weights: str, *, folder: Path | None, round: int) -> Path:
-    """The file that "tickets:PATTERN" names for a round."""
-    return _ticket_file(weights.removeprefix(FILES).replace("{round}", str(round)), folder)
+    """The file of a folder that "tickets:PATTERN", or PATTERN alone, names for a round.
+
+    Raises:
+        InputError: when the folder is None.
+    """
+    name = weights.removeprefix(FILES).replace("{round}", str(round))
+    if folder is None:
+        raise InputError(f"`folder` must be the folder that holds {name}, got None; use --data DIR")
+    return Path(folder) / name
 
 
 def _outline(model: str, classes: int = IMAGENET_CLASSES) -> nn.Module:
@@ -213,13 +220,7 @@ def _timm(model: str, detail: str, folder: Path | None) -> tuple[State, dict[str
 
 def _tickets(model: str, detail: str, folder: Path | None) -> tuple[State, dict[str, Tensor]]:
     """A file of the folder, with its masks."""
-    return read_weights(_ticket_file(detail, folder))
-
-
-def _ticket_file(name: str, folder: Path | None) -> Path:
-    if folder is None:
-        raise InputError(f"`folder` must be the folder that holds {name}, got None; use --data DIR")
-    return Path(folder) / name
+    return read_weights(ticket_file(detail, folder=folder, round=0))
 
 
 # where weights come from -> (model, what follows the colon, folder) -> state dict and masks

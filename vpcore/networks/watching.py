@@ -1,0 +1,41 @@
+"""Watching: what the layers of a network take in and put out while it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+def watch(
+    network: nn.Module,
+    layers: Mapping[str, Layer],
+    batches: Iterable[Tensor],
+    see: Callable[[str, Layer, Tensor, Tensor], None],
+) -> None:
+    """Run a network on batches, and show what some of its layers compute, each time that one has done so.
+
+    Args:
+        network: left without hooks, also after an error.
+        layers: name -> layer of the network.
+        batches: (n, 3, H, W) inputs of the network each.
+        see: is called with the name, the layer, its first input and its output. What it raises ends the pass.
+
+    >>> network = nn.Sequential(nn.Flatten(), nn.ReLU())
+    >>> watch(network, {"1": network[1]}, [Tensor([[-1, 2]])], lambda name, layer, x, y: print(name, x.tolist(), y.tolist()))
+    1 [[-1.0, 2.0]] [[0.0, 2.0]]
+    """
+
+    def hook(name: str) -> Callable[[Layer, tuple[Tensor, ...], Tensor], None]:
+        return lambda layer, inputs, output: see(name, layer, inputs[0], output)
+
+    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
+    try:
+        for batch in batches:
+            network(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
