@@ -5,15 +5,16 @@ What is wrong is an `InputError` that names the argument, the expectation, the v
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vpcore.errors import InputError
 
@@ -48,26 +49,49 @@ def is_real(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def share(value: Any, *, name: str, ends: bool = False) -> float:
-    """A number in (0, 1), or in [0, 1] where the `ends` will do.
+def number(value: Any, *, name: str, use: str, zero: bool = False, below: float = math.inf) -> float:
+    """A number above 0, or from 0 on if `zero`, and below `below`.
+
+    Args:
+        value: what was given.
+        name: of the argument, for the message.
+        use: what to give instead, for the message.
+        zero: whether 0 will do.
+        below: what it must stay under.
+
+    Raises:
+        InputError: for any other number, for NaN, and for what is no number.
+
+    >>> number(-1, name="lr", use="0.01")
+    Traceback (most recent call last):
+    vpcore.errors.InputError: `lr` must be a number in (0, inf), got -1; use 0.01
+    """
+    if not (is_real(value) and (0 < value < below or (zero and value == 0))):
+        raise InputError(f"`{name}` must be a number in {'[' if zero else '('}0, {below}), got {value!r}; use {use}")
+    return float(value)
+
+
+def share(value: Any, *, name: str, ends: bool = False, one: bool = False) -> float:
+    """A number in (0, 1), in (0, 1] where `one` will do, or in [0, 1] where both `ends` will.
 
     Raises:
         InputError: for any other number, and for what is no number.
 
-    >>> share(20, name="density")
+    >>> share(20, name="density", one=True)
     Traceback (most recent call last):
-    vpcore.errors.InputError: `density` must be in (0, 1), got 20; percent? use 0.2
+    vpcore.errors.InputError: `density` must be in (0, 1], got 20; percent? use 0.2
     """
-    if not (is_real(value) and (0 < value < 1 or (ends and value in (0, 1)))):
-        percent = f"; percent? use {value / 100:g}" if is_real(value) and 1 < value < 100 else ""
-        raise InputError(f"`{name}` must be in {'[0, 1]' if ends else '(0, 1)'}, got {value!r}{percent}")
+    if not (is_real(value) and (0 < value < 1 or (ends and value == 0) or ((ends or one) and value == 1))):
+        hint = f"percent? use {value / 100:g}" if is_real(value) and 1 <= value < 100 else "use 0.2 for a fifth"
+        interval = "[0, 1]" if ends else "(0, 1]" if one else "(0, 1)"
+        raise InputError(f"`{name}` must be in {interval}, got {value!r}; {hint}")
     return float(value)
 
 
 def as_path(value: Any, *, name: str) -> Path:
     """A path that was given as one or as text; raises an `InputError` for anything else."""
-    if not isinstance(value, str | os.PathLike):
-        raise InputError(f"`{name}` must be a path, got {value!r}")
+    if not isinstance(value, str | os.PathLike) or not str(value):
+        raise InputError(f"`{name}` must be a path, got {kind_of(value)}; use text or a pathlib.Path")
     return Path(value)
 
 
@@ -112,3 +136,53 @@ def as_labels(labels: Array, *, name: str = "labels", size: int | None = None, c
             most = "" if classes is None else classes - 1
             raise InputError(f"`{name}` must lie in 0..{most}, got {lowest}..{highest}")
     return labels
+
+
+def as_batches(batches: Iterable[Tensor]) -> list[Tensor]:
+    """Batches of inputs of a network, (n, 3, H, W) floats as a rule, as a list, which may be empty.
+
+    Raises:
+        InputError: for a single tensor, and for batches that are no float tensors or hold nothing.
+    """
+    several = isinstance(batches, Iterable) and not isinstance(batches, Tensor)
+    found: list[Any] = list(batches) if several else [batches]
+    good = [several and isinstance(x, Tensor) and x.is_floating_point() and x.numel() > 0 for x in found]
+    if not all(good):
+        raise InputError(
+            "`batches` must be a list of float tensors, (n, 3, H, W) normalised images each, "
+            f"got {kind_of(found[good.index(False)])}; use [normalise(images / 255)]"
+        )
+    return found
+
+
+def check_state(state: Any, *, where: str = "`state`") -> None:
+    """Refuse what is not a state dict, name -> tensor; `where` is what errors call it."""
+    if not isinstance(state, Mapping):
+        raise InputError(f"{where} must be a state dict, name -> tensor, got {kind_of(state)}; use model.state_dict()")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise InputError(
+                f"{where} must be a state dict, name -> tensor, but {name!r} is {kind_of(value)}; leave out all others"
+            )
+
+
+def check_network(model: Any) -> None:
+    """Refuse what is no `torch.nn.Module`."""
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"`model` must be a torch.nn.Module, got {kind_of(model)}; for a state dict, build the network and load it into "
+            "that"
+        )
+
+
+def kind_of(value: Any) -> str:
+    """What was given, for a message: a number or a string as it is, of anything else the type and the shape.
+
+    >>> kind_of(torch.zeros(2, 3)), kind_of(None), kind_of([1, 2])
+    ('a tensor of (2, 3) torch.float32', 'None', 'a list')
+    """
+    if isinstance(value, Tensor):
+        return f"a tensor of {tuple(value.shape)} {value.dtype}"
+    if value is None or isinstance(value, int | float | str):
+        return repr(value)
+    return f"a {type(value).__name__}" + (f" of {tuple(value.shape)}" if hasattr(value, "shape") else "")

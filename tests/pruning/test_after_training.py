@@ -127,7 +127,9 @@ def test_dead_inputs_go_first() -> None:
 def test_errors_name_what_is_wrong() -> None:
     model = build("resnet8", classes=5, seed=0)
     masks, images = pruning.full(model, prunable(model)), batches(4, dtype=torch.float32)
-    with pytest.raises(InputError, match="`ridge` must be above 0, got 0; without it H may have no inverse"):
+    with pytest.raises(
+        InputError, match="`ridge` must be a number in .*, got 0; use 0.01; without it H may have no inverse"
+    ):
         obs(model, masks, images, ridge=0)
     for judge in (wanda, obs):
         with pytest.raises(InputError, match="`batches` must hold at least one batch of images, got none"):

@@ -441,13 +441,13 @@ def test_weights_that_a_layer_computes_itself_are_refused(kind: str) -> None:
 
 def test_errors_name_what_is_wrong() -> None:
     model, x = warmed(), draw(2, 3, 32, 32)
-    with pytest.raises(InputError, match="`weight_bits` must be 2 to 8, or 32 for float, got 1"):
+    with pytest.raises(InputError, match="`weight_bits` must be a whole number in 2..8, or 32 for float, got 1;"):
         quantize(model, [x], weight_bits=1, activation_bits=8)
-    with pytest.raises(InputError, match="`activation_bits` must be 2 to 8, or 32 for float, got 16"):
+    with pytest.raises(InputError, match="`activation_bits` must be a whole number in 2..8, or 32 for float, got 16"):
         quantize(model, [x], weight_bits=8, activation_bits=16)
     with pytest.raises(InputError, match="unknown quant_range 'max'; .*There are: minmax, mse, percentile"):
         quantize(model, [x], weight_bits=8, activation_bits=8, quant_range="max")
-    with pytest.raises(InputError, match="unknown treatment of batch norm 'fold'; did you mean 'folded'"):
+    with pytest.raises(InputError, match="unknown batch_norm 'fold'; did you mean 'folded'"):
         quantize(model, [x], weight_bits=8, activation_bits=8, batch_norm="fold")
     with pytest.raises(InputError, match=r"`batches` .* none to conv1, layer1\.0\.conv1"):
         quantize(model, [], weight_bits=8, activation_bits=8)

@@ -350,7 +350,7 @@ def test_dead_filters_and_constant_inputs_stay_numbers() -> None:
 
 def test_errors_name_what_is_wrong(dense: nn.Module) -> None:
     x = inputs(patterns(8)[0])
-    with pytest.raises(InputError, match="`weight_bits` must be 2 to 8, or 32 for float, got 1"):
+    with pytest.raises(InputError, match="`weight_bits` must be a whole number in 2..8, or 32 for float, got 1"):
         prepare_lsq(dense, [x], weight_bits=1, activation_bits=4)
     with pytest.raises(InputError, match=r"`batches` .* none to conv1, layer1\.0\.conv1"):
         prepare_lsq(dense, [], weight_bits=4, activation_bits=4)
@@ -361,7 +361,7 @@ def test_errors_name_what_is_wrong(dense: nn.Module) -> None:
     with pytest.raises(InputError, match="`batches` .* layer conv1 "):
         prepare_lsq(dense, [x.masked_fill(x > 0, torch.nan)], weight_bits=4, activation_bits=4)
     network = prepare_lsq(dense, [x], weight_bits=4, activation_bits=4)
-    with pytest.raises(InputError, match="unknown treatment of batch norm 'fold'; did you mean 'folded'"):
+    with pytest.raises(InputError, match="unknown batch_norm 'fold'; did you mean 'folded'"):
         finish_lsq(network, batch_norm="fold")
     network.layer1[0].conv1.weight_step.data[0] = torch.inf
     with pytest.raises(InputError, match=r"`model` must have finite weights, but layer1\.0\.conv1\.weight_step "):

@@ -9,13 +9,14 @@ named as torchvision's, so that a state dict of one fits the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from vpcore.errors import InputError, difference, unknown
+from vpcore.checks import check_network, check_state, kind_of
+from vpcore.errors import InputError, difference, entry
 
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and standard deviation of red, green, blue
 IMAGENET: Statistics = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # for every source task but for the networks below
@@ -138,9 +139,7 @@ MODELS: dict[str, Backbone] = {
 
 def backbone(name: str) -> Backbone:
     """The entry of `MODELS`; an unknown name is refused."""
-    if name not in MODELS:
-        raise unknown("model", name, MODELS)
-    return MODELS[name]
+    return entry("model", name, MODELS)
 
 
 def build(name: str, *, classes: int, seed: int) -> nn.Module:
@@ -168,6 +167,8 @@ def check_weights(model: nn.Module, state: dict[str, Tensor], *, where: str) -> 
     Raises:
         InputError: with the names that are missing (-) and those too many (+).
     """
+    check_network(model)
+    check_state(state, where=where)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     if expected != found:
@@ -182,11 +183,12 @@ def load_weights_(model: nn.Module, state: dict[str, Tensor], *, where: str) -> 
 
 
 def check_finite(model: nn.Module) -> None:
-    """Refuse a network with weights, or running statistics, that are NaN or infinite.
+    """Refuse what is no network, and one with weights, or running statistics, that are NaN or infinite.
 
     Raises:
         InputError: with the name of the first.
     """
+    check_network(model)
     statistics = ((name, value) for name, value in model.named_buffers() if name.rpartition(".")[2].startswith("running_"))
     for name, value in (*model.named_parameters(), *statistics):
         # the sum of finite numbers is finite unless it overflows, and quick
@@ -197,30 +199,33 @@ def check_finite(model: nn.Module) -> None:
             )
 
 
-def check_masks(model: nn.Module, masks: dict[str, Tensor], *, where: str = "`masks`") -> None:
-    """Refuse masks that are none, or not those of the network.
+def check_masks(weights: Mapping[str, Tensor] | nn.Module, masks: dict[str, Tensor], *, where: str = "`masks`") -> None:
+    """Refuse masks that are none, or not those of the weights.
 
     Args:
-        model: the network.
+        weights: name -> weight, or the network whose parameters they are.
         masks: name of a weight -> bool tensor of its shape.
         where: what errors call the masks.
 
     Raises:
-        InputError: naming the mask, unless they are bool tensors with names and shapes of parameters and keep something.
+        InputError: naming the mask, unless they are bool tensors with names and shapes of weights and keep something.
     """
-    weights, way_out = dict(model.named_parameters()), "take those of this very network, as `prune` returns them"
+    way_out = "take those of this very network, as `prune` returns them"
     if not isinstance(masks, dict) or not masks:
         raise InputError(
-            f"{where} must be a dict, name of a weight -> bool tensor, with at least one, got {masks!r}; {way_out}"
+            f"{where} must be a dict, name of a weight -> bool tensor, with at least one, "
+            f"got {'{}' if isinstance(masks, dict) else kind_of(masks)}; {way_out}"
         )
+    if not isinstance(weights, Mapping):
+        check_network(weights)
+        weights = dict(weights.named_parameters())
     if strangers := [str(name) for name in masks if name not in weights]:
         lines = difference([], strangers)
         raise InputError(f"{where} must be named as weights of the network; {way_out}; these are not:\n{lines}")
     for name, mask in masks.items():
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-            kind = f"a tensor of {mask.dtype}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
             raise InputError(
-                f"{where} must be bool tensors, True where a weight is kept; that of {name} is {kind}; {way_out}"
+                f"{where} must be bool tensors, True where a weight is kept; that of {name} is {kind_of(mask)}; {way_out}"
             )
         if mask.shape != weights[name].shape:
             expected, found = tuple(weights[name].shape), tuple(mask.shape)
@@ -256,8 +261,8 @@ def prunable(model: nn.Module, part: str = "body") -> list[str]:
     >>> prunable(build("resnet8", classes=3, seed=0))[:2]
     ['layer1.0.conv1.weight', 'layer1.0.conv2.weight']
     """
-    if part not in PARTS:
-        raise unknown("part", part, PARTS)
+    check_network(model)
+    with_stem, with_head = entry("part", part, PARTS)
     weights, names = dict(model.named_parameters()), []
     for name, module in model.named_modules():
         own = "in_proj_weight" if isinstance(module, nn.MultiheadAttention) else "weight"
@@ -272,7 +277,6 @@ def prunable(model: nn.Module, part: str = "body") -> list[str]:
         raise InputError(
             f"`model` must have convolutions or linear layers, but {type(model).__name__} has none; name `weights`"
         )
-    with_stem, with_head = PARTS[part]
     dense = set() if with_stem else {names[0]}
     if not with_head:
         dense.add(f"{head_name(model)}.weight".removeprefix("."))

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
+
+from vpcore.checks import kind_of
+from vpcore.errors import InputError
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -24,6 +28,9 @@ def watch(
         batches: (n, 3, H, W) inputs of the network each.
         see: is called with the name, the layer, its first input and its output. What it raises ends the pass.
 
+    Raises:
+        InputError: for a batch that the network cannot compute with.
+
     >>> network = nn.Sequential(nn.Flatten(), nn.ReLU())
     >>> watch(network, {"1": network[1]}, [Tensor([[-1, 2]])], lambda name, layer, x, y: print(name, x.tolist(), y.tolist()))
     1 [[-1.0, 2.0]] [[0.0, 2.0]]
@@ -35,7 +42,15 @@ def watch(
     handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
     try:
         for batch in batches:
-            network(batch)
+            try:
+                network(batch)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:  # of torch, about shapes, precisions or devices
+                raise InputError(
+                    f"`batches` must be what the network takes, got {kind_of(batch)} ({error}); normalise the images, and "
+                    "give them the size, the precision and the device of the network"
+                ) from error
     finally:
         for handle in handles:
             handle.remove()

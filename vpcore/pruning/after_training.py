@@ -25,7 +25,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from vpcore.checks import number, whole_number
 from vpcore.errors import InputError
+from vpcore.networks.backbones import check_finite, check_masks
 from vpcore.pruning.layer_inputs import Layer, add_ridge, by_place, checked_batches, draw_places, inputs_at, watch_masked
 from vpcore.pruning.masks import Masks, Scores
 
@@ -61,8 +63,7 @@ def obs(
     Args:
         ridge: l, as a share of the mean of the diagonal of X'X.
     """
-    if ridge <= 0:
-        raise InputError(f"`ridge` must be above 0, got {ridge}; without it H may have no inverse")
+    number(ridge, name="ridge", use="0.01; without it H may have no inverse")
     grams = _sums(model, masks, batches, lambda x: (x.mT @ x).double(), positions=positions, seed=seed)
 
     def score(name: str, weight: Tensor) -> Tensor:
@@ -83,6 +84,10 @@ def _sums(
     seed: int,
 ) -> dict[str, Tensor]:
     """Name of a weight -> sum over the batches of a function of the (groups, n, d) inputs of its layer."""
+    check_finite(model)
+    check_masks(model, masks)
+    whole_number(positions, name="positions")
+    whole_number(seed, name="seed", least=0)
     sums: dict[str, Tensor] = {}
     generator = torch.Generator().manual_seed(seed)
 

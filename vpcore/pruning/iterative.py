@@ -19,11 +19,11 @@ from collections.abc import Iterable, Iterator
 
 from torch import Tensor, nn
 
-from vpcore.errors import InputError
+from vpcore.checks import check_network, whole_number
 from vpcore.networks.backbones import IMAGENET, Statistics
 from vpcore.networks.training import Recipe, fit
 from vpcore.pruning.masks import Masks, apply_, density_of_round, prune
-from vpcore.pruning.schedules import fixed
+from vpcore.pruning.schedules import check_rewind, fixed
 
 State = dict[str, Tensor]
 
@@ -60,8 +60,9 @@ def iterative_magnitude_pruning(
     Raises:
         InputError: for an argument out of range, or when the training diverges.
     """
-    if not 0 <= rewind < recipe.epochs:
-        raise InputError(f"`rewind` must be an epoch in 0..{recipe.epochs - 1}, got {rewind}")
+    check_network(model)
+    density_of_round(whole_number(rounds, name="rounds", least=0), rate=rate)
+    check_rewind(rewind, epochs=recipe.epochs)
     network, early = copy.deepcopy(model), {}
 
     def keep(epoch: int, *_: object) -> None:

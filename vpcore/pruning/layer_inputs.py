@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vpcore.checks import as_batches
 from vpcore.errors import InputError
 from vpcore.networks.watching import watch
 from vpcore.pruning.masks import Masks
@@ -21,11 +22,11 @@ Layer = nn.Conv2d | nn.Linear
 
 
 def checked_batches(batches: Iterable[Tensor]) -> list[Tensor]:
-    """Batches of images as a list, of which there must be one."""
-    batches = [images.contiguous(memory_format=torch.channels_last) for images in batches]  # a third faster on a CPU
-    if not batches:
-        raise InputError("`batches` must hold at least one batch of images, got none")
-    return batches
+    """Batches of inputs as a list, of which there must be one; images channels-last, a third faster on a CPU."""
+    found = as_batches(batches)
+    if not found:
+        raise InputError("`batches` must hold at least one batch of images, got none; some hundred images are enough")
+    return [x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in found]
 
 
 def watch_masked(

@@ -17,13 +17,14 @@ Iterative magnitude pruning (`iterative`) takes `1 - rate` of what is left in ev
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from vpcore.errors import InputError, difference, unknown
-from vpcore.networks.backbones import check_finite, check_masks, prunable
+from vpcore.checks import check_network, kind_of, share, whole_number
+from vpcore.errors import InputError, difference, entry, unknown
+from vpcore.networks.backbones import PARTS, check_finite, check_masks, prunable
 
 Masks = dict[str, Tensor]
 Scores = dict[str, Tensor]
@@ -51,14 +52,15 @@ def prune(
         scores: name of a weight -> tensor of its shape, higher is kept, in place of absolute values; alone these weights are
             pruned, unless `weights` names others.
         weights: names of the parameters that are pruned, where those of `part` are not what one wants or cannot be guessed.
-        within: masks of an earlier round, in place of `weights`; what they leave out stays out.
+        within: masks of an earlier round, in place of `weights`; what they leave out stays out, so that `density` cannot be
+            above theirs.
 
     Returns:
         Name of a weight -> bool tensor of its shape, True where it is kept: round(density * prunable) in all.
 
     Raises:
-        InputError: for a density outside (0, 1]; an unknown scope, part or name; for weights or scores that are not finite
-            floating-point numbers, or scores of other shapes.
+        InputError: for a density outside (0, 1] or above that of `within`; an unknown scope, part or name; for weights that
+            are not finite floating-point numbers, and scores that are no real numbers or of other shapes.
 
     >>> model = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 4), nn.Linear(4, 2))
     >>> masks = prune(model, density=0.25)
@@ -66,54 +68,54 @@ def prune(
     >>> {name: int(mask.sum()) for name, mask in masks.items()}, density(masks), measure(model, masks)
     ({'1.weight': 4}, 0.25, {'1.weight': 0.25})
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"`model` must be a torch.nn.Module, got a {type(model).__name__}")
+    check_finite(model)
+    entry("part", part, PARTS)
+    if within is not None and weights is not None:
+        raise InputError("`weights` must be None with `within`, whose masks name the weights; give one of the two")
     if within is not None:
-        check_masks(model, masks := within)
+        check_masks(model, masks := within, where="`within`")
     else:
         if weights is None:
             weights = prunable(model, part) if scores is None else scores
-        masks = full(model, [weights] if isinstance(weights, str) else weights)
+        masks = full(model, weights)
     if not masks:
         raise InputError(f"`weights` must name some, but `part` {part} of {type(model).__name__} is empty; use part='all'")
-    check_finite(model)
     for name in masks:
         if not (kind := model.get_parameter(name).dtype).is_floating_point:
             raise InputError(f"`weights` must be real floating-point numbers, but {name} is {kind}; leave it out")
-    if scores is None:
-        scores = magnitude(model, masks)
-    else:
-        scores = {name: _checked(name, scores.get(name), mask) for name, mask in masks.items()}
-    return select(scores, masks, density=density, scope=scope)
-
-
-def _checked(name: str, score: object, mask: Tensor) -> Tensor:
-    """The scores of a weight, as numbers that can be ranked."""
-    if not isinstance(score, Tensor) or score.shape != mask.shape or score.is_complex():
-        found = f"{score.dtype} of shape {tuple(score.shape)}" if isinstance(score, Tensor) else type(score).__name__
-        raise InputError(f"`scores` of {name} must be real numbers, a tensor of shape {tuple(mask.shape)}, got {found}")
-    return score.to(mask.device, torch.promote_types(score.dtype, torch.float32))
+    return select(magnitude(model, masks) if scores is None else scores, masks, density=density, scope=scope)
 
 
 def full(model: nn.Module, names: Iterable[str]) -> Masks:
-    """The masks that keep everything: one for each name.
+    """The masks that keep everything: one for each name; refuses names of no parameters."""
+    return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in named(model, names).items()}
+
+
+def magnitude(model: nn.Module, masks: Iterable[str]) -> Scores:
+    """Scores |W| of masked, or just named, weights, in float32 at least, for `select`; refuses names of no parameters."""
+    return {name: _ranked(weight.detach().abs()) for name, weight in named(model, masks).items()}
+
+
+def _ranked(scores: Tensor) -> Tensor:
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
+def named(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
+    """The parameters of a network that have some names.
 
     Raises:
         InputError: for names that are not those of parameters.
     """
-    weights, names = dict(model.named_parameters()), list(names)
-    if strangers := [name for name in names if name not in weights]:
+    check_network(model)
+    weights = dict(model.named_parameters())
+    names = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
+    if strangers := [str(name) for name in names if name not in weights]:
         lines = difference([], strangers)
         raise InputError(
-            f"`weights`, or else `scores`, must have names of parameters of {type(model).__name__}; these are none:\n{lines}"
+            f"`weights`, or else `scores`, must have names of parameters of {type(model).__name__}, such as "
+            f"{next(iter(weights), 'none')}; these are none:\n{lines}"
         )
-    return {name: torch.ones_like(weights[name], dtype=torch.bool) for name in names}
-
-
-def magnitude(model: nn.Module, masks: Masks) -> Scores:
-    """Scores |W| of the masked weights, in float32 at least, to be ranked by `select`."""
-    weights = dict(model.named_parameters())
-    return {name: weights[name].detach().abs().to(torch.promote_types(weights[name].dtype, torch.float32)) for name in masks}
+    return {name: weights[name] for name in names}
 
 
 def select(scores: Scores, masks: Masks, *, density: float, scope: str = "global") -> Masks:
@@ -137,6 +139,19 @@ def select(scores: Scores, masks: Masks, *, density: float, scope: str = "global
     """
     check_scope(scope)
     keep, layers = budget(masks, density=density), list(masks.values())
+    if not isinstance(scores, Mapping):
+        raise InputError(
+            f"`scores` must be a dict, name of a weight -> tensor of its shape, got {kind_of(scores)}; "
+            "use magnitude(model, masks)"
+        )
+    for name, mask in masks.items():
+        score = scores.get(name)
+        if not isinstance(score, Tensor) or score.shape != mask.shape or score.is_complex():
+            raise InputError(
+                f"`scores` of {name} must be real numbers, a tensor of shape {tuple(mask.shape)}, got {kind_of(score)}; "
+                "give every weight that is pruned a score"
+            )
+    scores = {name: _ranked(scores[name]).to(mask.device) for name, mask in masks.items()}
     if scope == "layer":
         counts = apportion(keep, shares=[m.numel() for m in layers], most=[int(m.sum()) for m in layers])
         return select_counts(scores, masks, dict(zip(masks, counts, strict=True)))
@@ -185,17 +200,16 @@ def budget(masks: Masks, *, density: float) -> int:
     Raises:
         InputError: for a density outside (0, 1], or one that `masks` cannot have (any more).
     """
-    if not 0 < density <= 1:
-        raise InputError(
-            f"`density` must be in (0, 1], got {density}"
-            + (f"; percent? use {density / 100:g}" if 1 < density <= 100 else "")
-        )
+    share(density, name="density", one=True)
+    check_masks(masks, masks)
     total = sum(mask.numel() for mask in masks.values())
     keep, alive = round(density * total), sum(int(mask.sum()) for mask in masks.values())
-    if keep < 1 or keep > alive:
+    if keep < 1:
+        raise InputError(f"`density` must keep a weight, but {density} of {total} is none; use {1 / total:.2g} or more")
+    if keep > alive:
         raise InputError(
-            f"`density` {density} keeps {keep} of {total} weights, but between 1 and {alive} can be kept; "
-            "use another density"
+            f"`density` must be at most {alive / total:g}, as the masks that it is selected within keep {alive} of {total} "
+            f"weights and what is pruned stays pruned, got {density}; use a lower one, or prune without these masks"
         )
     return keep
 
@@ -232,11 +246,7 @@ def apportion(total: int, *, shares: list[int], most: list[int]) -> list[int]:
 
 
 def check_scope(scope: str) -> None:
-    """Refuse a scope.
-
-    Raises:
-        InputError: when it is none of `SCOPES`.
-    """
+    """Refuse a scope that is none of `SCOPES`."""
     if scope not in SCOPES:
         raise unknown("scope", scope, SCOPES)
 
@@ -250,13 +260,8 @@ def density_of_round(number: int, *, rate: float) -> float:
     >>> [round(density_of_round(r, rate=0.2), 3) for r in (0, 1, 2, 3)]
     [1.0, 0.8, 0.64, 0.512]
     """
-    if not 0 < rate < 1:
-        raise InputError(
-            f"`rate` must be in (0, 1), got {rate}" + (f"; percent? use {rate / 100:g}" if 1 <= rate < 100 else "")
-        )
-    if number < 0:
-        raise InputError(f"`round` must be 0 (dense) or more, got {number}")
-    return (1 - rate) ** number
+    share(rate, name="rate")
+    return (1 - rate) ** whole_number(number, name="round", least=0)
 
 
 def apply_(model: nn.Module, masks: Masks) -> None:
@@ -280,11 +285,15 @@ def zero_(model: nn.Module, masks: Masks) -> None:
 
 
 def density(masks: Masks) -> float:
-    """Kept / prunable, over all layers."""
+    """Kept / prunable, over all layers, in [0, 1].
+
+    Raises:
+        InputError: for masks that are no masks, or keep nothing.
+    """
+    check_masks(masks, masks)
     return sum(int(mask.sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
 
 
 def measure(model: nn.Module, names: Iterable[str]) -> dict[str, float]:
-    """Name -> share of the weights that are not zero, as the network really is, not as a mask says."""
-    weights = dict(model.named_parameters())
-    return {name: float((weights[name] != 0).float().mean()) for name in names}
+    """Name -> share of the weights that are not zero, in [0, 1], as the network really is, whatever masks say."""
+    return {name: float((weight != 0).float().mean()) for name, weight in named(model, names).items()}

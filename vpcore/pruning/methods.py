@@ -37,7 +37,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vpcore.errors import InputError, unknown
+from vpcore.errors import InputError, entry
 from vpcore.networks.backbones import head_name
 from vpcore.networks.training import Step
 from vpcore.pruning.after_training import obs, wanda
@@ -253,9 +253,8 @@ def method_named(name: str, number: int) -> SparseMethod:
     Raises:
         InputError: for an unknown name.
     """
-    if name not in METHODS:
-        raise unknown("sparsifier", name, METHODS)
-    return METHODS[name] if number else DENSE
+    method = entry("sparsifier", name, METHODS)
+    return method if number else DENSE
 
 
 def parent(name: str, number: int) -> tuple[str, int] | None:

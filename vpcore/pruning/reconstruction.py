@@ -28,6 +28,8 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
+from vpcore.checks import number, whole_number
+from vpcore.networks.backbones import check_finite, check_masks
 from vpcore.networks.watching import watch
 from vpcore.pruning.layer_inputs import Layer, add_ridge, at, by_place, checked_batches, draw_places, inputs_at, watch_masked
 from vpcore.pruning.masks import Masks, apply_
@@ -42,7 +44,11 @@ def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Tensor]) -> None:
     Args:
         model: changed in place and left in evaluation mode; a network without batch norm is left as it is.
         batches: (n, 3, H, W) normalised images each; n may differ.
+
+    Raises:
+        InputError: for no batches, or those that the network does not take.
     """
+    check_finite(model)
     batches = checked_batches(batches)
     sums: dict[nn.Module, list[Tensor]] = {}
 
@@ -90,8 +96,14 @@ def reconstruct_(
         seed: of the places.
 
     Raises:
-        InputError: for a mask of a weight whose inputs cannot be seen, as in the attention of torchvision.
+        InputError: for masks that are not those of the network, a mask of a weight whose inputs cannot be seen, as in the
+            attention of torchvision, and for batches that the network does not take; for a ridge or positions out of range.
     """
+    check_finite(model)
+    check_masks(model, masks)
+    number(ridge, name="ridge", use="0.01; without it the equations may have no single solution")
+    whole_number(positions, name="positions")
+    whole_number(seed, name="seed", least=0)
     batches, generator = checked_batches(batches), torch.Generator().manual_seed(seed)
     # for each masked layer, in the order of their use, and each batch: (N, P) places and the (N, P, O) outputs there
     dense: dict[tuple[str, Layer], list[tuple[Tensor, Tensor]]] = {}

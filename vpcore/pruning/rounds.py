@@ -18,7 +18,7 @@ from vpcore.networks.backbones import IMAGENET, Statistics, load_weights_, norma
 from vpcore.networks.training import Recipe
 from vpcore.pruning import masks as pruning
 from vpcore.pruning.methods import Start, epochs_seen, method_named
-from vpcore.pruning.schedules import SparsityTarget
+from vpcore.pruning.schedules import SparsityTarget, check_rewind
 from vpcore.weights.resumable import fit_resumably, unfinished_path
 from vpcore.weights.tickets import read_ticket, write_ticket
 
@@ -74,8 +74,8 @@ def make_round(
     """
     chosen, density = method_named(sparsifier, number), pruning.density_of_round(number, rate=rate)
     pruning.check_scope(scope)
-    if chosen.train is not None and not 0 <= rewind < recipe.epochs:
-        raise InputError(f"`rewind` must be an epoch in 0..{recipe.epochs - 1}, got {rewind}")
+    if chosen.train is not None:
+        check_rewind(rewind, epochs=recipe.epochs)
     origin = chosen.parent(number)
     if origin is None and parent is not None:
         raise InputError(f"`parent` must be None for {sparsifier} {number}, which starts from fresh weights, got {parent}")

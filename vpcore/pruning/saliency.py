@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpcore.errors import InputError
+from vpcore.networks.backbones import check_finite, check_masks
 from vpcore.pruning.masks import Masks, Scores
 
 
@@ -31,15 +33,28 @@ def sensitivity(model: nn.Module, masks: Masks, batches: Iterable[tuple[Tensor, 
         batches: (n, 3, H, W) normalised images and their (n,) labels each; L is the mean cross-entropy over all images.
 
     Raises:
-        InputError: when there are no batches.
+        InputError: for masks that are not those of the network, and for no batches or those it cannot be trained with.
     """
+    check_finite(model)
+    check_masks(model, masks)
     network, seen = copy.deepcopy(model).train(), 0
-    for images, labels in batches:
-        network.to(images.device)
-        F.cross_entropy(network(images), labels, reduction="sum").backward()
+    pairs: Any = batches if isinstance(batches, Iterable) and not isinstance(batches, nn.Module) else [batches]
+    for pair in pairs:
+        try:
+            images, labels = pair
+            F.cross_entropy(network.to(images.device)(images), labels, reduction="sum").backward()
+        except torch.OutOfMemoryError:
+            raise
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(
+                "`batches` must be pairs of normalised (n, 3, H, W) images that the network takes and their (n,) labels, "
+                f"whole numbers below its number of classes ({error}); use [(normalise(images / 255), labels)]"
+            ) from error
         seen += len(images)
     if not seen:
-        raise InputError("`batches` must hold at least one batch of images and labels, got none")
+        raise InputError(
+            "`batches` must hold at least one batch of images and labels, got none; some hundred images are enough"
+        )
     scores, weights = {}, dict(network.named_parameters())
     for name, mask in masks.items():
         gradient = weights[name].grad  # none of a layer that is not used

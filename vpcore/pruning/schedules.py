@@ -23,6 +23,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from vpcore.checks import whole_number
+from vpcore.errors import InputError
 from vpcore.networks.training import Step
 from vpcore.pruning.masks import Masks, full, magnitude, select, top, zero_
 
@@ -48,6 +50,12 @@ class SparsityTarget:
     density: float
     steps: int
     scope: str
+
+
+def check_rewind(rewind: int, *, epochs: int) -> None:
+    """Refuse what is no epoch of a schedule before its end."""
+    if whole_number(rewind, name="rewind", least=0) >= epochs:
+        raise InputError(f"`rewind` must be an epoch in 0..{epochs - 1}, got {rewind}; use 0 for the fresh weights")
 
 
 def fixed(model: nn.Module, masks: Masks, target: SparsityTarget | None = None) -> Step:

@@ -28,7 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from vpcore.errors import InputError, unknown
+from vpcore.checks import as_batches
+from vpcore.errors import InputError, entry
 from vpcore.networks.backbones import check_finite
 from vpcore.networks.folding import fold_batch_norm_
 from vpcore.networks.integer_grid import straight_through, to_integers
@@ -165,11 +166,16 @@ class SelfAttention(nn.Module):
         return self.out_proj(F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)), None
 
 
-def check_bits(weight_bits: int, activation_bits: int) -> None:
-    """Refuse numbers of bits that there are no integers for."""
+def check_quantizable(model: nn.Module, weight_bits: int, activation_bits: int) -> None:
+    """Refuse a network that is quantized already or has weights of other kinds, and bits that there are no integers for."""
+    check_finite(model)
+    if any(isinstance(module, TakenOver) for module in model.modules()):
+        raise InputError("`model` must be a float network, but it is quantized already; take the one that it was made from")
+    if others := [f"{name} is {p.dtype}" for name, p in model.named_parameters() if not p.is_floating_point()]:
+        raise InputError(f"`model` must have weights of floating-point numbers, but {others[0]}; use model.float()")
     for name, bits in {"weight_bits": weight_bits, "activation_bits": activation_bits}.items():
-        if bits not in (*range(2, 9), FLOAT):
-            raise InputError(f"`{name}` must be 2 to 8, or {FLOAT} for float, got {bits}")
+        if not isinstance(bits, int) or bits not in (*range(2, 9), FLOAT):
+            raise InputError(f"`{name}` must be a whole number in 2..8, or {FLOAT} for float, got {bits!r}; 8 is usual")
 
 
 Kind = TypeVar("Kind", bound=TakenOver)
@@ -256,17 +262,14 @@ def quantize(
     >>> network[0].layer.weight.abs().max()
     tensor(127.)
     """
-    check_bits(weight_bits, activation_bits)
-    if quant_range not in QUANT_RANGES:
-        raise unknown("quant_range", quant_range, QUANT_RANGES)
-    if batch_norm not in BATCH_NORMS:
-        raise unknown("treatment of batch norm", batch_norm, BATCH_NORMS)
-    network, choose = copy.deepcopy(model).eval().requires_grad_(False), QUANT_RANGES[quant_range]
+    check_quantizable(model, weight_bits, activation_bits)
+    choose, treat_ = entry("quant_range", quant_range, QUANT_RANGES), entry("batch_norm", batch_norm, BATCH_NORMS)
+    network = copy.deepcopy(model).eval().requires_grad_(False)
     if weight_bits == activation_bits == FLOAT:
         return network
-    BATCH_NORMS[batch_norm](network)
+    treat_(network)
     layers = take_over_(network, Quantized)
-    observed = observe(network, layers, list(batches)) if activation_bits < FLOAT else {}
+    observed = observe(network, layers, as_batches(batches)) if activation_bits < FLOAT else {}
     of_weights, of_inputs = with_edges(layers, weight_bits), with_edges(layers, activation_bits)
     for name, layer in layers.items():
         if weight_bits < FLOAT:

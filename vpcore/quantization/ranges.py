@@ -96,5 +96,8 @@ def observe(network: nn.Module, layers: Mapping[str, nn.Module], batches: list[T
     for look in (widen, count):
         watch(network, layers, batches, look)
     if missing := ", ".join(name for name in layers if name not in counts):
-        raise InputError(f"`batches` must give inputs to every layer, but they give none to {missing}")
+        raise InputError(
+            f"`batches` must give inputs to every layer, but they give none to {missing}; give some hundred images, and "
+            "take out layers that are not used"
+        )
     return {name: (torch.linspace(*ends[name], BINS, device=n.device)[None], n[None]) for name, n in counts.items()}

@@ -39,7 +39,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from vpcore.errors import unknown
+from vpcore.checks import as_batches, check_network, check_state
+from vpcore.errors import entry
 from vpcore.networks.backbones import check_finite, load_weights_
 from vpcore.networks.integer_grid import learned_step, to_integers
 from vpcore.quantization.layers import (
@@ -47,7 +48,7 @@ from vpcore.quantization.layers import (
     FLOAT,
     Quantized,
     TakenOver,
-    check_bits,
+    check_quantizable,
     take_over_,
     weight_scale,
     with_edges,
@@ -143,12 +144,12 @@ def prepare_lsq(model: nn.Module, batches: Iterable[Tensor], *, weight_bits: int
     >>> sorted(name for name, _ in network.named_parameters())
     ['0.bias', '0.input_step', '0.layer.weight', '0.weight_step']
     """
-    check_bits(weight_bits, activation_bits)
+    check_quantizable(model, weight_bits, activation_bits)
     network = copy.deepcopy(model).eval()
     if weight_bits == activation_bits == FLOAT:
         return network.train()
     layers = take_over_(network, LearnedSteps)
-    observed = observe(network, layers, list(batches)) if activation_bits < FLOAT else {}
+    observed = observe(network, layers, as_batches(batches)) if activation_bits < FLOAT else {}
     of_weights, of_inputs = with_edges(layers, weight_bits), with_edges(layers, activation_bits)
     with torch.no_grad():
         for name, layer in layers.items():
@@ -173,16 +174,15 @@ def finish_lsq(model: nn.Module, *, batch_norm: str = "folded") -> nn.Module:
     Raises:
         InputError: also for weights or steps that are not finite, with the name of the layer.
     """
-    if batch_norm not in BATCH_NORMS:
-        raise unknown("treatment of batch norm", batch_norm, BATCH_NORMS)
+    treat_ = entry("batch_norm", batch_norm, BATCH_NORMS)
+    check_finite(model)
     network = copy.deepcopy(model).eval().requires_grad_(False)
-    check_finite(network)
     layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, LearnedSteps)}
     if not layers:
         return network
     for name, layer in layers.items():
         network.set_submodule(name, layer.unit())
-    BATCH_NORMS[batch_norm](network)
+    treat_(network)
     for name, layer in layers.items():
         unit = network.get_submodule(name)
         assert isinstance(unit, (nn.Conv2d, nn.Linear))
@@ -201,6 +201,8 @@ def load_lsq(model: nn.Module, state: dict[str, Tensor], *, where: str = "`state
     Raises:
         InputError: when the state is not of this network, with the names that are missing or too many.
     """
+    check_network(model)
+    check_state(state, where=where)
     network = copy.deepcopy(model)
     if any(name.endswith("_extra_state") for name in state):
         take_over_(network, LearnedSteps)

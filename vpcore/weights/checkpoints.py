@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vpcore.checks import as_path, check_network
 from vpcore.errors import InputError
 from vpcore.networks.backbones import check_masks, check_weights, prunable
 from vpcore.weights.foreign import read_weights
@@ -47,7 +48,8 @@ def load_checkpoint(path: Path, model: nn.Module) -> tuple[State, dict[str, Tens
     Warns:
         UserWarning: when the masks keep every weight, or leave out a layer between the first and the last.
     """
-    path = Path(path)
+    path = as_path(path, name="path")
+    check_network(model)
     state, masks = read_weights(path)
     return fitted(state, masks, model, where=str(path))
 

@@ -88,7 +88,7 @@ def read_tensors(path: Path) -> State:
     except Exception as error:  # noqa: BLE001 torch.load fails on rubbish in many ways
         raise InputError(
             f"{path} must be a file of {'safetensors' if safe else 'torch.save'} that holds tensors and nothing that runs "
-            f"code; it is damaged or something else ({str(error).splitlines()[0]}); "
+            f"code; it is damaged or something else ({str(error).partition(chr(10))[0] or type(error).__name__}); "
             "copy it again, or save its state dict alone"
         ) from error
     for key in NESTED:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vpcore.checks import whole_number
 from vpcore.errors import InputError, difference, unknown
 from vpcore.networks.backbones import backbone, build, head_name, load_weights_
 from vpcore.networks.frozen import Frozen
@@ -46,14 +47,15 @@ def pretrained(
     >>> state["fc.weight"].shape, masks
     (torch.Size([1000, 64]), {})
     """
-    kind, colon, detail = weights.partition(":")
     check_source(weights)
+    kind, colon, detail = weights.partition(":")
+    whole_number(round, name="round", least=0)
     detail = detail.replace("{round}", str(round))
     network = _outline(model)  # also refuses a network that cannot be had, before anything is read
     state, masks = WEIGHT_SOURCES[kind + colon](model, detail, folder)
     if classes is None:
         classes = outputs(model, state) if kind + colon == FILES else IMAGENET_CLASSES
-    if classes != IMAGENET_CLASSES:
+    if whole_number(classes, name="classes") != IMAGENET_CLASSES:
         network = _outline(model, classes)
     return fitted(state, masks, network, where=f"{kind}{colon}{detail} for {model} with {classes:,} classes")
 
@@ -104,8 +106,8 @@ def check_source(weights: str, *, known: Iterable[str] = (), where: str = "weigh
     Raises:
         InputError: when they are neither a key of `WEIGHT_SOURCES`, what follows its colon apart, nor in `known`.
     """
-    kind, colon, _ = weights.partition(":")
-    if weights not in known and kind + colon not in WEIGHT_SOURCES:
+    kind, colon, _ = str(weights).partition(":")
+    if not isinstance(weights, str) or (weights not in known and kind + colon not in WEIGHT_SOURCES):
         raise unknown(where, weights, (*known, *WEIGHT_SOURCES))
 
 

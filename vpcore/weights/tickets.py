@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from vpcore.checks import as_path, check_network, check_state, kind_of
 from vpcore.errors import InputError
 from vpcore.files import write_atomically
 from vpcore.networks.backbones import check_finite, check_masks, load_weights_
@@ -57,9 +58,10 @@ def save_ticket(
     ...     load_ticket_(f"{folder}/ticket.safetensors", nn.Linear(2, 1))
     {'weight': tensor([[ True, False]])}
     """
+    as_path(path, name="path")
     check_masks(model, masks)
     check_finite(model)
-    write_ticket(path, model.state_dict(), masks, header=header or {})
+    write_ticket(path, model.state_dict(), masks, header={} if header is None else header)
 
 
 def load_ticket_(path: Path | str, model: nn.Module) -> dict[str, Tensor]:
@@ -71,6 +73,8 @@ def load_ticket_(path: Path | str, model: nn.Module) -> dict[str, Tensor]:
     Raises:
         InputError: when the file is missing, damaged or no ticket, or holds another network; nothing is loaded then.
     """
+    as_path(path, name="path")
+    check_network(model)
     state, masks, _ = read_ticket(path)
     load_weights_(model, state, where=str(path))
     return {name: mask.to(model.get_parameter(name).device) for name, mask in masks.items()}
@@ -86,15 +90,15 @@ def write_ticket(path: Path | str, state: State, masks: dict[str, Tensor], *, he
         header: what made the ticket; anything JSON can hold.
 
     Raises:
-        InputError: when a weight is not 0 where its mask is False, a state is no tensor, or the header is not for JSON.
+        InputError: for masks that are not those of the state, a weight that is not 0 where its mask is False, a state of
+            other things than tensors, or a header that is not for JSON.
         WriteError: when the file cannot be written.
     """
-    tensors = {}
+    path, tensors = as_path(path, name="path"), {}
+    check_state(state)
+    if not isinstance(masks, dict) or masks:
+        check_masks(state, masks)
     for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise InputError(
-                f"`model` must consist of tensors to be written to a file, but {name} is a {type(value).__name__}"
-            )
         value = value.detach().cpu().clone(memory_format=torch.contiguous_format)  # two names may share one tensor
         if name in masks:
             mask = masks[name].cpu()
@@ -108,11 +112,15 @@ def write_ticket(path: Path | str, state: State, masks: dict[str, Tensor], *, he
             tensors[name] = value
     shapes = {name: list(mask.shape) for name, mask in masks.items()}
     try:
+        if not isinstance(header, dict):
+            raise TypeError(f"it is {kind_of(header)}")
         meta = {"header": json.dumps(header), "shapes": json.dumps(shapes)}
     except (TypeError, ValueError) as error:
-        raise InputError(f"`header` must hold what JSON can: text, numbers, lists, dicts ({error})") from error
+        raise InputError(
+            f"`header` must be a dict of what JSON can hold: text, numbers, lists, dicts ({error}); use str(...) for others"
+        ) from error
     meta |= {"sha256": _digest(tensors), HEADER_DIGEST: _digest_of_meta(meta)}
-    write_atomically(Path(path), lambda file: file.write(save(tensors, metadata=meta)))
+    write_atomically(path, lambda file: file.write(save(tensors, metadata=meta)))
 
 
 def read_ticket(path: Path | str) -> tuple[State, dict[str, Tensor], dict[str, object]]:
@@ -121,10 +129,10 @@ def read_ticket(path: Path | str) -> tuple[State, dict[str, Tensor], dict[str, o
     Raises:
         InputError: when the file is missing, is no ticket, or its content does not have the SHA-256 it says.
     """
-    path = Path(path)
+    path = as_path(path, name="path")
     if not path.exists():
         raise InputError(f"there is no ticket {path}; `vpcore run` makes those of a study, others must be copied there")
-    again = "if `vpcore run` made it, delete it and run again, otherwise copy it again"
+    again = "if `vpcore run` made it, delete it and run again, otherwise copy it again; load_checkpoint reads other forms"
     try:
         meta, tensors = _metadata(path), load_file(path)
         if not KEYS <= meta.keys() <= KEYS | {HEADER_DIGEST}:
