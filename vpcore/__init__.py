@@ -27,6 +27,7 @@ __all__, __getattr__, __dir__ = face(
         "pruning.masks": "apply_ density prune",
         "pruning.methods": "METHODS",
         "quantization.layers": "quantize",
+        "quantization.training": "finish_lsq load_lsq prepare_lsq",
         "weights.tickets": "load_ticket_ save_ticket",
         "prompting.label_mapping": "MAPPINGS",
         "prompting.prompts": "PROMPTS",

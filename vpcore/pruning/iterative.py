@@ -9,7 +9,8 @@ to their first weights (Frankle et al. 2020, arXiv 1912.05671).
     for r = 1, 2, ...:  M_r = the largest (1 - rate)^r of |w|, within M_(r-1)
                         w = M_r * w_rewind;  train M_r * w from epoch `rewind` to the end
 
-A study does the same round by round, in files and with other methods beside it (`rounds`).
+A study does the same with the same functions, `prune`, `apply_` and `fit`, but each turn of the loop is a file and can be
+resumed, and other methods stand beside this one (`methods`, `rounds`); a test compares the two bit by bit.
 """
 
 from __future__ import annotations
@@ -59,6 +60,17 @@ def iterative_magnitude_pruning(
 
     Raises:
         InputError: for an argument out of range, or when the training diverges.
+
+    >>> import torch
+    >>> from vpcore import MODELS, density
+    >>> images, labels = torch.arange(12 * 8 * 8).remainder(251).to(torch.uint8).view(4, 3, 8, 8), torch.tensor([0, 1, 0, 1])
+    >>> recipe = Recipe(epochs=1, batch=2, lr=0.1, weight_decay=0.0, augment="none", precision="float32", seed=0)
+    >>> model = MODELS["resnet8"].make(2)
+    >>> for number, masks, state in iterative_magnitude_pruning(model, images, labels, recipe, rounds=2, rate=0.5):
+    ...     print(number, round(density(masks), 3))
+    0 1.0
+    1 0.5
+    2 0.25
     """
     check_network(model)
     density_of_round(whole_number(rounds, name="rounds", least=0), rate=rate)

@@ -278,7 +278,7 @@ def apply_(model: nn.Module, masks: Masks) -> None:
 
 @torch.no_grad()
 def zero_(model: nn.Module, masks: Masks) -> None:
-    """As `apply_`, but the masks are not looked at, and there may be none: for every step of a training."""
+    """As `apply_`, but without any check, and there may be no masks: for every step of a training."""
     weights = dict(model.named_parameters())
     for name, mask in masks.items():
         weights[name].mul_(mask.to(weights[name].device))

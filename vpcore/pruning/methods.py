@@ -41,7 +41,7 @@ from vpcore.errors import InputError, entry
 from vpcore.networks.backbones import head_name
 from vpcore.networks.training import Step
 from vpcore.pruning.after_training import obs, wanda
-from vpcore.pruning.masks import Masks, Scores, apply_, full, magnitude, select, select_counts
+from vpcore.pruning.masks import Masks, Scores, apply_, full, magnitude, prune, select, select_counts
 from vpcore.pruning.reconstruction import reconstruct_, reestimate_batch_norm_
 from vpcore.pruning.saliency import sensitivity
 from vpcore.pruning.schedules import SparsityTarget, alternating, fixed, gradual, rewired
@@ -110,7 +110,10 @@ def _best(score: Callable[[Start], Scores], *, scope: str | None = None) -> Call
     return lambda start, target: select(score(start), start.masks, density=target.density, scope=scope or target.scope)
 
 
-_largest = _best(lambda start: magnitude(start.model, start.masks))
+def _largest(start: Start, target: SparsityTarget) -> Masks:
+    return prune(start.model, density=target.density, scope=target.scope, within=start.masks)
+
+
 _most_sensitive = _best(lambda start: sensitivity(start.model, start.masks, start.batches()))
 _random_uniform = _best(lambda start: random_scores(start.masks, seed=start.seed), scope="layer")
 _by_wanda = _best(lambda start: wanda(start.model, start.masks, _images(start.batches())), scope="layer")

@@ -247,6 +247,8 @@ def quantize(
 ) -> nn.Module:
     """A network whose convolutions and linear layers compute with integers, in evaluation mode, its weights frozen.
 
+    It is not trained (Jacob et al. 2018, arXiv 1712.05877); with `prepare_lsq` and `finish_lsq` it is.
+
     Args:
         model: left as it is; a copy is quantized. Its first and its last layer get at least `EDGE_BITS`.
         batches: (n, 3, H, W) normalised inputs of the network, without labels; not needed when only weights are quantized.
@@ -255,8 +257,12 @@ def quantize(
         quant_range: a key of `QUANT_RANGES`, for weights and activations.
         batch_norm: a key of `BATCH_NORMS`.
 
+    Returns:
+        The network, which takes what the model takes and gives what it gives; `layer_bits` tells the bits of each layer.
+
     Raises:
-        InputError: also for weights or inputs of a layer that are not finite, with its name.
+        InputError: for bits out of range, or an unknown name; for a model that is quantized already, or whose layers cannot
+            be; for weights or inputs of a layer that are not finite, with its name.
 
     >>> network = quantize(nn.Sequential(nn.Linear(2, 1)), [torch.eye(2)], weight_bits=8, activation_bits=8)
     >>> network[0].layer.weight.abs().max()

@@ -128,7 +128,7 @@ class LearnedSteps(TakenOver):
 
 
 def prepare_lsq(model: nn.Module, batches: Iterable[Tensor], *, weight_bits: int, activation_bits: int) -> nn.Module:
-    """A network to be trained on with weights and activations of few bits, in training mode.
+    """A network to be trained on with weights and activations of few bits (LSQ; Esser et al. 2020, arXiv 1902.08153).
 
     Args:
         model: a trained dense network, left as it is; a copy is prepared. Its first and last layer get at least `EDGE_BITS`.
@@ -137,12 +137,21 @@ def prepare_lsq(model: nn.Module, batches: Iterable[Tensor], *, weight_bits: int
         activation_bits: of the inputs of every layer, 2 to 8, or 32 for float; where both are 32 the copy is a float
             network still: the control that is trained as long.
 
-    Raises:
-        InputError: also for weights or inputs of a layer that are not finite, with its name.
+    Returns:
+        The network in training mode: it takes what the model takes, and has a step for each output channel of a weight and
+        one for the inputs of each layer among its parameters. Train it as any network, then use `finish_lsq`.
 
-    >>> network = prepare_lsq(nn.Sequential(nn.Linear(2, 1)), [torch.eye(2)], weight_bits=8, activation_bits=8)
-    >>> sorted(name for name, _ in network.named_parameters())
-    ['0.bias', '0.input_step', '0.layer.weight', '0.weight_step']
+    Raises:
+        InputError: for bits out of range; for a model that is quantized already, or whose layers cannot be; for weights or
+            inputs of a layer that are not finite, with its name.
+
+    >>> from vpcore import MODELS, Recipe, fit
+    >>> images, labels = torch.arange(12 * 8 * 8).remainder(251).to(torch.uint8).view(4, 3, 8, 8), torch.tensor([0, 1, 0, 1])
+    >>> network = prepare_lsq(MODELS["resnet8"].make(2), [images / 255], weight_bits=3, activation_bits=4)
+    >>> recipe = Recipe(epochs=1, batch=2, lr=0.01, weight_decay=0.0, augment="none", precision="float32", seed=0)
+    >>> fit(network, images, labels, recipe)
+    >>> finish_lsq(network).layer1[0].conv1.layer.weight.abs().max() <= 4
+    tensor(True)
     """
     check_quantizable(model, weight_bits, activation_bits)
     network = copy.deepcopy(model).eval()
@@ -165,14 +174,14 @@ def prepare_lsq(model: nn.Module, batches: Iterable[Tensor], *, weight_bits: int
 
 
 def finish_lsq(model: nn.Module, *, batch_norm: str = "folded") -> nn.Module:
-    """The network with integer weights, in evaluation mode and frozen, as `layers.quantize` gives it.
+    """The network of `prepare_lsq` with integer weights, in evaluation mode and frozen, as `quantize` gives it.
 
     Args:
         model: from `prepare_lsq`, trained; left as it is. Of a float network, which 32 bits are, the copy is as it was.
         batch_norm: a key of `BATCH_NORMS`; a folded one becomes part of the scales, and the integers stay.
 
     Raises:
-        InputError: also for weights or steps that are not finite, with the name of the layer.
+        InputError: for an unknown `batch_norm`, and for weights or steps that are not finite, with the name of the layer.
     """
     treat_ = entry("batch_norm", batch_norm, BATCH_NORMS)
     check_finite(model)
@@ -191,7 +200,7 @@ def finish_lsq(model: nn.Module, *, batch_norm: str = "folded") -> nn.Module:
 
 
 def load_lsq(model: nn.Module, state: dict[str, Tensor], *, where: str = "`state`") -> nn.Module:
-    """The network of `prepare_lsq` with a state, its bits among it, that was kept; to be trained on, or finished.
+    """The network of `prepare_lsq` with a state dict that was kept, which holds the bits too; to be trained on, or finished.
 
     Args:
         model: of the same kind, with any weights; left as it is.
@@ -199,7 +208,12 @@ def load_lsq(model: nn.Module, state: dict[str, Tensor], *, where: str = "`state
         where: what an error calls it.
 
     Raises:
-        InputError: when the state is not of this network, with the names that are missing or too many.
+        InputError: when the state is not of this network, with the names that are missing (-) or too many (+).
+
+    >>> model = nn.Sequential(nn.Linear(2, 1))
+    >>> network = prepare_lsq(model, [torch.eye(2)], weight_bits=8, activation_bits=8)
+    >>> torch.equal(load_lsq(model, network.state_dict())(torch.eye(2)), network(torch.eye(2)))
+    True
     """
     check_network(model)
     check_state(state, where=where)
