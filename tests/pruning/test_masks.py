@@ -180,7 +180,7 @@ def test_bad_scope() -> None:
 def test_bad_schedule() -> None:
     with pytest.raises(InputError, match="`rate` must be in .*, got 20; percent\\? use 0.2"):
         pruning.density_of_round(1, rate=20)
-    with pytest.raises(InputError, match="`round` must be 0"):
+    with pytest.raises(InputError, match="`round` must be a whole number of at least 0, 0 for dense, got -1"):
         pruning.density_of_round(-1, rate=0.2)
 
 
@@ -252,8 +252,12 @@ def test_what_cannot_be_pruned_is_refused() -> None:
     refused("must be in .* got 20; percent", Own(), density=20)
     refused("unknown scope 'row'", Own(), scope="row")
     refused("unknown part 'legs'", Own(), part="legs")
-    refused(r"(?s)must have names of parameters of Own; these are none:.*\+ tail.weight", Own(), weights=["tail.weight"])
-    refused(r"(?s)must have names of parameters of Own; .*\+ mix_again.weight", Own(), weights=["mix_again.weight"])
+    refused(
+        r"(?s)must have names of parameters of Own, such as stem.weight; these are none:.*\+ tail.weight",
+        Own(),
+        weights=["tail.weight"],
+    )
+    refused(r"(?s)must have names of parameters of Own, .*\+ mix_again.weight", Own(), weights=["mix_again.weight"])
     refused("`part` body of Linear", nn.Linear(2, 2))
     refused("`model` must have convolutions or linear layers, but ReLU has none", nn.ReLU())
     half = {"head.weight": torch.ones(2, 8), "body.weight": torch.ones(8, 4)}

@@ -189,7 +189,7 @@ def test_a_ticket_of_another_network_loads_nothing(tmp_path: Path) -> None:
 
 def test_what_is_not_a_ticket_is_not_saved(tmp_path: Path) -> None:
     model, masks = pruned("resnet8", 0.5)
-    with pytest.raises(InputError, match="`header` must hold what JSON can: .*Path"):
+    with pytest.raises(InputError, match="`header` must be a dict of what JSON can hold: .*Path"):
         save_ticket(tmp_path / "t.safetensors", model, masks, header={"path": tmp_path})
     model.fc.weight.data[0, 0] = torch.nan
     with pytest.raises(InputError, match="must have finite weights, but fc.weight holds NaN"):
@@ -197,7 +197,7 @@ def test_what_is_not_a_ticket_is_not_saved(tmp_path: Path) -> None:
     model = build("resnet8", classes=10, seed=0)
     with pytest.raises(InputError, match=r"must be zero where `masks` are False; layer1.* use apply_\(model, masks\)"):
         save_ticket(tmp_path / "t.safetensors", model, masks)
-    with pytest.raises(InputError, match="`model` must consist of tensors .* but extra is a int"):
+    with pytest.raises(InputError, match="`state` must be a state dict, name -> tensor, but 'extra' is 3"):
         write_ticket(tmp_path / "t.safetensors", {"extra": 3}, {}, header={})
     assert not list(tmp_path.iterdir())
 

@@ -261,7 +261,7 @@ def density_of_round(number: int, *, rate: float) -> float:
     [1.0, 0.8, 0.64, 0.512]
     """
     share(rate, name="rate")
-    return (1 - rate) ** whole_number(number, name="round", least=0)
+    return (1 - rate) ** whole_number(number, name="round", least=0, otherwise=", 0 for dense")
 
 
 def apply_(model: nn.Module, masks: Masks) -> None:
