@@ -68,7 +68,7 @@ def prune(
     >>> {name: int(mask.sum()) for name, mask in masks.items()}, density(masks), measure(model, masks)
     ({'1.weight': 4}, 0.25, {'1.weight': 0.25})
     """
-    check_finite(model)
+    check_network(model)
     entry("part", part, PARTS)
     if within is not None and weights is not None:
         raise InputError("`weights` must be None with `within`, whose masks name the weights; give one of the two")
@@ -80,6 +80,7 @@ def prune(
         masks = full(model, weights)
     if not masks:
         raise InputError(f"`weights` must name some, but `part` {part} of {type(model).__name__} is empty; use part='all'")
+    check_finite(model)
     for name in masks:
         if not (kind := model.get_parameter(name).dtype).is_floating_point:
             raise InputError(f"`weights` must be real floating-point numbers, but {name} is {kind}; leave it out")
