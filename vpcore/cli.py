@@ -101,5 +101,5 @@ def main() -> None:
     vpcore pack photos --data DIR
 
     Exit codes: 0, all is done; 1, a run or a notebook failed for a reason that is ours; 2, something that was given must
-    change.
+    change; 130 and 143, interrupted or terminated: the same command goes on.
     """

@@ -211,6 +211,11 @@ def test_the_seeds(study: Study, function: str) -> None:
     assert study.given[function]["seeds"] == study.seeds
 
 
+@pytest.mark.parametrize("function", ["visual_prompt", "probe_features", "fine_tune"])
+def test_a_study_shows_no_bars_within_its_jobs(study: Study, function: str) -> None:
+    assert study.given[function]["progress"] is False
+
+
 def test_the_images_that_a_prompt_is_learned_on(study: Study) -> None:
     train = study.prompted("train")
     given = study.given["visual_prompt"]["train"]

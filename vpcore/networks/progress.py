@@ -24,8 +24,10 @@ def bar(items: Iterable[Item], what: str, *, unit: str, progress: bool) -> Itera
     >>> list(bar(range(3), "training", unit="epoch", progress=True))
     [0, 1, 2]
     """
+    if not progress:  # a bar that is not drawn makes a semaphore, too, which a worker of a study would leave behind
+        return items
     try:
         from tqdm import tqdm
     except ImportError:  # as where `bench.gpu_check` finds torch and this package alone
         return items
-    return cast(Iterable[Item], tqdm(items, desc=what, unit=unit, leave=False, disable=None if progress else True))
+    return cast(Iterable[Item], tqdm(items, desc=what, unit=unit, leave=False, disable=None))

@@ -130,6 +130,7 @@ def _visual_prompt(tasks: Sequence[Task], session: Session) -> list[Adapted]:
             batch=run.batch,
             lr=run.lr,
             seeds=[r.seed for r in runs],
+            progress=False,
         )
 
     found = within_memory(in_parts, min(len(runs), max(1, limit // step)))
@@ -225,6 +226,7 @@ def _fine_tune(tasks: Sequence[Task], session: Session) -> list[Adapted]:
         precision=run.precision,
         device=session.device,
         statistics=backbone(run.model).statistics,
+        progress=False,
     )
     return [Adapted(lambda images, split: tuned(images), [{} for _ in task.runs], [{} for _ in task.runs])]
 
