@@ -1,6 +1,5 @@
 """Fakes of the sets of torchvision that no toy reads, so that every loader is tried on a tree in the format of its set."""
 
-import io
 import json
 from pathlib import Path
 
@@ -8,96 +7,85 @@ import numpy as np
 from scipy.io import savemat
 
 from vpcore.data import fakes
-from vpcore.data.fakes import Files, Format, Place
-
-PER_CLASS = 5  # images a class and split, by default; the numbers of Caltech-101 go through all splits of a class
-EACH = {"train": 1, "test": 1}  # of the official splits, in units of classes x per_class
+from vpcore.data.fakes import Drawn, Format, save
 
 
-def matlab(**variables: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    savemat(file, variables)
-    return file.getvalue()
+def caltech101(root: Path, drawn: Drawn) -> None:
+    count = max(number for _, number, _ in drawn("train"))
+    for offset, split in ((0, "train"), (count, "test")):
+        for label, number, image in drawn(split):
+            save(image, root / f"101_ObjectCategories/thing{label:03d}/image_{offset + number:04d}.jpg")
+    (root / "101_ObjectCategories/BACKGROUND_Google").mkdir()
 
 
-def caltech101(place: Place) -> str:
-    number = place.number + PER_CLASS * (place.split == "test")
-    return f"101_ObjectCategories/thing{place.label:03d}/image_{number:04d}.jpg"
+def food101(root: Path, drawn: Drawn) -> None:
+    for offset, split in ((0, "train"), (1000, "test")):
+        files: dict[str, list[str]] = {}
+        for label, number, image in drawn(split):
+            dish = f"dish_{label:03d}"
+            files.setdefault(dish, []).append(f"{dish}/{offset + number}")
+            save(image, root / "images" / f"{files[dish][-1]}.jpg")
+        (root / "meta").mkdir(exist_ok=True)
+        (root / "meta" / f"{split}.json").write_text(json.dumps(files))
 
 
-def caltech101_lists(files: Files) -> dict[str, str]:
-    return {"101_ObjectCategories/BACKGROUND_Google/none.txt": ""}
+def gtsrb(root: Path, drawn: Drawn) -> None:
+    for label, number, image in drawn("train"):
+        save(image, root / f"GTSRB/Training/{label:05d}/{number:05d}_00000.ppm")
+    lines = ["Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId"]
+    for label, _, image in drawn("test"):
+        file = f"{len(lines) - 1:05d}.ppm"
+        save(image, root / "GTSRB/Final_Test/Images" / file)
+        lines.append(f"{file};{image.width};{image.height};5;5;{image.width - 5};{image.height - 5};{label}")
+    (root / "GT-final_test.csv").write_text("\n".join(lines) + "\n")
 
 
-def food101_lists(files: Files) -> dict[str, str]:
-    dishes: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
-    for place, file in files.items():
-        path = file.removeprefix("images/").removesuffix(".jpg")
-        dishes[place.split].setdefault(path.partition("/")[0], []).append(path)
-    return {f"meta/{split}.json": json.dumps(found) for split, found in dishes.items()}
+def oxford_pets(root: Path, drawn: Drawn) -> None:
+    for offset, split in ((0, "trainval"), (1000, "test")):
+        lines = []
+        for label, number, image in drawn(split):
+            lines.append(f"old_breed{label:03d}_{offset + number} {label + 1} {1 + label % 2} 1")
+            save(image, root / "images" / f"{lines[-1].split()[0]}.jpg")
+        (root / "annotations").mkdir(exist_ok=True)
+        (root / "annotations" / f"{split}.txt").write_text("\n".join(lines) + "\n")
 
 
-def gtsrb(place: Place) -> str:
-    if place.split == "train":
-        return f"GTSRB/Training/{place.label:05d}/{place.number:05d}_00000.ppm"
-    return f"GTSRB/Final_Test/Images/{place.row:05d}.ppm"
-
-
-def gtsrb_lists(files: Files) -> dict[str, str]:
-    lines = [f"{Path(file).name};{place.label}" for place, file in files.items() if place.split == "test"]
-    return {"GT-final_test.csv": "\n".join(["Filename;ClassId", *lines]) + "\n"}  # two of its columns
-
-
-def oxford_pets_lists(files: Files) -> dict[str, str]:
-    lists = {}
-    for split in ("trainval", "test"):
-        lines = [f"{Path(f).stem} {p.label + 1} {1 + p.label % 2} 1" for p, f in files.items() if p.split == split]
-        lists[f"annotations/{split}.txt"] = "\n".join(lines) + "\n"
-    return lists
-
-
-def stanford_cars_lists(files: Files) -> dict[str, bytes]:
-    labels = sorted({place.label for place in files})
-    names = np.array([f"Maker Model{label:03d} 2012" for label in labels], dtype=object)
-    lists = {"devkit/cars_meta.mat": matlab(class_names=names)}
+def stanford_cars(root: Path, drawn: Drawn) -> None:
+    (root / "devkit").mkdir(parents=True)
     for split, file in (("train", "devkit/cars_train_annos.mat"), ("test", "cars_test_annos_withlabels.mat")):
-        rows = [(Path(image).name, place.label + 1) for place, image in files.items() if place.split == split]
-        lists[file] = matlab(annotations=np.array(rows, dtype=[("fname", object), ("class", object)]))
-    return lists
+        rows: list[tuple[str, int]] = []
+        labels = set()
+        for label, _, image in drawn(split):
+            rows.append((f"{len(rows) + 1:05d}.jpg", label + 1))
+            labels.add(label)
+            save(image, root / f"cars_{split}" / rows[-1][0])
+        savemat(root / file, {"annotations": np.array(rows, dtype=[("fname", object), ("class", object)])})
+    names = np.array([f"Maker Model{label:03d} 2012" for label in sorted(labels)], dtype=object)
+    savemat(root / "devkit/cars_meta.mat", {"class_names": names})
 
 
-def sun397(place: Place) -> str:
-    """Some scenes have two levels."""
-    return f"s/scene{place.label:03d}{'/indoor' * (place.label % 2)}/sun_{place.split}{place.number:04d}.jpg"
+def sun397(root: Path, drawn: Drawn) -> None:
+    lines = {}
+    for split in ("train", "test"):
+        for label, number, image in drawn(split):
+            scene = f"s/scene{label:03d}" + ("/indoor" if label % 2 else "")  # some scenes have two levels
+            lines[label] = f"/{scene}"
+            save(image, root / scene / f"sun_{split}{number:04d}.jpg")
+    (root / "ClassName.txt").write_text("\n".join(lines.values()) + "\n")
 
 
-def sun397_lists(files: Files) -> dict[str, str]:
-    scenes = dict.fromkeys(f"/{Path(file).parent.as_posix()}" for file in files.values())
-    return {"ClassName.txt": "\n".join(scenes) + "\n"}
-
-
-SPLITS = ("train", "test")
+EACH = {"train": 1, "test": 1}
 FORMATS: dict[str, Format] = {
     **fakes.FORMATS,
-    "tv-caltech101": Format("tv/caltech101", SPLITS, caltech101, caltech101_lists, {"train": 2}),
-    "tv-food101": Format(
-        "tv/food-101", SPLITS, lambda p: f"images/dish_{p.label:03d}/{p.distinct}.jpg", food101_lists, EACH
-    ),
-    "tv-gtsrb": Format("tv/gtsrb", SPLITS, gtsrb, gtsrb_lists, EACH),
-    "tv-oxford_pets": Format(
-        "tv/oxford-iiit-pet",
-        ("trainval", "test"),
-        lambda p: f"images/old_breed{p.label:03d}_{p.distinct}.jpg",
-        oxford_pets_lists,
-        EACH,
-    ),
-    "tv-stanford_cars": Format(
-        "tv/stanford_cars", SPLITS, lambda p: f"cars_{p.split}/{p.row + 1:05d}.jpg", stanford_cars_lists, EACH
-    ),
-    "tv-sun397": Format("tv/SUN397", SPLITS, sun397, sun397_lists, {"train": 2}),
+    "tv-caltech101": ("tv/caltech101", caltech101, {"train": 2}),
+    "tv-food101": ("tv/food-101", food101, EACH),
+    "tv-gtsrb": ("tv/gtsrb", gtsrb, EACH),
+    "tv-oxford_pets": ("tv/oxford-iiit-pet", oxford_pets, EACH),
+    "tv-stanford_cars": ("tv/stanford_cars", stanford_cars, EACH),
+    "tv-sun397": ("tv/SUN397", sun397, {"train": 2}),
 }
 
 
-def write_fake(name: str, folder: Path, *, per_class: int = PER_CLASS, **settings: int) -> None:
+def write_fake(name: str, folder: Path, **settings: int) -> None:
     """Write a fake of any set of `FORMATS`; see `vpcore.data.fakes.write_fake`."""
-    fakes.write_fake(name, folder, per_class=per_class, formats=FORMATS, **settings)
+    fakes.write_fake(name, folder, formats=FORMATS, **settings)

@@ -15,7 +15,7 @@ import torchvision
 from PIL import Image
 from scipy.io import savemat
 
-from tests.data.formats import FORMATS, PER_CLASS, write_fake
+from tests.data.formats import FORMATS, write_fake
 from vpcore import InputError
 from vpcore.data import coop, hub, torchvision_sets
 from vpcore.data.fakes import _draw
@@ -24,7 +24,7 @@ from vpcore.data.tasks import Images, _opened, _source, classes, fetch, load
 from vpcore.data.torchvision_sets import SETS
 from vpcore.errors import WriteError
 
-CLASSES, PX = 4, 16
+CLASSES, PER_CLASS, PX = 4, 5, 16
 CHECKED = ("tv-cifar10", "tv-cifar100", "tv-svhn", "tv-flowers102")  # torchvision knows the checksums of their files
 NAMES = (*FORMATS, *CHECKED)
 
@@ -102,7 +102,7 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
     """A data folder with a tiny tree of every set, and the images of those that keep them in arrays."""
     folder = tmp_path_factory.mktemp("data")
     for name in FORMATS:
-        write_fake(name, folder, classes=CLASSES, px=24)
+        write_fake(name, folder, classes=CLASSES, per_class=PER_CLASS, px=24)
     root, arrays = folder / "tv", {}
     arrays["tv-cifar10"] = write_cifar(root, fine=False)
     arrays["tv-cifar100"] = write_cifar(root, fine=True)

@@ -35,6 +35,9 @@ def legacy_ece(logits: Array, labels: Array, *, batch: int = 128) -> float:
     Returns:
         A number without bounds and unit, proportional to 1 / batch.
 
+    Raises:
+        InputError: for logits that are not (N, T) finite numbers, labels that do not fit, or no whole number as `batch`.
+
     >>> logits = torch.tensor([[12.0, 10.0]]).repeat(100, 1)  # 88 % sure
     >>> labels = torch.tensor([0] * 88 + [1] * 12)  # 88 % right
     >>> round(legacy_ece(logits, labels, batch=50), 3), round(legacy_ece(logits - 10, labels, batch=50), 3)
@@ -51,6 +54,14 @@ def legacy_ece(logits: Array, labels: Array, *, batch: int = 128) -> float:
 
 
 def batch_ece(predictions: Predictions, *, batch: int = 128) -> float:
-    """The mean over batches of each batch's ECE, in [0, 1]: from probabilities, and still too large."""
+    """The mean over batches of each batch's ECE, in [0, 1]: from probabilities, and still too large.
+
+    Args:
+        predictions: N predictions, in the order of the batches.
+        batch: predictions in a batch; the last one may be smaller and counts as much.
+
+    Raises:
+        InputError: for a batch that is no whole number of at least 1.
+    """
     rows = torch.arange(len(predictions.labels)).split(whole_number(batch, name="batch"))
     return sum(reliability(predictions.take(part)).ece for part in rows) / len(rows)

@@ -8,7 +8,7 @@ r_i = 1 where the most probable class is the label and 0 elsewhere, sorted by co
 
 Bins are right-closed, (e_{b-1}, e_b], with a confidence of exactly 0 in the first (Guo et al. 2017, arXiv 1706.04599). Of
 equal width: e_b = b / B. Of equal mass (adaptive ECE, Nguyen & O'Connor 2015, arXiv 1508.05154): e_b is the ceil(b N / B)-th
-smallest confidence, so that bins differ by one prediction at most; equal confidences are never torn apart, they all fall
+smallest confidence, so that bins differ by one prediction at most; equal confidences are never separated, they all fall
 into the first bin that reaches them.
 
 A confident network can be calibrated on average and yet not for any one class. Two finer errors, the same sum over a table
@@ -158,6 +158,9 @@ def toplabel(predictions: Predictions, *, bins: int = BINS) -> Reliability:
 
     Returns:
         (T, B) bins that hold N predictions; its ECE is the mean of the classes' ECEs, each weighted by its predictions.
+
+    Raises:
+        InputError: for a number of bins that is no whole number of at least 1.
     """
     return _binned(predictions, _edges(predictions.confidence, bins), (predictions.probs.shape[1], bins))
 
@@ -180,6 +183,9 @@ def classwise(predictions: Predictions, *, bins: int = BINS) -> Reliability:
     Returns:
         (T, B) bins that hold N * T probabilities; accuracy is the share of labels of that class. Its ECE is the plain mean
         of the classes' ECEs; a class without samples counts with the probability it was given.
+
+    Raises:
+        InputError: for a number of bins that is no whole number of at least 1.
     """
     probs, labels = predictions.probs, predictions.labels
     edges, shape = _edges(predictions.confidence, bins), (probs.shape[1], bins)

@@ -1,4 +1,4 @@
-"""Recalibration: confidences put right on validation data, for a network that stays as it is.
+"""Recalibration: confidences corrected on validation data, for a network that stays as it is.
 
 Each fit takes validation logits z (N, T) and labels, and returns a function from logits to probabilities:
 
@@ -38,13 +38,19 @@ Recalibration = Callable[[Array], Tensor]
 def optimal_temperature(logits: Array, labels: Array) -> float:
     """The temperature tau with the least NLL of softmax(z / tau), in COLDEST..HOTTEST.
 
-    The NLL is convex in 1 / tau, and its slope, the mean of E[z] - z_label, has one zero at most. Where all predictions are
-    right it falls for ever as tau does, where they are worse than chance as tau grows: then the bound is the answer. Where
-    the temperature makes no difference it is 1.
+    The NLL is convex in 1 / tau, and its slope, the mean of E[z] - z_label, has at most one zero. Where all predictions are
+    right, it decreases as tau goes to 0, and where they are worse than chance, as tau grows: then tau is the bound. Where
+    the temperature makes no difference, it is 1.
 
     Args:
         logits: (N, T) of the validation data.
         labels: (N,) classes.
+
+    Returns:
+        tau, without unit.
+
+    Raises:
+        InputError: for what `Predictions.from_logits` refuses.
 
     >>> logits = 5 * torch.tensor([[0.0, 1.0]]).repeat(4, 1)  # 99 % sure
     >>> round(5 / optimal_temperature(logits, torch.tensor([1, 1, 1, 0])), 4)  # log(3), for 75 % right
@@ -75,6 +81,9 @@ def temperature(logits: Array, labels: Array) -> Recalibration:
 
     Returns:
         (M, T) logits -> (M, T) probabilities in float64.
+
+    Raises:
+        InputError: here and by the function returned, as `fit` says.
     """
     logits = as_logits(logits)
     tau, classes = optimal_temperature(logits, labels), logits.shape[1]
@@ -90,6 +99,9 @@ def vector(logits: Array, labels: Array) -> Recalibration:
 
     Returns:
         (M, T) logits -> (M, T) probabilities in float64.
+
+    Raises:
+        InputError: here and by the function returned, as `fit` says.
     """
     logits = as_logits(logits)
     labels = labels_of(logits, labels)
@@ -129,6 +141,9 @@ def isotonic(logits: Array, labels: Array) -> Recalibration:
 
     Returns:
         (M, T) logits -> (M, T) probabilities in float64; they can be exactly 0 and 1.
+
+    Raises:
+        InputError: here and by the function returned, as `fit` says.
     """
     predictions = Predictions.from_logits(logits, labels)
     knots = {}
@@ -155,6 +170,9 @@ def histogram(logits: Array, labels: Array) -> Recalibration:
 
     Returns:
         (M, T) logits -> (M, T) probabilities in float64; they can be exactly 0 and 1.
+
+    Raises:
+        InputError: here and by the function returned, as `fit` says.
     """
     table = classwise(Predictions.from_logits(logits, labels))
     known = (table.count > 0) & (table.accuracy.sum(1, keepdim=True) > 0)

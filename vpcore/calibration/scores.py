@@ -84,6 +84,9 @@ def brier_parts(predictions: Predictions, *, bins: int = BINS) -> BrierParts:
     Returns:
         The three parts; the resolution is the generalized one of Stephenson et al. (2008), from their identity.
 
+    Raises:
+        InputError: for a number of bins that is no whole number of at least 1.
+
     >>> parts = brier_parts(Predictions.from_probs(torch.eye(2), torch.tensor([0, 1])))
     >>> parts.reliability, parts.resolution, parts.uncertainty
     (0.0, 0.5, 0.5)
@@ -119,6 +122,12 @@ def risk_coverage(predictions: Predictions) -> RiskCoverage:
 
     Predictions of equal confidence have no order: each counts as the mean error of them all, which is the expected risk over
     their random orders.
+
+    Args:
+        predictions: N predictions.
+
+    Returns:
+        The curve of N points, in shares of the predictions.
 
     >>> predictions = Predictions.from_probs(torch.tensor([[0.9, 0.1], [0.8, 0.2]]), torch.tensor([0, 1]))
     >>> risk_coverage(predictions).risk.tolist()

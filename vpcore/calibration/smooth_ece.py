@@ -106,6 +106,9 @@ def _fixed_point(residuals: np.ndarray) -> float:
 def cumulative_gap(predictions: Predictions) -> tuple[Tensor, Tensor]:
     """What a KS error is the largest value of: the sum of r_i - c_i over confidences up to u, over N.
 
+    Args:
+        predictions: N predictions.
+
     Returns:
         (M,) the distinct confidences u in increasing order, and (M,) the sums.
     """

@@ -3,8 +3,8 @@
     STEM.npy     (N, 3, px, px) uint8
     STEM.json    {"classes", "labels", "sha256" of STEM.npy}
 
-STEM names everything that the pixels depend on, so that a file is right for ever, if it is whole. That is checked when a
-process first maps it; a damaged one is set aside, with a warning that names it, and made again.
+STEM names everything that the pixels depend on, so that a file stays valid for ever, provided that it is intact. That is
+checked when a process first maps it; a damaged file is set aside, with a warning that names it, and made again.
 """
 
 from __future__ import annotations

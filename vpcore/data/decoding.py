@@ -1,16 +1,16 @@
 """Decoding: an image file of any kind becomes (3, px, px) uint8, as it would be seen, or is refused with a reason.
 
-What Pillow's `convert("RGB")` gets wrong without a word is put right first:
+What Pillow's `convert("RGB")` silently gets wrong is corrected first:
 
-    orientation      the turn or flip that EXIF or XMP asks for is made
+    orientation      the rotation or reflection that EXIF or XMP asks for is applied
     transparency     blended over white, as on a page; also that of palettes and of a single transparent colour
     16-bit grey      v / (2^bits - 1), where `convert` clips at 255 (a ramp turns white)
     float grey       v in [0, 1], where `convert` rounds to whole numbers (an image turns black)
 
-and where black is the largest number (TIFF's WhiteIsZero) it is turned round. Grey, palettes, CMYK, YCbCr and 16-bit colour
-are as Pillow has them; colour profiles are ignored, and of several frames the first is taken. Refused: floats outside [0, 1]
-and 32-bit integers, since no number in them is known to be white. Most readers of torchvision, whose sets are 8-bit, have
-made RGB of an image before it comes here; its turn is still made.
+and where the largest number means black (TIFF's WhiteIsZero), the image is inverted. Grey, palettes, CMYK, YCbCr and 16-bit
+colour are as Pillow has them; colour profiles are ignored, and of several frames the first is taken. Refused: floats outside
+[0, 1] and 32-bit integers, since no number in them is known to be white. Most readers of torchvision, whose sets are 8-bit,
+convert an image to RGB before it comes here; its orientation is still applied.
 
 Then the whole image is resized (bilinear, with antialiasing), and the aspect ratio is not kept, as in the paper.
 """
@@ -50,13 +50,13 @@ def opened(file: Path | BinaryIO) -> Image.Image:
 
 
 def as_seen(image: Image.Image) -> Image.Image:
-    """An image as 8-bit RGB: turned, blended over white and scaled as this module says; `image` may be changed.
+    """An image as 8-bit RGB, with orientation, transparency and scale as this module says; `image` may be changed.
 
     >>> as_seen(Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.uint16))).getpixel((1, 0))
     (128, 128, 128)
     """
     image.load()
-    with contextlib.suppress(*DAMAGE):  # of the EXIF data, which then ask for nothing; the image itself is whole
+    with contextlib.suppress(*DAMAGE):  # damaged EXIF data ask for nothing; the image itself is whole
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _scaled(image)
@@ -86,7 +86,7 @@ def pixels(image: Image.Image, px: int) -> Tensor:
 
 
 def decode(files: Iterable[Readable], *, count: int, px: int, remedy: str = "copy it again") -> Tensor:
-    """Read and resize images; threads do it, since Pillow lets go of Python's lock.
+    """Read and resize images; in threads, since Pillow releases the interpreter's lock.
 
     Args:
         files: for each image, what an error calls it, and a function that reads it (see `opened`).

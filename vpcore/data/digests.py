@@ -1,7 +1,7 @@
-"""Digests: by what a record names the data that it was measured on.
+"""Digests: they identify the data that a record was measured on.
 
-Data are known by their content, not by their name, so that two studies can be told to have used the same images. A file is
-read once a process, and again when its size or its time of change is another; SHA-256 takes a second a gigabyte.
+Data are identified by their content, not by their name, so that two studies can be seen to have used the same images. A file
+is read once in a process, and again when its size or its time of change differs; SHA-256 takes about a second per gigabyte.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ DIGITS = 12  # hexadecimal ones: two of a million data sets are equal with a pro
 
 
 def digest_of(*parts: object) -> str:
-    """The first 12 hexadecimal digits of the SHA-256 of some values, by what `repr` says of them.
+    """The first 12 hexadecimal digits of the SHA-256 of some values, as `repr` writes them.
 
     >>> digest_of("glyphs", 200), digest_of("glyphs", 200) == digest_of("glyphs", "200")
     ('d3fcb5f8c8ba', False)

@@ -45,7 +45,7 @@ def wnids() -> tuple[str, ...]:
 
 
 def index_of(names: Iterable[str]) -> Tensor:
-    """Where classes stand among the 1,000.
+    """The places of classes among the 1,000.
 
     Args:
         names: n WordNet ids, e.g. the classes of Tiny-ImageNet.

@@ -52,13 +52,22 @@ def saturated(labels: Tensor, budget: int | None) -> bool:
 
 
 def first(labels: Tensor, count: int | None, key: str) -> Tensor:
-    """The first `count` indices of each class (None: all) in the random order that `key` fixes."""
+    """The first `count` indices of each class in the random order that `key` fixes; None for all, not sorted by class.
+
+    Args:
+        labels: (N,) labels.
+        count: indices a class; a class that has fewer gives all it has.
+        key: its CRC-32 is the seed of the order.
+
+    Returns:
+        (n,) indices, class by class.
+    """
     order = _shuffled(len(labels), key)
     return order if count is None else _each_class(labels, order, lambda size: count)
 
 
 def hold_out(labels: Tensor, key: str, *, share: float = VAL_FRACTION, most: int | None = VAL_MOST) -> tuple[Tensor, Tensor]:
-    """Indices, each ascending, of what is kept (train) and of what is held out (val), drawn class by class.
+    """Indices, each in ascending order, of what is kept (train) and what is held out (val), drawn class by class.
 
     A class with fewer than 1 / (2 share) images gives none, so that val is empty where all are as small as that: below 3
     images a class by default, below 5 for a share of a tenth.
@@ -69,6 +78,9 @@ def hold_out(labels: Tensor, key: str, *, share: float = VAL_FRACTION, most: int
         share: of each class that is held out, in [0, 1], rounded to whole images. A set that comes without a test split gets
             one by a first call; the default is that of val.
         most: at most so many images a class are held out; None for no limit.
+
+    Returns:
+        (n,) indices of what is kept, and (N - n,) of what is held out.
 
     Raises:
         InputError: for a share outside [0, 1].

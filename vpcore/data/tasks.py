@@ -86,7 +86,7 @@ def classes(task: str, *, folder: Path | None = None) -> tuple[str, ...]:
 
 
 def digest(task: str, *, folder: Path | None = None) -> str:
-    """By what a record names the images that it was measured on.
+    """What identifies the images of a task in a record.
 
     Args:
         task: as `load` takes it.
