@@ -69,6 +69,7 @@ def test_the_floor_is_the_best_of_all_ways_to_launch_it(compiles: bool, monkeypa
         return network if compiles else nn.Linear(1, 1)  # which cannot take an image
 
     monkeypatch.setattr(torch, "compile", compile_)
+    monkeypatch.setattr(torch.compiler, "reset", lambda: None)  # what it resets takes seconds to import
     monkeypatch.setitem(repeating.RECORDERS, "cpu", lambda device: Recorder())
     monkeypatch.setitem(bench_floor.LAUNCHES, "cpu", ("eager", "captured", "compiled"))
     network, x = nn.Linear(3, 2), torch.randn(4, 3, requires_grad=True)

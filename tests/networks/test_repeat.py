@@ -1,7 +1,9 @@
 """Steps that are repeated, replayed on the CPU by a stand-in for a GPU; those on a GPU are checked by `bench.gpu_check`."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -204,6 +206,30 @@ def test_memory_that_runs_out_halves_the_size(monkeypatch: pytest.MonkeyPatch) -
     assert tried == [13, 6, 3, 1]
     with pytest.raises(torch.OutOfMemoryError):
         within_memory(lambda size: work(100), 4)
+
+
+def test_memory_that_runs_out_in_a_recording_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA ends a recording that broke off with another error."""
+
+    @contextlib.contextmanager
+    def recording(*arguments: object, **settings: object) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    def step() -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    recorder = object.__new__(repeating.CudaRecorder)
+    recorder.stream, recorder.pool = None, None
+    with pytest.raises(torch.OutOfMemoryError):
+        recorder.record(step, ())
+    with pytest.raises(RuntimeError, match="previous error"):
+        recorder.record(lambda: torch.zeros(1), ())
+    assert gc.isenabled()
 
 
 def test_predictions_with_little_memory_are_the_same(cpu: torch.device) -> None:

@@ -1,4 +1,6 @@
 import dataclasses
+import gc
+import weakref
 
 import pytest
 import torch
@@ -10,8 +12,10 @@ from vpcore import InputError
 from vpcore.bench import plain_protocol
 from vpcore.data.images import Images
 from vpcore.networks.frozen import Frozen
+from vpcore.prompting import visual_prompting
 from vpcore.prompting.fixed_prompts import PadPrompt
 from vpcore.prompting.label_mapping import MAPPINGS, FoundAgain, frequencies
+from vpcore.prompting.learner import Learner
 from vpcore.prompting.one_to_one import priorities
 from vpcore.prompting.prompts import PromptKind, build
 from vpcore.prompting.visual_prompting import Prompted, visual_prompt
@@ -110,6 +114,25 @@ def test_some_members_of_a_cohort(network: Frozen, prompt: str, name: str) -> No
     assert whole.members(0, 3).loss == whole.loss
     assert whole.losses.mean(1).tolist() == pytest.approx(whole.loss, rel=1e-4)
     assert some.loss == pytest.approx(whole.losses[:, 1:].mean(1).tolist())
+
+
+def test_nothing_of_a_training_stays_in_memory(network: Frozen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even until Python looks for cycles: on a GPU what was recorded would stay, too."""
+    made: list[weakref.ref] = []
+
+    class Watched(Learner):
+        def __init__(self, *arguments: object, **settings: object) -> None:
+            super().__init__(*arguments, **settings)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(visual_prompting, "Learner", Watched)
+    gc.disable()
+    try:
+        learned = visual_prompt(network, task(), canvas=16, image_px=8, epochs=2)
+        assert [learner() for learner in made] == [None]
+    finally:
+        gc.enable()
+    assert len(learned.loss) == 2
 
 
 @pytest.mark.parametrize(("prompt", "name"), [("pad", "ilm"), ("smm", "blm"), ("frame", "full")])

@@ -71,6 +71,10 @@ class CudaRecorder:
         try:
             with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
                 outputs = step(*inputs)
+        except RuntimeError as error:  # the end of a recording that broke off is an error, too, and hides the first
+            if isinstance(error.__context__, torch.OutOfMemoryError):
+                raise error.__context__ from None
+            raise
         finally:
             if collects:
                 gc.enable()
@@ -154,4 +158,5 @@ def within_memory(work: Callable[[int], Found], size: int) -> Found:
             if size == 1:
                 raise
         size = max(1, size // 2)  # after the exception, which holds what the work had in memory
+        gc.collect()
         torch.cuda.empty_cache()

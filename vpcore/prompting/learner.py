@@ -11,6 +11,9 @@ The mapping that the steps read lies in one tensor, which changes in place.
 
 from __future__ import annotations
 
+import weakref
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -44,10 +47,12 @@ class Learner:
         self._mapping = None if mapping is None else mapping.to(device).requires_grad_(rule.learned)
         learned = [self.mapping] if rule.learned else []
         self.optimizer = adam([*prompt.parameters(), *learned], lr=lr, device=device, fused=False)
-        self.look = repeat(self._look, device=device)
-        self.find = repeat(self._find, device=device, on_host=rule.on_host)
-        self.step = repeat(self._step, device=device)
-        self.first_step = repeat(self._first_step, device=device, on_host=rule.on_host)
+        # a step that held its learner would keep it, and what a GPU has recorded, until Python looks for cycles
+        me = weakref.proxy(self)
+        self.look = repeat(partial(Learner._look, me), device=device)
+        self.find = repeat(partial(Learner._find, me), device=device, on_host=rule.on_host)
+        self.step = repeat(partial(Learner._step, me), device=device)
+        self.first_step = repeat(partial(Learner._first_step, me), device=device, on_host=rule.on_host)
 
     @property
     def mapping(self) -> Tensor:
