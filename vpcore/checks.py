@@ -134,7 +134,7 @@ def as_labels(labels: Array, *, name: str = "labels", size: int | None = None, c
         lowest, highest = map(int, labels.aminmax())
         if lowest < 0 or (classes is not None and highest >= classes):
             most = "" if classes is None else classes - 1
-            raise InputError(f"`{name}` must lie in 0..{most}, got {lowest}..{highest}")
+            raise InputError(f"`{name}` must lie in 0..{most}, got {lowest}..{highest}; number the classes from 0")
     return labels
 
 
@@ -152,6 +152,16 @@ def as_batches(batches: Iterable[Tensor]) -> list[Tensor]:
             "`batches` must be a list of float tensors, (n, 3, H, W) normalised images each, "
             f"got {kind_of(found[good.index(False)])}; use [normalise(images / 255)]"
         )
+    return found
+
+
+def as_device(device: torch.device | str) -> torch.device:
+    """A device on which torch can compute here; raises an `InputError` for any other."""
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(f"`device` must be one that torch can use here, got {device!r} ({error}); use 'cpu'") from error
     return found
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vpcore import InputError
 from vpcore.networks.backbones import (
     HALF,
+    IMAGENET,
     MODELS,
     build,
     check_canvas,
@@ -17,6 +18,7 @@ from vpcore.networks.backbones import (
     normalise,
 )
 from vpcore.networks.frozen import Float32Gradient, Frozen
+from vpcore.networks.training import Recipe, fit
 
 
 def warmed(name: str = "resnet8", classes: int = 7) -> torch.nn.Module:
@@ -189,9 +191,17 @@ def test_statistics_that_a_network_of_timm_knows() -> None:
     timm = pytest.importorskip("timm")
     model = timm.create_model("tf_efficientnet_lite0", num_classes=5).eval()
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert Frozen(model, statistics=None).statistics == HALF
+    assert Frozen(model).statistics == HALF
+    assert Frozen(model, statistics=IMAGENET).statistics == Frozen(warmed()).statistics == IMAGENET
     with torch.no_grad():
-        torch.testing.assert_close(Frozen(model, statistics=None)(x), model(2 * x - 1), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(Frozen(model)(x), model(2 * x - 1), rtol=1e-3, atol=1e-4)
+    images, labels = torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.arange(4)
+    recipe, trained = Recipe(1, 4, 0.1, 0.0, "none", "float32", 0), {}
+    for statistics in (None, HALF, IMAGENET):
+        trained[statistics] = copy.deepcopy(model)
+        fit(trained[statistics], images, labels, recipe, statistics=statistics)
+    same = [torch.equal(trained[None].conv_stem.weight, trained[given].conv_stem.weight) for given in (HALF, IMAGENET)]
+    assert same == [True, False]
 
 
 def test_what_cannot_be_frozen_is_refused(cpu: torch.device) -> None:
@@ -200,13 +210,12 @@ def test_what_cannot_be_frozen_is_refused(cpu: torch.device) -> None:
             Frozen(model, **options)
 
     model = warmed()
-    refused("`model` must be a torch.nn.Module .*, got a OrderedDict; .* load it into", model.state_dict())
+    refused("`model` must be a torch.nn.Module, got a OrderedDict; .* load it into", model.state_dict())
     refused("`model` must be .* not frozen yet, got a Frozen", Frozen(model))
     refused(
         r"unknown linear layer or convolution, `head` 'classifier'; There are: conv1, fc, layer1", model, head="classifier"
     )
     refused("must end in a linear layer; SqueezeNet has none; .*`head`", torchvision.models.squeezenet1_1(num_classes=5))
-    refused("`statistics` None stands for .* a network of timm .* ResNet knows none", model, statistics=None)
     assert Frozen(model, statistics=[[0.5] * 3, [0.5] * 3]).statistics == HALF
     for wrong in (((0.5,), (0.5,)), ((0.5,) * 3, (0.0,) * 3), (torch.nan, 1), "imagenet", ((0.5,) * 3,)):
         refused(r"`statistics` must be the means and the standard deviations \(above 0\)", model, statistics=wrong)
@@ -223,10 +232,10 @@ def test_what_cannot_be_frozen_is_refused(cpu: torch.device) -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (Odd(), r"must return \(N, 8\) logits, .* got a tensor of shape \(2, 5\); name its classifier with head="),
+        (Odd(), r"must return \(N, 8\) logits, .* got a tensor of \(2, 5\) torch.float32; name the classifier with head="),
         (Odd(lambda logits: (logits, logits)), r"must return \(N, 8\) logits, .* got a tuple"),
         (Odd(lambda logits: {"out": logits}), r"must return \(N, 8\) logits, .* got a dict"),
-        (Odd(lambda logits: logits[..., None]), r"got a tensor of shape \(2, 5, 1\)"),
+        (Odd(lambda logits: logits[..., None]), r"got a tensor of \(2, 5, 1\)"),
     ],
 )
 def test_a_network_that_does_not_return_its_logits_is_refused(model: nn.Module, message: str) -> None:

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from vpcore import InputError
 from vpcore.data.images import Images
@@ -55,11 +56,32 @@ def test_more_images_than_a_batch_are_not_needed(cpu: torch.device) -> None:
     assert torch.isfinite(tuned(task().images)).all()
 
 
+def test_the_classifier_may_be_named_or_be_a_convolution() -> None:
+    """Where the last linear layer is another one, or the outputs of a convolution are averaged, as in SqueezeNet."""
+
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.embed = nn.Linear(8, 5), nn.Linear(3 * 256, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(torch.relu(self.embed(x.flatten(1))))
+
+    squeeze = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    for model, head, shape in ((Odd(), "head", (3, 8)), (squeeze, "2", (3, 6, 1, 1))):
+        tuned = fine_tune(model, task(), head=head, **SHARED)
+        assert tuned.networks[0].head.weight.shape == shape
+        assert tuned(task().images).shape == (1, 60, 3)
+        assert tuned.loss[0][-1] < tuned.loss[0][0]
+    with pytest.raises(InputError, match="unknown linear layer or convolution, `head` 'tail'; There are: embed, head"):
+        fine_tune(Odd(), task(), head="tail")
+
+
 def test_wrong_arguments() -> None:
     model, train = build("resnet8", classes=5, seed=0), task()
     with pytest.raises(InputError, match="`train.images` must be uint8 in 0..255, got torch.float32"):
         fine_tune(model, Images(train.images / 255, train.labels, train.classes))
-    with pytest.raises(InputError, match="`labels` must be in 0..1, as there are 2 classes; got 0 to 2"):
+    with pytest.raises(InputError, match="`train.labels` must lie in 0..1, got 0..2"):
         fine_tune(model, Images(train.images, train.labels, train.classes[:2]))
     with pytest.raises(InputError, match="`seeds` must be as many as `index` has rows, 1; got 2"):
         fine_tune(model, train, index=torch.arange(3)[None], seeds=[0, 1])

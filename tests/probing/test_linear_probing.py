@@ -196,7 +196,7 @@ def test_the_defaults_are_the_authors_recipe(network: Frozen) -> None:
 
 def test_wrong_arguments(network: Frozen) -> None:
     train = striped()
-    with pytest.raises(InputError, match="`network` must be a Frozen network, got Linear"):
+    with pytest.raises(InputError, match="`network` must be a Frozen network, got a Linear"):
         linear_probe(nn.Linear(2, 2), train)
     with pytest.raises(InputError, match="`train.images` must be uint8 in 0..255, got torch.float32"):
         linear_probe(network, Images(train.images / 255, train.labels, train.classes))
@@ -206,7 +206,7 @@ def test_wrong_arguments(network: Frozen) -> None:
         linear_probe(network, train, epochs=0)
     x, y = blobs(10, 3, 2, seed=0)
     settings = {"targets": 2, "epochs": 1, "batch": 4, "lr": 0.1, "seeds": [0]}
-    with pytest.raises(InputError, match=r"`features` must be \(10, D\), a row for each label, got \(9, 3\)"):
+    with pytest.raises(InputError, match=r"`labels` must have the shape \(9,\), got \(10,\)"):
         probe_features(x[:9], y, torch.arange(9)[None], **settings)
     x[3] = torch.nan
     message = "`features` must be finite numbers, got NaN or infinity in 1 of 10 rows, first in row 3"

@@ -179,7 +179,7 @@ def test_what_is_learned_is_enough_to_predict(network: Frozen, prompt: str, name
     matrix = saved.pop("mapping", prompted.sources[1:])
     fresh = build(prompt, canvas=16, image_px=8, seeds=[9]).eval()
     fresh.load_state_dict(saved)
-    alone = Prompted(network, fresh, matrix, [], [2], torch.zeros(2, 1))
+    alone = Prompted(network, fresh, matrix, [], [2], torch.zeros(2, 1), prompted.px)
     logits = prompted(train.images)[1]
     torch.testing.assert_close(alone(train.images)[0], logits, rtol=1e-4, atol=1e-4)
     parts = torch.cat([alone(part)[0] for part in train.images.split(7)])
@@ -236,19 +236,19 @@ def test_ties_go_where_they_are_sent(network: Frozen) -> None:
     ({"prompt": "frame"}, "`train.images` must have a side of 16 px for the prompt 'added frame', got 8 x 8; load them at"),
     ({"image_px": 10}, "`train.images` must have a side of 10 px for the prompt 'padded border', got 8 x 8"),
     ({"canvas": 8, "image_px": None}, "`image_px` must be in 1..7, below the canvas of 8 px, got 8"),
-    ({"seeds": []}, "`seeds` must hold a seed for each run, got none"),
+    ({"seeds": []}, r"`seeds` must hold a whole number for each run, got \[\]"),
     ({"seeds": [0, 1], "index": torch.zeros(3, 4).long()}, "`seeds` must be as many as `index` has rows, 3; got 2"),
-    ({"index": torch.arange(24)}, r"`index` must be \(K, n\) rows of .* got \(24,\) torch.int64; use index\[None\]"),
-    ({"index": torch.zeros(1, 4)}, r"`index` must be \(K, n\) rows .* whole numbers, .* got \(1, 4\) torch.float32"),
-    ({"index": torch.zeros(1, 0).long()}, r"`index` must be .* got \(1, 0\) torch.int64"),
-    ({"index": [[0, 1]]}, "`index` must be .* got list"),
+    ({"index": torch.arange(24)}, r"`index` must be \(K, n\) rows of .* got a tensor of \(24,\) .*; use index\[None\]"),
+    ({"index": torch.zeros(1, 4)}, r"`index` must be \(K, n\) rows .* whole numbers, .* of \(1, 4\) torch.float32"),
+    ({"index": torch.zeros(1, 0).long()}, r"`index` must be .* got a tensor of \(1, 0\) torch.int64"),
+    ({"index": [[0, 1]]}, "`index` must be .* got a list"),
     ({"index": torch.tensor([[0, 24]])}, r"`index` must be in 0..23, rows of the 24 training images; got 0 to 24"),
     ({"index": torch.tensor([[-1, 2]])}, r"`index` must be in 0..23, .* got -1 to 2"),
     ({"epochs": 0}, "`epochs` must be a whole number of at least 1, got 0"),
     ({"batch": 0}, "`batch` must be a whole number of at least 1, got 0"),
     ({"batch": 2.5}, "`batch` must be a whole number of at least 1, got 2.5"),
-    ({"lr": 0.0}, "`lr` must be a positive number, got 0.0; 0.01 is usual"),
-    ({"lr": float("nan")}, "`lr` must be a positive number, got nan"),
+    ({"lr": 0.0}, r"`lr` must be a number in \(0, inf\), got 0.0; use 0.01, which is usual"),
+    ({"lr": float("nan")}, r"`lr` must be a number in \(0, inf\), got nan"),
 ])  # fmt: skip
 def test_wrong_settings(network: Frozen, wrong: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -258,13 +258,13 @@ def test_wrong_settings(network: Frozen, wrong: dict, message: str) -> None:
 @pytest.mark.parametrize(("wrong", "message"), [
     ({"images": lambda x: x.float() / 255}, r"`train.images` must be uint8 in 0..255, got torch.float32 up to 1; use \(im"),
     ({"images": lambda x: x.long()}, r"must be uint8 in 0..255, got torch.int64 up to 255; use images.round\(\)"),
-    ({"images": lambda x: x[:, 0]}, r"must be a tensor of \(N, 3, H, W\) images, got Tensor \(24, 8, 8\); torch"),
-    ({"images": lambda x: x.numpy()}, r"must be a tensor of \(N, 3, H, W\) images, got ndarray \(24, 3"),
+    ({"images": lambda x: x[:, 0]}, r"must be a tensor of \(N, 3, H, W\) images, got a tensor of \(24, 8, 8\) .*; torch"),
+    ({"images": lambda x: x.numpy()}, r"must be a tensor of \(N, 3, H, W\) images, got a ndarray of \(24, 3"),
     ({"images": lambda x: x[:5]}, "`train.images` must be as many as there are labels, 24; got 5"),
     ({"images": lambda x: x[..., :7]}, "must have a side of 8 px for the prompt 'padded border', got 8 x 7"),
-    ({"labels": lambda y: y + 1}, "`labels` must be in 0..2, as there are 3 classes; got 1 to 3; number the classes from 0"),
-    ({"labels": lambda y: y - 1}, "`labels` must be in 0..2, .* got -1 to 1"),
-    ({"labels": lambda y: y.float()}, r"`labels` must be \(M,\) whole numbers, .* got \(24,\) torch.float32"),
+    ({"labels": lambda y: y + 1}, "`train.labels` must lie in 0..2, got 1..3; number the classes from 0"),
+    ({"labels": lambda y: y - 1}, "`train.labels` must lie in 0..2, got -1..1"),
+    ({"labels": lambda y: y.float()}, "`train.labels` must be whole numbers, got torch.float32"),
     ({"classes": lambda c: tuple("abcdefgh")}, "as many source classes as the task has classes, 8; the network has 7"),
 ])  # fmt: skip
 def test_wrong_images(network: Frozen, wrong: dict, message: str) -> None:
@@ -275,7 +275,7 @@ def test_wrong_images(network: Frozen, wrong: dict, message: str) -> None:
 
 
 def test_only_frozen_networks_are_prompted_and_only_images_are_read(network: Frozen) -> None:
-    with pytest.raises(InputError, match=r"`network` must be a Frozen network, got Linear; use Frozen\(model\)"):
+    with pytest.raises(InputError, match=r"`network` must be a Frozen network, got a Linear; use Frozen\(model\)"):
         visual_prompt(nn.Linear(2, 2), task(), **SETTINGS)
     prompted = visual_prompt(network, task(), **SETTINGS)
     with pytest.raises(InputError, match="`images` must be uint8 in 0..255, got torch.float32"):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vpcore.checks import check_network, check_state, kind_of
+from vpcore.checks import check_network, check_state, kind_of, whole_number
 from vpcore.errors import InputError, difference, entry
 
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and standard deviation of red, green, blue
@@ -148,7 +148,8 @@ def build(name: str, *, classes: int, seed: int) -> nn.Module:
     >>> sum(p.numel() for p in build("resnet8", classes=48, seed=0).parameters())
     80512
     """
-    kind = backbone(name)
+    kind, classes = backbone(name), whole_number(classes, name="classes")
+    whole_number(seed, name="seed", least=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return kind.make(classes)
@@ -301,10 +302,41 @@ def head_name(model: nn.Module) -> str:
     return next(name for name in names if f"{names[-1]}.".startswith(f"{name}."))  # the whole of a layer made of layers
 
 
+def statistics_of(model: nn.Module, statistics: Statistics | None = None) -> Statistics:
+    """What the inputs of a network are normalised with, mean and standard deviation of each colour in [0, 1].
+
+    Args:
+        model: any network.
+        statistics: those that are given; None: what timm notes at its networks, for any other `IMAGENET`.
+
+    Raises:
+        InputError: for statistics that are none.
+
+    >>> statistics_of(nn.Linear(2, 2)) == IMAGENET
+    True
+    """
+    if statistics is None:
+        known = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
+        statistics = (known["mean"], known["std"]) if "mean" in known and "std" in known else IMAGENET
+    try:
+        numbers = torch.tensor(statistics, dtype=torch.float64)
+    except (TypeError, ValueError):
+        numbers = torch.empty(0)
+    if numbers.shape != (2, 3) or not bool(numbers.isfinite().all() and (numbers[1] > 0).all()):
+        raise InputError(
+            "`statistics` must be the means and the standard deviations (above 0) of red, green and blue, "
+            f"got {statistics}; use ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) for most networks of ImageNet"
+        )
+    mean, deviation = numbers.tolist()
+    return tuple(mean), tuple(deviation)
+
+
 def normalise(images: Tensor, statistics: Statistics = IMAGENET) -> Tensor:
     """(..., 3, H, W) images in [0, 1] -> the same with the mean removed and divided by the standard deviation."""
     key = statistics, images.device, images.dtype
     if key not in _CONSTANTS:
+        if not images.is_floating_point():
+            raise InputError(f"`images` must be floats in [0, 1], got {kind_of(images)}; of uint8 images, use images / 255")
         with torch.inference_mode(False):
             both = (torch.tensor(numbers, device=images.device, dtype=images.dtype) for numbers in statistics)
             _CONSTANTS[key] = tuple(numbers.view(3, 1, 1) for numbers in both)

@@ -6,16 +6,14 @@ member moves as if it were trained alone.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from numbers import Integral
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vpcore.errors import InputError
-from vpcore.networks.frozen import Frozen
+from vpcore.checks import number, whole_number
+from vpcore.networks.inputs import as_index, as_seeds
 from vpcore.networks.training import check_loss
 
 MILESTONES = (0.5, 0.72)  # shares of the epochs at which the learning rate is divided by 10 (the paper's recipe)
@@ -50,13 +48,20 @@ def usual_batch(images: int, *, targets: int) -> int:
 
 
 def check_cohort(
-    labels: Tensor, index: Tensor | None, *, targets: int, seeds: Sequence[int], epochs: int, batch: int | None, lr: float
-) -> tuple[Tensor, int]:
-    """What K runs learn from, and in which batches; refuses what would fail, or silently be wrong, further on.
+    index: Tensor | None,
+    *,
+    count: int,
+    targets: int,
+    seeds: Iterable[int],
+    epochs: int,
+    batch: int | None,
+    lr: float,
+) -> tuple[Tensor, int, list[int]]:
+    """What K runs learn from, in which batches, and from which seeds; refuses what is out of range.
 
     Args:
-        labels: (M,) target classes of all training images.
-        index: (K, n) rows of these that each run learns from; None: all of them for each seed.
+        index: (K, n) rows of the training images that each run learns from; None: all of them for each seed.
+        count: number of training images M.
         targets: number of target classes T.
         seeds: K seeds.
         epochs: passes over the n images, at least 1.
@@ -64,54 +69,18 @@ def check_cohort(
         lr: learning rate at the start.
 
     Returns:
-        (K, n) rows, and the images a step.
+        (K, n) rows, the images a step, and the seeds.
 
     Raises:
         InputError: for an argument that is not as told here.
     """
-    seeds = list(seeds)
-    if not seeds:
-        raise InputError("`seeds` must hold a seed for each run, got none; use (0,) for a single run")
-    if labels.ndim != 1 or labels.dtype not in (torch.int64, torch.int32, torch.uint8) or not len(labels):
-        raise InputError(f"`labels` must be (M,) whole numbers, M at least 1, got {tuple(labels.shape)} {labels.dtype}")
-    if int(labels.min()) < 0 or int(labels.max()) >= targets:
-        raise InputError(
-            f"`labels` must be in 0..{targets - 1}, as there are {targets} classes; got {int(labels.min())} to "
-            f"{int(labels.max())}; number the classes from 0, or name them all in `classes`"
-        )
+    seeds = as_seeds(seeds)
     if index is None:
-        index = torch.arange(len(labels)).expand(len(seeds), -1)
-    if (
-        not isinstance(index, Tensor)
-        or index.ndim != 2
-        or not index.numel()
-        or index.dtype not in (torch.int64, torch.int32)
-    ):
-        found = f"{tuple(index.shape)} {index.dtype}" if isinstance(index, Tensor) else type(index).__name__
-        raise InputError(
-            f"`index` must be (K, n) rows of the training images, whole numbers, a row of them for each seed; got {found}; "
-            "use index[None] for a single run, or None for all images"
-        )
-    if len(index) != len(seeds):
-        raise InputError(f"`seeds` must be as many as `index` has rows, {len(index)}; got {len(seeds)}")
-    if int(index.min()) < 0 or int(index.max()) >= len(labels):
-        raise InputError(
-            f"`index` must be in 0..{len(labels) - 1}, rows of the {len(labels)} training images; got {int(index.min())} to "
-            f"{int(index.max())}"
-        )
-    batch = usual_batch(index.shape[1], targets=targets) if batch is None else batch
-    for name, value in (("epochs", epochs), ("batch", batch)):
-        if not isinstance(value, Integral) or value < 1:
-            raise InputError(f"`{name}` must be a whole number of at least 1, got {value!r}")
-    if not 0 < lr < math.inf:
-        raise InputError(f"`lr` must be a positive number, got {lr!r}; 0.01 is usual")
-    return index.long(), batch
-
-
-def check_frozen(network: object) -> None:
-    """Refuse a network that is not frozen."""
-    if not isinstance(network, Frozen):
-        raise InputError(f"`network` must be a Frozen network, got {type(network).__name__}; use Frozen(model)")
+        index = torch.arange(count).expand(len(seeds), -1)
+    index = as_index(index, count=count, members=len(seeds))
+    whole_number(epochs, name="epochs")
+    number(lr, name="lr", use="0.01, which is usual")
+    return index, usual_batch(index.shape[1], targets=targets) if batch is None else whole_number(batch, name="batch"), seeds
 
 
 def in_order(index: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

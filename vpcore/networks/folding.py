@@ -24,6 +24,7 @@ from torch import fx, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from vpcore.checks import check_network
 from vpcore.errors import InputError
 
 
@@ -45,6 +46,7 @@ def fold_batch_norm_(model: nn.Module) -> None:
     >>> [type(module).__name__ for module in block]
     ['Conv2d', 'Sequential', 'ReLU']
     """
+    check_network(model)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     if not norms:
         return

@@ -11,8 +11,9 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from vpcore.errors import InputError, unknown
-from vpcore.networks.backbones import IMAGENET, PRECISIONS, Statistics, check_finite, head_name, normalise
+from vpcore.checks import as_device, kind_of
+from vpcore.errors import InputError, entry, unknown
+from vpcore.networks.backbones import PRECISIONS, Statistics, check_finite, head_name, normalise, statistics_of
 from vpcore.networks.folding import fold_batch_norm_
 from vpcore.networks.shared_border import Framed
 
@@ -41,13 +42,14 @@ class Frozen(nn.Module):
         precision: a key of `PRECISIONS`, of the weights and activations.
         device: where it runs; None: where the weights are.
         statistics: mean and standard deviation of each colour that inputs are normalised with, in [0, 1]: those that the
-            network was trained with. None takes them from a network of timm, which knows its own.
+            network was trained with. None: those that a network of timm knows of itself, for any other `IMAGENET`.
         head: name of the classifier, a linear layer or a convolution; None: the last linear layer.
 
     Attributes:
         classes: number of source classes S.
         device, dtype: where it runs, and in which precision.
-        head: the classifier.
+        head, head_name: the classifier, and its name.
+        statistics: with which inputs are normalised.
 
     Raises:
         InputError: for a model that is no network, is frozen already, cannot be copied or has weights that are not finite;
@@ -65,31 +67,36 @@ class Frozen(nn.Module):
         *,
         precision: str = "float32",
         device: torch.device | str | None = None,
-        statistics: Statistics | None = IMAGENET,
+        statistics: Statistics | None = None,
         head: str | None = None,
     ) -> None:
         super().__init__()
-        if precision not in PRECISIONS:
-            raise unknown("precision", precision, PRECISIONS)
         body = _copy(model)
-        name = head_name(body) if head is None else _checked_head(body, head)
-        self.dtype, self.statistics = PRECISIONS[precision], _checked_statistics(model, statistics)
+        self.head_name = head_name(body) if head is None else _checked_head(body, head)
+        self.dtype, self.statistics = entry("precision", precision, PRECISIONS), statistics_of(model, statistics)
         weight = next(body.parameters(), torch.empty(0))
-        self.device = weight.device if device is None else torch.device(device)
+        self.device = weight.device if device is None else as_device(device)
         fold_batch_norm_(body)
         body.requires_grad_(False).to(self.device, self.dtype).to(memory_format=torch.channels_last)
         if self.dtype == torch.bfloat16 and self.device.type == "cpu":
             for layer_name, layer in list(body.named_modules()):
                 if isinstance(layer, nn.Conv2d) and layer.groups > 1 and max(layer.stride) > 1:
                     body.set_submodule(layer_name, Float32Gradient(layer))
-        self.body, self.head = body, body.get_submodule(name)
+        self.body, self.head = body, body.get_submodule(self.head_name)
         self.classes: int = getattr(self.head, "out_features" if hasattr(self.head, "out_features") else "out_channels")
 
     def _ready(self, images: Tensor | Framed) -> Tensor | Framed:
         def ready(part: Tensor) -> Tensor:
             return normalise(part, self.statistics).to(self.dtype).contiguous(memory_format=torch.channels_last)
 
-        return images.each(ready) if isinstance(images, Framed) else ready(images)
+        if isinstance(images, Framed):
+            return images.each(ready)
+        if not isinstance(images, Tensor) or images.shape[1:2] != (3,) or images.ndim != 4 or not images.is_floating_point():
+            raise InputError(
+                f"`images` must be a float tensor of (N, 3, H, W) images in [0, 1], got {kind_of(images)}; of uint8 images, "
+                "use images / 255"
+            )
+        return ready(images)
 
     def features(self, images: Tensor | Framed) -> Tensor:
         """(N, 3, H, W) images in [0, 1] -> (N, D) float32 features: the input of the classifier.
@@ -117,14 +124,30 @@ class Frozen(nn.Module):
         """
         logits = self.body(self._ready(images))
         if not isinstance(logits, Tensor) or logits.shape[1:] != (self.classes,):
-            found = (
-                f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-            )
             raise InputError(
-                f"`model` must return (N, {self.classes}) logits, as many as its classifier has outputs, got {found}; "
-                "name its classifier with head=, or wrap the network in a module that returns its logits alone"
+                f"`model` must return (N, {self.classes}) logits, a number for each output of its classifier, got "
+                f"{kind_of(logits)}; name the classifier with head=, or wrap the network so that it returns logits alone"
             )
         return logits.float()
+
+    def check_takes(self, images: Tensor, *, name: str) -> None:
+        """Refuse images of a size on which the network fails.
+
+        Args:
+            images: (n, 3, H, W) in [0, 1]; one is enough.
+            name: of the argument that the size comes from, for the message.
+
+        Raises:
+            InputError: with what the network says.
+        """
+        try:
+            with torch.no_grad():
+                self.body(self._ready(images.to(self.device)))
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(
+                f"`{name}` must be of a size that the network takes, but {type(self.body).__name__} fails on images of "
+                f"{images.shape[2]} x {images.shape[3]} px ({error}); use the size that it was made for"
+            ) from error
 
     def train(self, mode: bool = True) -> Frozen:
         """Stays in evaluation mode: batch statistics of a new task would change the network."""
@@ -133,12 +156,9 @@ class Frozen(nn.Module):
 
 def _copy(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode of what must be a network with finite weights."""
-    if not isinstance(model, nn.Module) or isinstance(model, Frozen):
-        raise InputError(
-            f"`model` must be a torch.nn.Module that is not frozen yet, got a {type(model).__name__}; "
-            "for a state dict, build the network and load it into that"
-        )
     check_finite(model)
+    if isinstance(model, Frozen):
+        raise InputError("`model` must be a network that is not frozen yet, got a Frozen; use it as it is")
     try:
         return copy.deepcopy(model).eval()
     except RuntimeError as error:
@@ -148,31 +168,15 @@ def _copy(model: nn.Module) -> nn.Module:
         ) from error
 
 
+def check_frozen(network: object) -> None:
+    """Refuse a network that is not frozen."""
+    if not isinstance(network, Frozen):
+        raise InputError(f"`network` must be a Frozen network, got {kind_of(network)}; use Frozen(model)")
+
+
 def _checked_head(model: nn.Module, head: str) -> str:
     modules = dict(model.named_modules())
     layers = [name for name, module in modules.items() if hasattr(module, "out_features") or hasattr(module, "out_channels")]
     if head not in layers:
         raise unknown("linear layer or convolution, `head`", head, layers)
     return head
-
-
-def _checked_statistics(model: nn.Module, statistics: Statistics | None) -> Statistics:
-    if statistics is None:
-        known = getattr(model, "pretrained_cfg", None)
-        if not known or "mean" not in known or "std" not in known:
-            raise InputError(
-                f"`statistics` None stands for those that a network of timm knows, but {type(model).__name__} knows none; "
-                "give its mean and standard deviation, such as statistics=IMAGENET"
-            )
-        statistics = known["mean"], known["std"]
-    try:
-        numbers = torch.tensor(statistics, dtype=torch.float64)
-    except (TypeError, ValueError):
-        numbers = torch.empty(0)
-    if numbers.shape != (2, 3) or not bool(numbers.isfinite().all() and (numbers[1] > 0).all()):
-        raise InputError(
-            "`statistics` must be the means and the standard deviations (above 0) of red, green and blue, "
-            f"got {statistics}; use ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) for most networks of ImageNet"
-        )
-    mean, deviation = numbers.tolist()
-    return tuple(mean), tuple(deviation)

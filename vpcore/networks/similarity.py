@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vpcore.errors import InputError
+from vpcore.networks.inputs import check_features
 
 
 def linear_cka(x: Tensor, y: Tensor) -> float:
@@ -26,12 +27,14 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
         y: (N, E) features of the same images.
 
     Raises:
-        InputError: when the images are not the same number, or fewer than 4.
+        InputError: when the images are not the same number, or fewer than 4, and for features that are not finite.
 
     >>> x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
     >>> round(linear_cka(x, 2 * x.flip(1)), 6)  # turned and scaled
     1.0
     """
+    check_features(x, name="x")
+    check_features(y, name="y")
     if len(x) != len(y) or len(x) < 4:
         raise InputError(f"`x` and `y` must be features of the same images, at least 4, got {len(x)} and {len(y)}")
     k, other = (_kernel(features.double()) for features in (x, y))

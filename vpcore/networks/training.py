@@ -16,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpcore.errors import InputError, unknown
+from vpcore.checks import as_device, as_labels, check_network, kind_of, number, whole_number
+from vpcore.errors import InputError, entry
 from vpcore.networks.augmentations import AUGMENTATIONS
-from vpcore.networks.backbones import IMAGENET, PRECISIONS, Statistics, normalise
+from vpcore.networks.backbones import PRECISIONS, Statistics, normalise, statistics_of
+from vpcore.networks.inputs import check_pixels
 from vpcore.networks.progress import bar
 from vpcore.networks.repeat import repeat, within_memory
 
@@ -50,7 +52,7 @@ class Recipe:
         lr: highest learning rate of the cycle.
         weight_decay: of the convolutions and the classifier; biases and norms have none.
         augment: a key of `AUGMENTATIONS`.
-        precision: "float32", or "bf16" for autocast.
+        precision: a key of `PRECISIONS`; "bf16" is that of autocast.
         seed: of the order and the augmentation, together with the epoch.
         label_smoothing: share of the target that goes to all classes alike, in [0, 1); 0: none (Szegedy et al. 2016,
             arXiv 1512.00567, section 7).
@@ -58,7 +60,7 @@ class Recipe:
             with those of a shuffled copy of the batch; 0: it does not (Zhang et al. 2018, arXiv 1710.09412).
 
     Raises:
-        InputError: for a share or an alpha out of range.
+        InputError: for a number out of its range, or an unknown name.
     """
 
     epochs: int
@@ -72,12 +74,15 @@ class Recipe:
     mixup: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise InputError(
-                f"`label_smoothing` must be in [0, 1), got {self.label_smoothing}; use 0 for none, 0.1 is usual"
-            )
-        if not 0 <= self.mixup < math.inf:
-            raise InputError(f"`mixup` must be a finite alpha of at least 0, got {self.mixup}; use 0 for none, 0.2 is usual")
+        whole_number(self.epochs, name="epochs", least=0)
+        whole_number(self.batch, name="batch")
+        number(self.lr, name="lr", use="0.1, which is usual")
+        number(self.weight_decay, name="weight_decay", zero=True, use="0 for none")
+        entry("augment", self.augment, AUGMENTATIONS)
+        entry("precision", self.precision, PRECISIONS)
+        whole_number(self.seed, name="seed", least=0)
+        number(self.label_smoothing, name="label_smoothing", zero=True, below=1, use="0 for none, 0.1 is usual")
+        number(self.mixup, name="mixup", zero=True, use="0 for none, 0.2 is usual")
 
     def steps(self, images: int) -> int:
         """Steps of the whole schedule when there are so many images."""
@@ -92,7 +97,7 @@ def fit(
     *,
     first_epoch: int = 0,
     optimizer_state: dict[str, Any] | None = None,
-    statistics: Statistics = IMAGENET,
+    statistics: Statistics | None = None,
     take_step: Step = lambda optimizer, step: optimizer.step(),
     after_epoch: Callable[[int, float, dict[str, Any]], None] = lambda epoch, loss, state: None,
     progress: bool = True,
@@ -106,18 +111,22 @@ def fit(
         recipe: see there.
         first_epoch: where to begin: 0, the rewinding epoch, or where a killed run goes on.
         optimizer_state: what `after_epoch` was given when the run goes on; None for fresh momentum.
-        statistics: mean and standard deviation that the images are normalised with.
+        statistics: mean and standard deviation that the images are normalised with; None: `statistics_of` the model.
         take_step: called in every step when the gradients are there, with the optimizer and the number of steps that the
             schedule has behind it; e.g. steps and puts masks back.
         after_epoch: called with the number of epochs done, their mean loss and the state of the optimizer.
         progress: whether a terminal shows how far it is; nothing is shown elsewhere.
 
     Raises:
-        InputError: when the loss is no longer a number, with the epoch and the learning rate.
+        InputError: for a model that is no network, images that are not uint8, labels that the network has no output for, or
+            a loss that is no longer a number, with the epoch and the learning rate.
     """
-    if recipe.augment not in AUGMENTATIONS:
-        raise unknown("augment", recipe.augment, AUGMENTATIONS)
-    check_pixels("images", images, count=len(labels))
+    check_network(model)
+    if not isinstance(recipe, Recipe):
+        raise InputError(f"`recipe` must be a Recipe, got {kind_of(recipe)}; use Recipe(epochs=..., batch=..., ...)")
+    labels = as_labels(labels)
+    check_pixels(images, name="images", count=len(labels))
+    whole_number(first_epoch, name="first_epoch", least=0)
     if len(images) < recipe.batch:
         raise InputError(f"`batch` must be at most the number of images, {len(images)}; got {recipe.batch}")
     device = next(model.parameters()).device
@@ -128,7 +137,7 @@ def fit(
     optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=MOMENTUM, nesterov=True)
     if optimizer_state is not None:
         optimizer.load_state_dict(optimizer_state)
-    loss_of = loss_function(model, recipe, statistics)
+    loss_of = loss_function(model, recipe, statistics_of(model, statistics), targets=int(labels.max()) + 1)
 
     def gradients(shown: Tensor, y: Tensor, *drawn: Tensor) -> Tensor:
         model.zero_grad()
@@ -169,8 +178,11 @@ def _draw(recipe: Recipe, px: int, generator: torch.Generator) -> tuple[Tensor, 
     return *drawn, torch.tensor(share, dtype=torch.float32), torch.randperm(recipe.batch, generator=generator)
 
 
-def loss_function(model: nn.Module, recipe: Recipe, statistics: Statistics) -> Callable[..., Tensor]:
-    """What a step minimises: ((N, 3, H, W) uint8 images, (N,) labels, what `_draw` gave) -> the loss; all on one device."""
+def loss_function(model: nn.Module, recipe: Recipe, statistics: Statistics, *, targets: int = 1) -> Callable[..., Tensor]:
+    """What a step minimises: ((N, 3, H, W) uint8 images, (N,) labels, what `_draw` gave) -> the loss; all on one device.
+
+    A model that gives no logits of at least so many classes as `targets` is refused in the first step.
+    """
     smoothing, dtype, weights = recipe.label_smoothing, PRECISIONS[recipe.precision], next(model.parameters()).dtype
     vary, memory = AUGMENTATIONS[recipe.augment].apply, layout(model)
 
@@ -183,6 +195,11 @@ def loss_function(model: nn.Module, recipe: Recipe, statistics: Statistics) -> C
         # no cache of cast weights, which outlives a recording: none is cast twice
         with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32, cache_enabled=False):
             logits = model(x)
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < targets:
+            raise InputError(
+                f"`model` must return (N, S) logits, S at least {targets} as there are labels up to {targets - 1}, got "
+                f"{kind_of(logits)}; build it with that many classes, or number those of the labels from 0"
+            )
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
         if mixture:
@@ -216,40 +233,12 @@ def check_loss(loss: float, where: str, *, lr: float) -> None:
         )
 
 
-def check_pixels(name: str, images: Tensor, *, count: int | None = None) -> None:
-    """Refuse images that are not (N, 3, H, W) uint8: those that were scaled to [0, 1] would be almost black.
-
-    Args:
-        name: of the argument, for the message.
-        images: its value.
-        count: N, where there must be one for each label.
-
-    Raises:
-        InputError: that says what was given.
-    """
-    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
-        found = f"{type(images).__name__} {tuple(images.shape) if hasattr(images, 'shape') else ''}".strip()
-        raise InputError(
-            f"`{name}` must be a tensor of (N, 3, H, W) images, got {found}; torch.from_numpy makes one of an array, "
-            "images.expand(-1, 3, -1, -1) a coloured one of grey images"
-        )
-    if images.dtype != torch.uint8:
-        highest = images.max().item() if images.numel() else 0
-        scaled = "(images * 255).round().to(torch.uint8)" if highest <= 1 else "images.round().to(torch.uint8)"
-        raise InputError(
-            f"`{name}` must be uint8 in 0..255, got {images.dtype} up to {highest:g}; use {scaled}, or images that "
-            "were neither scaled (ToTensor) nor normalised"
-        )
-    if count is not None and len(images) != count:
-        raise InputError(f"`{name}` must be as many as there are labels, {count}; got {len(images)}")
-
-
 def predict(
     forward: Callable[[Tensor], Tensor],
     images: Tensor,
     *,
     batch: int | None = None,
-    device: torch.device,
+    device: torch.device | str,
     progress: bool = False,
 ) -> Tensor:
     """Apply `forward` to all images, in batches; in smaller ones where a GPU's memory runs out.
@@ -265,9 +254,11 @@ def predict(
         (N, ...) float32 on the CPU.
 
     Raises:
-        InputError: when `images` are no uint8 images.
+        InputError: when `images` are no uint8 images, or `batch` is below 1.
     """
-    check_pixels("images", images)
+    check_pixels(images, name="images")
+    device = as_device(device)
+    batch = images_shown(device, side=images.shape[-1]) if batch is None else whole_number(batch, name="batch")
 
     def in_parts(size: int) -> Tensor:
         def show(part: Tensor) -> Tensor:
@@ -278,7 +269,7 @@ def predict(
         return torch.cat([step(part.to(device)) for part in parts]).cpu()
 
     with torch.no_grad():
-        return within_memory(in_parts, batch or images_shown(device, side=images.shape[-1]))
+        return within_memory(in_parts, batch)
 
 
 def images_shown(device: torch.device, *, side: int, members: int = 1) -> int:

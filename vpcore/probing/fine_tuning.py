@@ -7,18 +7,21 @@ of source training (`training.fit`: SGD with Nesterov momentum under a one-cycle
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from vpcore.checks import kind_of
 from vpcore.data.images import Images
-from vpcore.networks.backbones import IMAGENET, Statistics, head_name
+from vpcore.errors import InputError
+from vpcore.networks.backbones import Statistics, check_masks
 from vpcore.networks.cohort import check_cohort
 from vpcore.networks.frozen import Frozen
-from vpcore.networks.training import Recipe, check_pixels, fit, predict
+from vpcore.networks.inputs import as_images
+from vpcore.networks.training import Recipe, fit, predict
 from vpcore.pruning.schedules import fixed
 
 WEIGHT_DECAY = 5e-4
@@ -45,15 +48,16 @@ def fine_tune(
     model: nn.Module,
     train: Images,
     *,
-    masks: Mapping[str, Tensor] | None = None,
+    masks: dict[str, Tensor] | None = None,
     index: Tensor | None = None,
     epochs: int = 100,
     batch: int | None = None,
     lr: float = 0.01,
     seeds: Sequence[int] = (0,),
     precision: str = "float32",
-    device: torch.device | None = None,
-    statistics: Statistics = IMAGENET,
+    device: torch.device | str | None = None,
+    statistics: Statistics | None = None,
+    head: str | None = None,
     progress: bool = True,
 ) -> FineTuned:
     """Train copies of a network on a task.
@@ -71,19 +75,26 @@ def fine_tune(
         seeds: K seeds: of the new classifier and the order of the images.
         precision: a key of `backbones.PRECISIONS`.
         device: where it trains; None: where the model is.
-        statistics: with which the network's inputs are normalised.
+        statistics: as for `Frozen`.
+        head: name of the classifier, which is replaced; None: the last linear layer.
         progress: whether a terminal shows how far it is; nothing is shown elsewhere.
 
     Returns:
         The networks: call it with (N, 3, H, W) uint8 images for (K, N, T) logits.
 
     Raises:
-        InputError: for images that are not uint8, labels, rows or numbers out of range, or a loss that is no number.
+        InputError: for images that are not uint8, labels, rows or numbers out of range, masks of another network, or a loss
+            that is no number; and as `Frozen`.
     """
-    check_pixels("train.images", train.images, count=len(train.labels))
-    targets = len(train.classes)
-    index, batch = check_cohort(train.labels, index, targets=targets, seeds=seeds, epochs=epochs, batch=batch, lr=lr)
-    device = next(model.parameters()).device if device is None else device
+    source = Frozen(model, precision=precision, device=device, statistics=statistics, head=head)
+    images, labels = as_images(train, name="train")
+    if masks:
+        check_masks(model, masks)
+    targets, statistics, name = len(train.classes), source.statistics, source.head_name
+    index, batch, seeds = check_cohort(
+        index, count=len(labels), targets=targets, seeds=seeds, epochs=epochs, batch=batch, lr=lr
+    )
+    source.check_takes(images[:1].float() / 255, name="train.images")
     networks: list[Frozen] = []
     losses: list[list[float]] = []
     for rows, seed in zip(index, seeds, strict=True):
@@ -91,17 +102,26 @@ def fine_tune(
             epochs=epochs, batch=min(batch, len(rows)), lr=lr, weight_decay=WEIGHT_DECAY, augment="none",
             precision=precision, seed=seed,
         )  # fmt: skip
-        tuned, name = copy.deepcopy(model), head_name(model)
-        width = cast(nn.Linear, tuned.get_submodule(name)).in_features
+        tuned = copy.deepcopy(model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            tuned.set_submodule(name, nn.Linear(width, targets))
-        tuned.requires_grad_(True).to(device)
-        held = {weight: mask.to(device) for weight, mask in (masks or {}).items() if weight != f"{name}.weight"}
+            tuned.set_submodule(name, _classifier(source.head, targets))
+        tuned.requires_grad_(True).to(source.device)
+        held = {weight: mask.to(source.device) for weight, mask in (masks or {}).items() if weight != f"{name}.weight"}
         losses.append([])
         fit(
-            tuned, train.images[rows].to(device), train.labels[rows], recipe, statistics=statistics,
+            tuned, images[rows].to(source.device), labels[rows], recipe, statistics=statistics,
             take_step=fixed(tuned, held), after_epoch=lambda epoch, loss, state: losses[-1].append(loss), progress=progress,
         )  # fmt: skip
-        networks.append(Frozen(tuned, precision=precision, device=device, statistics=statistics))
+        networks.append(Frozen(tuned, precision=precision, device=source.device, statistics=statistics, head=name))
     return FineTuned(tuple(networks), tuple(losses))
+
+
+def _classifier(head: nn.Module, targets: int) -> nn.Module:
+    """A new classifier of T classes in place of a linear layer or a convolution, drawn from the global generator."""
+    if isinstance(head, nn.Conv2d):
+        shape: Any = head.kernel_size, head.stride, head.padding, head.dilation  # pairs, which torch calls tuples
+        return nn.Conv2d(head.in_channels, targets, *shape)
+    if not hasattr(head, "in_features"):
+        raise InputError(f"`head` must be a linear layer or a convolution that is replaced, got {kind_of(head)}; name one")
+    return nn.Linear(cast(nn.Linear, head).in_features, targets)

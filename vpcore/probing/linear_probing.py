@@ -14,13 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vpcore.checks import as_labels, whole_number
 from vpcore.data.images import Images
-from vpcore.errors import InputError
-from vpcore.networks.cohort import Best, History, check_cohort, check_frozen, in_order, set_rate
-from vpcore.networks.frozen import Frozen
+from vpcore.networks.cohort import Best, History, check_cohort, in_order, set_rate
+from vpcore.networks.frozen import Frozen, check_frozen
+from vpcore.networks.inputs import as_images, as_labelled_features, check_features
 from vpcore.networks.progress import bar
 from vpcore.networks.repeat import adam, repeat
-from vpcore.networks.training import check_pixels, predict
+from vpcore.networks.training import predict
 
 View = Callable[[Tensor], Tensor]
 
@@ -48,6 +49,7 @@ class Classifiers:
 
     def __call__(self, features: Tensor) -> Tensor:
         """(N, D) features -> (K, N, T) float32 logits, where the classifiers are."""
+        check_features(features, name="features", width=self.weight.shape[1])
         return apply_probe(self.weight, self.bias, features.to(self.weight.dtype)).float()
 
 
@@ -110,15 +112,19 @@ def linear_probe(
         InputError: for a network that is not frozen, images that are not uint8, and as `probe_features`.
     """
     check_frozen(network)
-    check_pixels("train.images", train.images, count=len(train.labels))
+    images, labels = as_images(train, name="train")
+    chosen = None if select is None else as_images(select, name="select", classes=train.classes)
     targets, rows = len(train.classes), slice(None)
-    checked, _ = check_cohort(train.labels, index, targets=targets, seeds=seeds, epochs=epochs, batch=batch, lr=lr)
+    checked, _, seeds = check_cohort(
+        index, count=len(labels), targets=targets, seeds=seeds, epochs=epochs, batch=batch, lr=lr
+    )
+    network.check_takes(view(images[:1].float() / 255), name="train.images")
     if index is not None:  # few shots need few features
         rows, checked = checked.unique(return_inverse=True)
     found = probe_features(
-        _features(network, train.images[rows], view, progress).to(network.device), train.labels[rows], checked,
+        _features(network, images[rows], view, progress).to(network.device), labels[rows], checked,
         targets=targets, epochs=epochs, batch=batch, lr=lr, seeds=seeds, progress=progress,
-        select=None if select is None else (_features(network, select.images, view, progress), select.labels),
+        select=chosen and (_features(network, chosen[0], view, progress), chosen[1]),
     )  # fmt: skip
     return Probed(network, found, view)
 
@@ -160,8 +166,13 @@ def probe_features(
     Raises:
         InputError: for features that are NaN, labels, rows or numbers out of range, or a loss that is no longer a number.
     """
-    index, batch = check_cohort(labels, index, targets=targets, seeds=seeds, epochs=epochs, batch=batch, lr=lr)
-    check_features(features, labels)
+    check_features(features, name="features")
+    labels = as_labels(labels, size=len(features), classes=whole_number(targets, name="targets"))
+    if select is not None:
+        select = as_labelled_features(select, name="select", classes=targets, width=features.shape[1])
+    index, batch, seeds = check_cohort(
+        index, count=len(labels), targets=targets, seeds=seeds, epochs=epochs, batch=batch, lr=lr
+    )
     cohort, count = index.shape
     device, width = features.device, features.shape[1]
     labels = labels.to(device)
@@ -190,18 +201,6 @@ def probe_features(
             best.update_({"weight": weight, "bias": bias}, apply_probe(weight, bias, select[0]), select[1])
     state = {"weight": weight, "bias": bias} if select is None else best.state
     return Classifiers(state["weight"], state["bias"], history.read(), [])
-
-
-def check_features(features: Tensor, labels: Tensor) -> None:
-    """Refuse features that are not a finite row for each label."""
-    if features.ndim != 2 or len(features) != len(labels):
-        raise InputError(f"`features` must be ({len(labels)}, D), a row for each label, got {tuple(features.shape)}")
-    if not bool(features.isfinite().all()):
-        rows = (~features.isfinite().all(1)).nonzero()[:, 0]
-        raise InputError(
-            f"`features` must be finite numbers, got NaN or infinity in {len(rows)} of {len(features)} rows, first in row "
-            f"{int(rows[0])}; look at the weights of the network and at the images"
-        )
 
 
 def _start(generators: list[torch.Generator], shape: tuple[int, int], width: int) -> Tensor:

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vpcore.checks import as_labels, number, whole_number
 from vpcore.errors import InputError
-from vpcore.networks.cohort import check_cohort
-from vpcore.probing.linear_probing import Classifiers, check_features
+from vpcore.networks.inputs import as_index, as_labelled_features, check_features
+from vpcore.probing.linear_probing import Classifiers
 
 # lambda over the mean squared norm of the features, strong to weak
 L2_GRID = tuple(10.0**power for power in range(0, -8, -1))
@@ -48,9 +49,15 @@ def optimal_probe(
     Raises:
         InputError: for features that are NaN, labels or rows out of range, or an empty path.
     """
-    index, _ = check_cohort(labels, index, targets=targets, seeds=range(len(index)), epochs=1, batch=1, lr=1.0)
-    check_features(features, labels)
-    found = [_along_path(features[rows].double(), labels[rows].to(features.device), targets, val, path) for rows in index]
+    check_features(features, name="features")
+    labels = as_labels(labels, size=len(features), classes=whole_number(targets, name="targets"))
+    val = as_labelled_features(val, name="val", classes=targets, width=features.shape[1])
+    if not path:
+        raise InputError("`path` must hold at least one strength of L2, got none; use L2_GRID")
+    for strength in path:
+        number(strength, name="path", use="strengths of L2 such as those of L2_GRID")
+    index, labels = as_index(index, count=len(labels)), labels.to(features.device)
+    found = [_along_path(features[rows].double(), labels[rows], targets, val, path) for rows in index]
     weights, biases, strengths = zip(*found, strict=True)
     return Classifiers(torch.stack(weights), torch.stack(biases), [], list(strengths))
 
@@ -67,8 +74,6 @@ def _along_path(
         found.append((float(F.cross_entropy(x_val @ weight + bias, y_val)), strength, weight, bias))
         if len(found) > 2 and found[-3][0] < found[-2][0] < found[-1][0]:
             break  # NLL rises for good once the probe over-fits, and the weak end of the path takes longest
-    if not found:
-        raise InputError("`path` must hold at least one strength of L2, got none")
     _, strength, weight, bias = min(found, key=lambda each: each[0])
     weight, bias = minimise(x, y, weight, bias, strength=strength)
     return weight / unit, bias, strength * unit**2

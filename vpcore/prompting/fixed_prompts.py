@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vpcore.checks import whole_number
 from vpcore.errors import InputError
 from vpcore.networks.backbones import IMAGENET
 from vpcore.networks.shared_border import Framed
@@ -140,8 +141,10 @@ class LowRankPrompt(Prompt):
 
 def border_px(canvas: int, *, image_px: int) -> int:
     """What the image leaves of the side of the canvas, px: the border on both sides, or the side of a patch."""
-    if not 0 < image_px < canvas:
-        raise InputError(f"`image_px` must be in 1..{canvas - 1}, below the canvas of {canvas} px, got {image_px}")
+    if whole_number(image_px, name="image_px") >= canvas:
+        raise InputError(
+            f"`image_px` must be in 1..{canvas - 1}, below the canvas of {canvas} px, got {image_px}; use a larger `canvas`"
+        )
     return canvas - image_px
 
 

@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vpcore.errors import unknown
+from vpcore.errors import entry
 from vpcore.prompting.one_to_one import assignment, check_one_to_one, greedy, random_index
 
 LAPLACE = 1.0  # lambda of BLM
@@ -240,8 +240,6 @@ def strongest(mapping: Tensor) -> Tensor:
     return mapping if mapping.ndim == 2 else mapping[:, :-1].argmax(1)
 
 
-def mapping_named(name: str) -> LabelMapping:
-    """The entry of `MAPPINGS`; an unknown name is refused."""
-    if name not in MAPPINGS:
-        raise unknown("mapping", name, MAPPINGS)
-    return MAPPINGS[name]
+def mapping_named(mapping: str | LabelMapping) -> LabelMapping:
+    """A rule as it is, or the entry of `MAPPINGS`; an unknown name is refused."""
+    return mapping if isinstance(mapping, LabelMapping) else entry("mapping", mapping, MAPPINGS)

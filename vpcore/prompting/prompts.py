@@ -35,7 +35,9 @@ from dataclasses import dataclass
 
 import torch
 
-from vpcore.errors import unknown
+from vpcore.checks import whole_number
+from vpcore.errors import entry
+from vpcore.networks.inputs import as_seeds
 from vpcore.prompting.fixed_prompts import AddedPrompt, LowRankPrompt, PadPrompt, Prompt, border_of, border_px, corner_of
 from vpcore.prompting.moving_prompts import RandomPatchPrompt, ScalePrompt
 from vpcore.prompting.smm import MaskedPrompt
@@ -97,7 +99,7 @@ def build(name: str, *, canvas: int, image_px: int, seeds: list[int]) -> Prompt:
     >>> build("smm", canvas=32, image_px=16, seeds=[0]).size - 3 * 32 * 32
     26499
     """
-    return prompt_kind(name).make(seeds, canvas, image_px)
+    return prompt_kind(name).make(as_seeds(seeds), whole_number(canvas, name="canvas", least=2), image_px)
 
 
 def input_px(prompt: str, *, canvas: int, image_px: int) -> int:
@@ -109,8 +111,6 @@ def input_px(prompt: str, *, canvas: int, image_px: int) -> int:
     return image_px if prompt_kind(prompt).shown_small else canvas
 
 
-def prompt_kind(name: str) -> PromptKind:
-    """The entry of `PROMPTS`; an unknown name is refused."""
-    if name not in PROMPTS:
-        raise unknown("prompt", name, PROMPTS)
-    return PROMPTS[name]
+def prompt_kind(prompt: str | PromptKind) -> PromptKind:
+    """A kind as it is, or the entry of `PROMPTS`; an unknown name is refused."""
+    return prompt if isinstance(prompt, PromptKind) else entry("prompt", prompt, PROMPTS)

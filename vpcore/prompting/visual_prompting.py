@@ -14,25 +14,28 @@ counts, unless images to pick another one are given.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from vpcore.checks import whole_number
 from vpcore.data.images import Images
-from vpcore.errors import InputError, unknown
-from vpcore.networks.cohort import Best, History, check_cohort, check_frozen, in_order, set_rate
-from vpcore.networks.frozen import Frozen
+from vpcore.errors import entry
+from vpcore.networks.cohort import Best, History, check_cohort, in_order, set_rate
+from vpcore.networks.frozen import Frozen, check_frozen
+from vpcore.networks.inputs import as_images, check_pixels
 from vpcore.networks.progress import bar
-from vpcore.networks.training import check_pixels, images_shown, predict
+from vpcore.networks.training import images_shown, predict
 from vpcore.prompting.fixed_prompts import Prompt
 from vpcore.prompting.label_mapping import LabelMapping, mapping_named, strongest, target_logits
 from vpcore.prompting.learner import Learner
 from vpcore.prompting.one_to_one import TIES
 from vpcore.prompting.prompts import PromptKind, prompt_kind
 
-LAST_MAPPINGS = ("fresh", "stale")
+LAST_MAPPINGS = {"fresh": True, "stale": False}  # whether the mapping is found once more at the end
 IMAGE_SHARE = 4 / 7  # side of the image on the canvas where nothing else says it: the paper's 128 of 224 px
 
 
@@ -47,6 +50,7 @@ class Prompted:
         loss: mean training loss of the cohort in each epoch.
         epoch: for each member, the number of epochs after which prompt and mapping were taken.
         losses: (epochs, K) those of each member.
+        px: side of the images that were learned from, and of those that are read, px.
     """
 
     network: Frozen
@@ -55,6 +59,7 @@ class Prompted:
     loss: list[float]
     epoch: list[int]
     losses: Tensor
+    px: int
 
     @property
     def sources(self) -> Tensor:
@@ -75,7 +80,14 @@ class Prompted:
         for value in prompt.state_dict(keep_vars=True).values():
             value.data = value.data[rows]
         losses = self.losses[:, rows]
-        return Prompted(self.network, prompt, self.mapping[rows], losses.mean(1).tolist(), self.epoch[rows], losses)
+        return dataclasses.replace(
+            self,
+            prompt=prompt,
+            mapping=self.mapping[rows],
+            loss=losses.mean(1).tolist(),
+            epoch=self.epoch[rows],
+            losses=losses,
+        )
 
     def __call__(self, images: Tensor) -> Tensor:
         """(N, 3, h, h) uint8 images -> (K, N, T) float32 target logits on the CPU, of every member for all images.
@@ -83,7 +95,7 @@ class Prompted:
         Raises:
             InputError: for images of another kind, or another side than those that were learned from.
         """
-        check_pixels("images", images)
+        check_pixels(images, name="images", side=self.px, why=", that of the images that the prompt learned from")
         cohort = len(self.mapping)
 
         def show(part: Tensor) -> Tensor:
@@ -150,20 +162,26 @@ def visual_prompt(
         InputError: for an unknown name, images that are not uint8 or of another side, labels, rows or numbers out of range,
             a mapping that the network has too few classes for, or a loss that is no longer a number.
     """
-    kind = prompt_kind(prompt) if isinstance(prompt, str) else prompt
-    rule = mapping_named(mapping) if isinstance(mapping, str) else mapping
-    for name, value, known in (("ties", ties, TIES), ("last_mapping", last_mapping, LAST_MAPPINGS)):
-        if value not in known:
-            raise unknown(name, value, known)
     check_frozen(network)
-    seeds, sizes = list(seeds), {"targets": len(train.classes), "sources": network.classes}
-    index, batch = check_cohort(
-        train.labels, index, targets=sizes["targets"], seeds=seeds, epochs=epochs, batch=batch, lr=lr
+    images, labels = as_images(train, name="train")
+    kind, rule = prompt_kind(prompt), mapping_named(mapping)
+    priorities = entry("ties", ties, TIES).priorities
+    fresh = entry("last_mapping", last_mapping, LAST_MAPPINGS)
+    sizes = {"targets": len(train.classes), "sources": network.classes}
+    index, batch, seeds = check_cohort(
+        index, count=len(labels), targets=sizes["targets"], seeds=seeds, epochs=epochs, batch=batch, lr=lr
     )
-    module = kind.make(seeds, canvas, _check_side(kind, train, canvas=canvas, image_px=image_px)).to(network.device)
+    whole_number(canvas, name="canvas", least=2)
+    if image_px is None:
+        image_px = images.shape[2] if kind.shown_small else round(IMAGE_SHARE * canvas)
+    module = kind.make(seeds, canvas, whole_number(image_px, name="image_px")).to(network.device)
+    px, why = (image_px if kind.shown_small else canvas), f" for the prompt {kind.label!r}"
+    check_pixels(images, name="train.images", side=px, why=why)
+    chosen = None if select is None else as_images(select, name="select", classes=train.classes, side=px, why=why)
+    network.check_takes(torch.zeros(1, 3, canvas, canvas), name="canvas")
     learner = Learner(
-        network, module, rule, rule.start(seeds, **sizes), train.images, train.labels,
-        priority=TIES[ties].priorities(seeds, **sizes), lr=lr,
+        network, module, rule, rule.start(seeds, **sizes), images, labels,
+        priority=priorities(seeds, **sizes), lr=lr,
     )  # fmt: skip
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     shown, count = index.to(network.device), index.shape[1]
@@ -175,9 +193,8 @@ def visual_prompt(
 
     def result(epoch: int) -> Prompted:
         """The prompt as it is, with the mapping that goes with it."""
-        anew = rule.repeat and last_mapping == "fresh"
-        final = learner.find_now(shown, looked) if anew else learner.mapping.detach().clone()
-        return Prompted(network, module.eval(), final, history.known, [epoch] * len(seeds), torch.stack(own))
+        final = learner.find_now(shown, looked) if rule.repeat and fresh else learner.mapping.detach().clone()
+        return Prompted(network, module.eval(), final, history.known, [epoch] * len(seeds), torch.stack(own), px)
 
     for epoch in bar(range(epochs), "visual prompting", unit="epoch", progress=progress):
         set_rate(learner.optimizer, lr, epoch, epochs)
@@ -205,16 +222,16 @@ def visual_prompt(
         if rule.running:
             learner.read_through_(learner.find(torch.cat(seen, dim=1), learner.labels[order]))
         history.append_(loss)
-        if select is not None:
+        if chosen is not None:
             now = result(epoch + 1)
             state = {**module.state_dict(), "mapping": now.mapping, "epoch": torch.tensor(now.epoch)}
-            best.update_(state, now(select.images), select.labels)
+            best.update_(state, now(chosen[0]), chosen[1])
     history.read()
     if not best.state:
         return result(epochs)
     final, taken = best.state.pop("mapping"), best.state.pop("epoch")
     module.load_state_dict(best.state)
-    return Prompted(network, module.eval(), final, history.known, taken.tolist(), torch.stack(own))
+    return Prompted(network, module.eval(), final, history.known, taken.tolist(), torch.stack(own), px)
 
 
 def _drawn(module: Prompt, counts: list[int], device: torch.device) -> list[list[Tensor]]:
@@ -223,18 +240,3 @@ def _drawn(module: Prompt, counts: list[int], device: torch.device) -> list[list
     if not drawn:
         return [[] for _ in counts]
     return [[part] for part in torch.cat(drawn, dim=1).to(device, non_blocking=True).split(counts, dim=1)]
-
-
-def _check_side(kind: PromptKind, train: Images, *, canvas: int, image_px: int | None) -> int:
-    """The side of the image on the canvas, px; refuses images of another side than the prompt wants."""
-    check_pixels("train.images", train.images, count=len(train.labels))
-    side = tuple(train.images.shape[2:])
-    if image_px is None:
-        image_px = side[0] if kind.shown_small else round(IMAGE_SHARE * canvas)
-    wanted = image_px if kind.shown_small else canvas
-    if side != (wanted, wanted):
-        raise InputError(
-            f"`train.images` must have a side of {wanted} px for the prompt {kind.label!r}, got {side[0]} x {side[1]}; load "
-            "them at that size"
-        )
-    return image_px

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from torch import Tensor, nn
 
 from vpcore.checks import check_network, whole_number
-from vpcore.networks.backbones import IMAGENET, Statistics
+from vpcore.networks.backbones import Statistics
 from vpcore.networks.training import Recipe, fit
 from vpcore.pruning.masks import Masks, apply_, density_of_round, prune
 from vpcore.pruning.schedules import check_rewind, fixed
@@ -41,7 +41,7 @@ def iterative_magnitude_pruning(
     scope: str = "global",
     part: str = "body",
     weights: Iterable[str] | None = None,
-    statistics: Statistics = IMAGENET,
+    statistics: Statistics | None = None,
 ) -> Iterator[tuple[int, Masks, State]]:
     """Train, prune, rewind, and train again: a ticket after each round.
 
@@ -53,7 +53,7 @@ def iterative_magnitude_pruning(
         rate: share of the weights that are left which each round removes, in (0, 1).
         rewind: epoch of the dense training to whose weights every round goes back; 0: the fresh ones.
         scope, part, weights: which weights compete and may be pruned, as for `prune`.
-        statistics: mean and standard deviation that the images are normalised with.
+        statistics: mean and standard deviation that the images are normalised with; None: as in `fit`.
 
     Yields:
         Round (0: dense), its masks, and the state dict of the network that was trained under them.
