@@ -1,12 +1,15 @@
 """Long work shows a bar where a terminal looks, and nothing anywhere else."""
 
+import ast
 import io
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
+import vpcore
 from vpcore import Frozen, Images, Recipe, fine_tune, fit, linear_probe, visual_prompt
 from vpcore.networks.backbones import build
 
@@ -38,3 +41,16 @@ def test_long_work_shows_a_bar_to_a_terminal_alone(what: str, monkeypatch: pytes
         shown[name] = stream.getvalue()
     assert re.search(rf"{what.strip()}: .*0/3 ", shown["terminal"])
     assert (shown["file"], shown["study"]) == ("", "")
+
+
+@pytest.mark.parametrize("room", ["study", "weights"])
+def test_a_study_shows_no_bar_beside_its_own_lines(room: str) -> None:
+    """Whatever it calls that would."""
+    calls = [
+        node
+        for path in Path(vpcore.__file__).parent.joinpath(room).glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("visual_prompt", "linear_probe", "fine_tune", "fit")
+    ]
+    assert calls
+    assert all("progress=False" in [ast.unparse(word) for word in call.keywords] for call in calls)
