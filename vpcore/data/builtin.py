@@ -7,21 +7,20 @@ glyphs, numerals, shapes, textures    see `drawn`; at 32 px, resized from there
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from vpcore.data import drawn
-from vpcore.data.digests import digest_of, file_digest
+from vpcore.data.digests import digest_of
 from vpcore.data.images import Images
 from vpcore.data.splits import SPLITS, first, hold_out
 from vpcore.errors import InputError
 
 DRAWN_PER_CLASS = {"glyphs": (200, 20, 40)}  # train, val, test
+DRAWN_PX = 32
 DRAWN_SEED = {"train": 0, "val": 1, "test": 2}
 
 
@@ -38,22 +37,26 @@ def read_builtin(task: str, split: str, px: int, per_class: int | None) -> Image
 
 @functools.cache
 def builtin_digest(task: str) -> str:
-    """12 hexadecimal digits for what a task is made of: the code, and the fonts or the digits themselves."""
-    code = [file_digest(Path(file)) for file in (__file__, drawn.__file__, inspect.getfile(BUILTIN[task][1]))]
+    """12 hexadecimal digits for the images of a task: all digits; of a drawn task a sample, and how the rest are drawn."""
     if task == "digits":
-        bunch = _load_digits()
-        return digest_of(code, bunch.images.tobytes(), bunch.target.tolist())
-    fonts = drawn.font_paths() if task in ("glyphs", "numerals") else ()
-    return digest_of(code, task, [file_digest(path) for path in fonts])
+        shown, drawing = [_digits(split) for split in SPLITS], ()
+    else:
+        images, labels = drawn.draw(task, per_class=2, px=DRAWN_PX, seed=0)
+        shown, drawing = [Images(images, labels, BUILTIN[task][0])], (DRAWN_PX, _drawn_per_class(task), DRAWN_SEED)
+    return digest_of(task, drawing, [(part.images.numpy().tobytes(), part.labels.tolist(), part.classes) for part in shown])
 
 
 def _drawn(task: str) -> Callable[[str], Images]:
     def read(split: str) -> Images:
-        per_class = DRAWN_PER_CLASS.get(task, (40, 15, 60))[SPLITS.index(split)]
-        images, labels = drawn.draw(task, per_class=per_class, px=32, seed=DRAWN_SEED[split])
+        per_class = _drawn_per_class(task)[SPLITS.index(split)]
+        images, labels = drawn.draw(task, per_class=per_class, px=DRAWN_PX, seed=DRAWN_SEED[split])
         return Images(images, labels, drawn.TASKS[task][0])
 
     return read
+
+
+def _drawn_per_class(task: str) -> tuple[int, int, int]:
+    return DRAWN_PER_CLASS.get(task, (40, 15, 60))
 
 
 def _digits(split: str) -> Images:

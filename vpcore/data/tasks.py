@@ -93,8 +93,8 @@ def digest(task: str, *, folder: Path | None = None) -> str:
         folder: the data folder.
 
     Returns:
-        12 hexadecimal digits for the content of a Parquet set (classes and shards), for the code and the sources of a
-        built-in task, and for the names and sizes of the files of a set of torchvision or CoOp.
+        12 hexadecimal digits for the content of a Parquet set (classes and shards), for the images of a built-in task, and
+        for the names and sizes of the files of a set of torchvision or CoOp.
 
     Raises:
         InputError: as `load` does.
