@@ -39,11 +39,9 @@ def read_builtin(task: str, split: str, px: int, per_class: int | None) -> Image
 def builtin_digest(task: str) -> str:
     """12 hexadecimal digits for the images of a task: all digits; of a drawn task a sample, and how the rest are drawn."""
     if task == "digits":
-        shown, drawing = [_digits(split) for split in SPLITS], ()
-    else:
-        images, labels = drawn.draw(task, per_class=2, px=DRAWN_PX, seed=0)
-        shown, drawing = [Images(images, labels, BUILTIN[task][0])], (DRAWN_PX, _drawn_per_class(task), DRAWN_SEED)
-    return digest_of(task, drawing, [(part.images.numpy().tobytes(), part.labels.tolist(), part.classes) for part in shown])
+        return digest_of(*((part.images.numpy().tobytes(), part.labels.tolist()) for part in map(_digits, SPLITS)))
+    images, _ = drawn.draw(task, per_class=2, px=DRAWN_PX, seed=0)
+    return digest_of(BUILTIN[task][0], DRAWN_PX, _drawn_per_class(task), DRAWN_SEED, images.numpy().tobytes())
 
 
 def _drawn(task: str) -> Callable[[str], Images]:
