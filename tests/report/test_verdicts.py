@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from vpcore import InputError
-from vpcore.report.verdicts import MARGIN, Estimate, holm, p_value, verdict
+from vpcore.report.verdicts import MARGIN, MARGINS, Estimate, holm, p_value, verdict
 
 
 def of(mean: float, se: float, *, df: float = 20, **more: object) -> Estimate:
@@ -30,6 +30,11 @@ def test_verdicts(low: float, high: float, harm: str, harmless: str) -> None:
     assert verdict(e) == harm
     assert verdict(e, harmless=True) == harmless
     assert verdict(e.points()) == harm  # whatever the unit
+
+
+def test_margins_are_small() -> None:
+    assert all(0 < margin <= 0.05 for margin in (MARGIN, *MARGINS.values()))
+    assert MARGINS["nll_temperature_rise"] == MARGINS["nll_rise"]  # of one metric, before and after recalibration
 
 
 def test_a_single_value_and_a_guess_prove_nothing() -> None:

@@ -13,6 +13,7 @@ import torch
 
 from vpcore import InputError
 from vpcore.calibration.all_metrics import metrics
+from vpcore.networks.backbones import build
 from vpcore.quantization.layers import layer_bits
 from vpcore.study import adaptation, outcomes
 from vpcore.study import session as sessions
@@ -509,3 +510,18 @@ def test_a_record_is_not_taken_for_that_of_other_images(
     monkeypatch.setattr("vpcore.study.execution.digest", lambda task, folder: "other" if task == "shapes" else "")
     with pytest.raises(InputError, match="the task .* must have the images that .* was made of .*another folder with --res"):
         finish(tiny.runs, store, cpu)
+
+
+def test_fresh_weights_are_those_of_the_seed_of_the_chain(store: Store, cpu: torch.device) -> None:
+    session = Session(store, cpu)
+    for seed, offset in ((0, 0), (3, 0), (3, 2)):
+        run = Run(source_seed=seed)
+        expected = build(run.model, classes=len(session.source_classes(run)), seed=seed + offset).state_dict()
+        for name, value in session.fresh(run, offset=offset).state_dict().items():
+            assert torch.equal(value, expected[name])
+
+
+def test_outcomes_hold_sets_of_up_to_255_classes() -> None:
+    arrays = {"logits": torch.eye(3), "labels": torch.arange(3), "set_size": torch.tensor([1, 255, 900])}
+    row = outcomes.compact({**arrays, "covered": torch.tensor([True, False, True])})
+    assert list(row["set_size"]) == [1, 255, 255]
