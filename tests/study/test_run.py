@@ -1,5 +1,6 @@
 import dataclasses
 
+from vpcore.pruning.methods import METHODS
 from vpcore.study.profile import load_profile
 from vpcore.study.run import DEFAULTS, FACTS, FIELDS, Run, canonical, chain_id, run_id, run_name, source_run, ticket_run
 
@@ -31,6 +32,16 @@ def test_identity_holds_what_a_run_depends_on_and_nothing_else() -> None:
     for name in ("task", "budget", "seed", "lr"):
         changed = dataclasses.replace(source, **{name: "digits" if name == "task" else 3})
         assert run_id(changed) == run_id(source)
+
+
+def test_where_weights_are_ranked_it_matters_among_which() -> None:
+    """Not for the dense network, which all chains share, and not where a pattern, a draw or each layer decides."""
+    elsewhere = {"2:4", "rigl", "random-erk", "random-uniform", "wanda", "obs"}
+    for name in METHODS:
+        for number in (0, 1):
+            run = Run(method="source", round=number, sparsifier=name)
+            same = run_id(dataclasses.replace(run, scope="layer")) == run_id(run)
+            assert same == (number == 0 or name in elsewhere), (name, number)
 
 
 def test_every_field_matters_to_some_run() -> None:
