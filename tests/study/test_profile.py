@@ -52,6 +52,7 @@ GOOD = 'title = "t"\n[run]\nepochs = 2\n[[grid]]\nmethod = ["vp"]\ntask = ["digi
         (GOOD.replace("= 2", "= true"), "`epochs` .* must be int, got True"),
         (GOOD.replace("= 2", "= 0"), "`epochs` .* must be at least 1, got 0"),
         (GOOD + "budget = [0]", "`budget` .* must be at least 1, got 0"),
+        (GOOD + "test_per_class = [0]", "`test_per_class` .* must be at least 1, got 0"),
         (GOOD + 'budget = ["every"]', "`budget` .* must be int or 'all', got 'every'"),
         (GOOD + "seed = 3", "`seed` .* must be a list of values, got 3"),
         (GOOD.replace('"vp"', '"pv"'), "unknown method in .* 'pv'; There are: ft, lp, source, vp"),
@@ -71,6 +72,10 @@ GOOD = 'title = "t"\n[run]\nepochs = 2\n[[grid]]\nmethod = ["vp"]\ntask = ["digi
         (GOOD + 'weights = ["packages"]', "unknown weights in .* 'packages'; did you mean 'package'"),
         (GOOD + "weight_bits = [1]", "`weight_bits` .* must be 2 to 8, or 32 for none, got 1"),
         (GOOD + 'round = [2]\nsparsifier = ["2:4"]', "p.toml: `sparsifier` 2:4 has a density of 0.5, got 0.25"),
+        (
+            GOOD.replace("epochs = 2", "rate = 0.4") + 'round = [1]\nsparsifier = ["2:4"]',
+            "2:4 has a density of 0.5, got 0.6",
+        ),
         (GOOD.replace('"vp"', '"ft"') + "weight_bits = [4]", "p.toml: `method` ft trains the weights"),
         (GOOD + '"lr, epochs" = [[1, 2], [3]]', "`lr, epochs` .* must be a list of lists of 2 values, got .*3.* in it"),
         (
