@@ -15,10 +15,10 @@ from vpcore.networks.backbones import (
     build,
     check_canvas,
     head_name,
-    load_weights_,
     normalise,
     prunable,
 )
+from vpcore.networks.state import load_weights_
 
 
 def outline(name: str) -> nn.Module:

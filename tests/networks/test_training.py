@@ -105,15 +105,20 @@ def test_weight_decay_spares_biases_and_norms() -> None:
     assert model.bias.tolist() == [1, 1]
 
 
+def varied(name: str, images: torch.Tensor) -> torch.Tensor:
+    kind = AUGMENTATIONS[name]
+    return kind.apply(images, *kind.draw(len(images), images.shape[2], torch.Generator().manual_seed(0)))
+
+
 def test_augmentation_moves_and_flips_but_does_not_invent() -> None:
     images = torch.arange(8, dtype=torch.uint8).repeat(50, 3, 8, 1)  # columns 0..7
-    moved = AUGMENTATIONS["shift"](images, torch.Generator().manual_seed(0))
+    moved = varied("shift", images)
     starts = moved[:, 0, 0, 0].long()
     assert set(starts.tolist()) == {0, 1}  # a shift of at most one column, an eighth of the side; edges repeat
-    flipped = AUGMENTATIONS["shift+flip"](images, torch.Generator().manual_seed(0))
+    flipped = varied("shift+flip", images)
     falling = flipped[:, 0, 0, 2] > flipped[:, 0, 0, 5]
     assert 10 < int(falling.sum()) < 40
-    assert torch.equal(AUGMENTATIONS["none"](images, torch.Generator()), images)
+    assert torch.equal(varied("none", images), images)
 
 
 def plain_fit(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, recipe: Recipe) -> None:

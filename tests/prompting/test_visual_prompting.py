@@ -14,7 +14,7 @@ from vpcore.data.images import Images
 from vpcore.networks.frozen import Frozen
 from vpcore.prompting import visual_prompting
 from vpcore.prompting.fixed_prompts import PadPrompt
-from vpcore.prompting.label_mapping import MAPPINGS, FoundAgain, frequencies
+from vpcore.prompting.label_mapping import MAPPINGS, Found, frequencies
 from vpcore.prompting.learner import Learner
 from vpcore.prompting.one_to_one import priorities
 from vpcore.prompting.prompts import PromptKind, build
@@ -316,7 +316,7 @@ def test_prompts_and_mappings_of_ones_own(network: Frozen) -> None:
         return counts.argmax(2)
 
     kind = PromptKind("grey", lambda seeds, canvas, px: Grey(len(seeds), canvas=canvas, image_px=px), shown_small=True)
-    rule = FoundAgain(label="likeliest", count=frequencies, choose=likeliest)
+    rule = Found(label="likeliest", count=frequencies, choose=likeliest, repeat=True)
     prompted = visual_prompt(network, task(), prompt=kind, mapping=rule, seeds=[0, 1], **SETTINGS)
     assert prompted(task().images).shape == (2, 24, 3)
     assert prompted.learned["level"].abs().min() > 0

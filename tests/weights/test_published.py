@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from vpcore import InputError
 from vpcore.data import imagenet
 from vpcore.data.tasks import load
-from vpcore.networks.backbones import HALF, IMAGENET, build, load_weights_, prunable
+from vpcore.networks.backbones import HALF, IMAGENET, build, prunable
 from vpcore.networks.frozen import Frozen
+from vpcore.networks.state import load_weights_
 from vpcore.networks.training import predict
 from vpcore.pruning.masks import measure
 from vpcore.weights.checkpoints import PREFIXES, load_checkpoint

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from vpcore.bench.floor import FORMATS, Bare, best_precision
 from vpcore.bench.timing import CLASSES, Row, Setting, compared, medians
 from vpcore.bench.transfer import BATCH, SHOTS, prompted
-from vpcore.networks.backbones import PRECISIONS, build, load_weights_
+from vpcore.networks.backbones import PRECISIONS, build
 from vpcore.networks.frozen import Float32Gradient, Frozen
+from vpcore.networks.state import load_weights_
 from vpcore.networks.training import Recipe, fit
 from vpcore.pruning.masks import apply_, prune
 from vpcore.weights.tickets import read_ticket, write_ticket

@@ -1,4 +1,4 @@
-"""Networks: backbones by name, how they are trained, and the frozen network that prompts and probes adapt to."""
+"""Networks: backbones by name, how they are trained, and the frozen network for which prompts and probes are learned."""
 
 from vpcore.faces import face
 

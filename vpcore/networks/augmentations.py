@@ -26,10 +26,6 @@ class Augmentation:
     draw: Callable[[int, int, torch.Generator], tuple[Tensor, ...]]
     apply: Callable[..., Tensor]
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """(N, 3, H, W) uint8 images -> the images varied."""
-        return self.apply(images, *(drawn.to(images.device) for drawn in self.draw(len(images), images.shape[2], generator)))
-
 
 def _draw_shift(count: int, px: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     return (torch.randint(2 * (px // 8) + 1, (2, count), generator=generator),)

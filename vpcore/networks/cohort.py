@@ -1,4 +1,4 @@
-"""What all transfer methods share: the schedule of the learning rate, the loss of a cohort, and the choice of an epoch.
+"""What all transfer methods share: draws from seeds, the schedule of the learning rate, the loss, the choice of an epoch.
 
 A cohort is K runs trained in one pass. Adam acts on each number alone, so that with the sum of the members' mean losses each
 member moves as if it were trained alone.
@@ -72,7 +72,7 @@ def check_cohort(
         (K, n) rows, the images a step, and the seeds.
 
     Raises:
-        InputError: for an argument that is not as told here.
+        InputError: for an argument of another kind, or out of its range.
     """
     seeds = as_seeds(seeds)
     if index is None:
@@ -81,6 +81,17 @@ def check_cohort(
     whole_number(epochs, name="epochs")
     number(lr, name="lr", use="0.01, which is usual")
     return index, usual_batch(index.shape[1], targets=targets) if batch is None else whole_number(batch, name="batch"), seeds
+
+
+def generators_of(seeds: Iterable[int]) -> list[torch.Generator]:
+    """A generator on the CPU for each seed, so that every device sees the same draws."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def uniform_start(generators: Sequence[torch.Generator], shape: tuple[int, ...], *, inputs: int) -> Tensor:
+    """(K, *shape) numbers uniform in +-1 / sqrt(inputs), as layers of torch start; row k from generator k."""
+    draws = torch.stack([torch.rand(shape, generator=generator) for generator in generators])
+    return (draws * 2 - 1) * inputs**-0.5
 
 
 def in_order(index: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

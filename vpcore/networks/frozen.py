@@ -1,4 +1,4 @@
-"""A frozen network: what visual prompting and linear probing adapt to.
+"""A frozen network: the one for which prompts and linear probes are learned.
 
 It is in evaluation mode, its batch norms are folded into the convolutions, its weights are cast once and want no gradients;
 gradients still pass through it to the images, which is all that a prompt needs.
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from vpcore.checks import as_device, kind_of
 from vpcore.errors import InputError, entry, unknown
-from vpcore.networks.backbones import PRECISIONS, Statistics, check_finite, head_name, normalise, statistics_of
+from vpcore.networks.backbones import PRECISIONS, Statistics, head_name, normalise, statistics_of
 from vpcore.networks.folding import fold_batch_norm_
 from vpcore.networks.shared_border import Framed
+from vpcore.networks.state import check_finite
 
 
 class Float32Gradient(nn.Module):

@@ -115,7 +115,7 @@ def fit(
         take_step: called in every step when the gradients are there, with the optimizer and the number of steps that the
             schedule has behind it; e.g. steps and puts masks back.
         after_epoch: called with the number of epochs done, their mean loss and the state of the optimizer.
-        progress: whether a terminal shows how far it is; nothing is shown elsewhere.
+        progress: whether a progress bar is drawn, if the standard error stream is a terminal.
 
     Raises:
         InputError: for a model that is no network, images that are not uint8, labels that the network has no output for, or
@@ -248,7 +248,7 @@ def predict(
         images: (N, 3, H, W) uint8.
         batch: images at a time, which changes nothing but speed and memory; None: as many as have `PIXELS` pixels.
         device: where `forward` runs.
-        progress: whether a terminal shows how far it is; nothing is shown elsewhere.
+        progress: whether a progress bar is drawn, if the standard error stream is a terminal.
 
     Returns:
         (N, ...) float32 on the CPU.

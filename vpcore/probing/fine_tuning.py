@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from vpcore.checks import kind_of
 from vpcore.data.images import Images
 from vpcore.errors import InputError
-from vpcore.networks.backbones import Statistics, check_masks
+from vpcore.networks.backbones import Statistics
 from vpcore.networks.cohort import check_cohort
 from vpcore.networks.frozen import Frozen
 from vpcore.networks.inputs import as_images
+from vpcore.networks.state import check_masks
 from vpcore.networks.training import Recipe, fit, predict
 from vpcore.pruning.schedules import fixed
 
@@ -40,7 +41,11 @@ class FineTuned:
     loss: tuple[list[float], ...]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) uint8 images -> (K, N, T) float32 logits on the CPU."""
+        """(N, 3, H, W) uint8 images -> (K, N, T) float32 logits on the CPU.
+
+        Raises:
+            InputError: for images that are not uint8.
+        """
         return torch.stack([predict(network, images, device=network.device) for network in self.networks])
 
 
@@ -66,7 +71,7 @@ def fine_tune(
         model: the source network; left as it is.
         train: training images of the task, uint8, of the side that the network takes. The classes that it names are the T
             target classes.
-        masks: of its pruned weights, which stay zero; None for a dense network.
+        masks: name of a pruned weight -> bool tensor, False where it stays zero; None for a dense network.
         index: (K, n) which of the images each member learns from; None: all of them for each seed.
         epochs: of the schedule.
         batch: images a step, all of them when there are fewer; None: as in the authors' code for such a budget
@@ -77,7 +82,7 @@ def fine_tune(
         device: where it trains; None: where the model is.
         statistics: as for `Frozen`.
         head: name of the classifier, which is replaced; None: the last linear layer.
-        progress: whether a terminal shows how far it is; nothing is shown elsewhere.
+        progress: whether a progress bar is drawn, if the standard error stream is a terminal.
 
     Returns:
         The networks: call it with (N, 3, H, W) uint8 images for (K, N, T) logits.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vpcore.checks import as_labels, whole_number
 from vpcore.data.images import Images
-from vpcore.networks.cohort import Best, History, check_cohort, in_order, set_rate
+from vpcore.networks.cohort import Best, History, check_cohort, generators_of, in_order, set_rate, uniform_start
 from vpcore.networks.frozen import Frozen, check_frozen
 from vpcore.networks.inputs import as_images, as_labelled_features, check_features
 from vpcore.networks.progress import bar
@@ -48,7 +48,11 @@ class Classifiers:
         return Classifiers(self.weight[rows], self.bias[rows], self.loss, self.strength[rows])
 
     def __call__(self, features: Tensor) -> Tensor:
-        """(N, D) features -> (K, N, T) float32 logits, where the classifiers are."""
+        """(N, D) features -> (K, N, T) float32 logits, on the device of the classifiers.
+
+        Raises:
+            InputError: for features of another width, or that are not finite.
+        """
         check_features(features, name="features", width=self.weight.shape[1])
         return apply_probe(self.weight, self.bias, features.to(self.weight.dtype)).float()
 
@@ -68,13 +72,12 @@ class Probed:
     view: View
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(N, 3, h, h) uint8 images -> (K, N, T) float32 logits on the CPU."""
+        """(N, 3, h, h) uint8 images -> (K, N, T) float32 logits on the CPU.
+
+        Raises:
+            InputError: for images that are not uint8.
+        """
         return self.classifiers(_features(self.network, images, self.view)).cpu()
-
-
-def _whole(images: Tensor) -> Tensor:
-    """The view of a probe that sees images as they are."""
-    return images
 
 
 def linear_probe(
@@ -82,7 +85,7 @@ def linear_probe(
     train: Images,
     *,
     index: Tensor | None = None,
-    view: View = _whole,
+    view: View = lambda images: images,
     select: Images | None = None,
     epochs: int = 100,
     batch: int | None = None,
@@ -103,13 +106,14 @@ def linear_probe(
         batch: images a step of each member; None: as in the authors' code for such a budget (`cohort.BATCHES`).
         lr: learning rate of Adam at the start.
         seeds: K seeds: of the starting weights and the order of the images.
-        progress: whether a terminal shows how far it is; nothing is shown elsewhere.
+        progress: whether a progress bar is drawn, if the standard error stream is a terminal.
 
     Returns:
         The probes: call it with (N, 3, h, h) uint8 images for (K, N, T) logits.
 
     Raises:
-        InputError: for a network that is not frozen, images that are not uint8, and as `probe_features`.
+        InputError: for a network that is not frozen, what is not `Images` or not uint8, images of a size that the network
+            does not take, and as `probe_features`.
     """
     check_frozen(network)
     images, labels = as_images(train, name="train")
@@ -158,7 +162,7 @@ def probe_features(
         lr: learning rate of Adam at the start.
         seeds: K seeds: of the starting weights and the order of the images.
         select: features and labels on which the best epoch of each member is picked; None: the last epoch counts.
-        progress: whether a terminal shows how far it is; nothing is shown elsewhere.
+        progress: whether a progress bar is drawn, if the standard error stream is a terminal.
 
     Returns:
         The classifiers, on the same device.
@@ -176,8 +180,8 @@ def probe_features(
     cohort, count = index.shape
     device, width = features.device, features.shape[1]
     labels = labels.to(device)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    weight, bias = (_start(generators, shape, width).to(features) for shape in ((width, targets), (1, targets)))
+    generators = generators_of(seeds)
+    weight, bias = (uniform_start(generators, (rows, targets), inputs=width).to(features) for rows in (width, 1))
     optimizer = adam([weight, bias], lr=lr, device=device, fused=True)
 
     def step(rows: Tensor) -> Tensor:
@@ -201,12 +205,6 @@ def probe_features(
             best.update_({"weight": weight, "bias": bias}, apply_probe(weight, bias, select[0]), select[1])
     state = {"weight": weight, "bias": bias} if select is None else best.state
     return Classifiers(state["weight"], state["bias"], history.read(), [])
-
-
-def _start(generators: list[torch.Generator], shape: tuple[int, int], width: int) -> Tensor:
-    """Uniform in +-1 / sqrt(D), as torch.nn.Linear starts; drawn on the CPU, so that devices start alike."""
-    draws = torch.stack([torch.rand(shape, generator=generator) for generator in generators])
-    return (draws * 2 - 1) * width**-0.5
 
 
 def apply_probe(weight: Tensor, bias: Tensor, features: Tensor) -> Tensor:

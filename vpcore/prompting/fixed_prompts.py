@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vpcore.checks import whole_number
 from vpcore.errors import InputError
 from vpcore.networks.backbones import IMAGENET
+from vpcore.networks.cohort import generators_of
 from vpcore.networks.shared_border import Framed
 
 UNIT = torch.tensor(IMAGENET[1]).view(3, 1, 1)  # of programs that are added: a standard deviation of ImageNet's pixels
@@ -130,9 +131,8 @@ class LowRankPrompt(Prompt):
 
     def __init__(self, seeds: list[int], *, canvas: int, rank: int = RANK) -> None:
         super().__init__()
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.columns = nn.Parameter(torch.zeros(len(seeds), 3, canvas, rank))
-        self.rows = nn.Parameter(torch.stack([torch.randn(3, rank, canvas, generator=g) for g in generators]))
+        self.rows = nn.Parameter(torch.stack([torch.randn(3, rank, canvas, generator=g) for g in generators_of(seeds)]))
         self.size = 6 * rank * canvas
 
     def forward(self, images: Tensor, drawn: Tensor | None = None) -> Tensor:

@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpcore.errors import entry
+from vpcore.networks.cohort import generators_of, uniform_start
 from vpcore.prompting.one_to_one import assignment, check_one_to_one, greedy, random_index
 
 LAPLACE = 1.0  # lambda of BLM
@@ -106,10 +107,8 @@ def bayesian(counts: Tensor) -> Tensor:
 
 
 def linear_start(seeds: Sequence[int], *, targets: int, sources: int) -> Tensor:
-    """(K, S + 1, T) weights and biases uniform in +-1 / sqrt(S), as torch.nn.Linear starts, drawn from each seed."""
-    shape = (sources + 1, targets)
-    draws = torch.stack([torch.rand(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-    return (draws * 2 - 1) * sources**-0.5
+    """(K, S + 1, T) weights and biases, drawn from each seed as torch.nn.Linear starts."""
+    return uniform_start(generators_of(seeds), (sources + 1, targets), inputs=sources)
 
 
 # Where a mapping comes from --------------------------------------------------------------------------------------------
@@ -117,7 +116,7 @@ def linear_start(seeds: Sequence[int], *, targets: int, sources: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelMapping:
-    """Where a mapping comes from while a prompt is learned: the contract. A new one is an entry in `MAPPINGS`.
+    """How a mapping is found while a prompt is learned: the interface of all rules. A new one is an entry in `MAPPINGS`.
 
     Attributes:
         label: what tables and figures call it.
@@ -170,8 +169,13 @@ class Drawn(LabelMapping):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundOnce(LabelMapping):
-    """Found under the untouched prompt. `count`: see `frequencies`; `choose`: (counts, priorities) -> mapping."""
+class Found(LabelMapping):
+    """Found in predictions: under the untouched prompt, and again as `repeat` and `running` say.
+
+    Attributes:
+        count: what the predictions of a class add up to, as `frequencies` does.
+        choose: (K, T, S) counts and priorities -> the mapping.
+    """
 
     count: Callable[..., Tensor]
     choose: Callable[[Tensor, Tensor], Tensor]
@@ -181,29 +185,11 @@ class FoundOnce(LabelMapping):
             check_one_to_one(targets, sources)
 
     def due(self, epoch: int) -> bool:
-        return epoch == 0
+        return epoch == 0 or (self.repeat and not self.running)
 
     def update(self, logits: Tensor, labels: Tensor, priority: Tensor) -> Tensor:
         chosen = self.choose(self.count(logits, labels, targets=priority.shape[1]), priority)
         return chosen.to(logits.dtype) if chosen.is_floating_point() else chosen
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoundAgain(FoundOnce):
-    """Found before every epoch."""
-
-    repeat: bool = True
-
-    def due(self, epoch: int) -> bool:
-        return True
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoundOnTheWay(FoundOnce):
-    """Found under the untouched prompt, and after every epoch in the predictions of its steps."""
-
-    repeat: bool = True
-    running: bool = True
 
 
 def _weighed(counts: Tensor, priority: Tensor) -> Tensor:
@@ -212,14 +198,16 @@ def _weighed(counts: Tensor, priority: Tensor) -> Tensor:
 
 MAPPINGS: dict[str, LabelMapping] = {
     "random": Drawn(label="random", draw=random_index),
-    "frequency": FoundOnce(label="frequency, once (FLM)", count=frequencies, choose=greedy, ranked=True),
-    "ilm": FoundAgain(label="iterative (ILM)", count=frequencies, choose=greedy, ranked=True),
-    "ilm-running": FoundOnTheWay(label="iterative, from the steps", count=frequencies, choose=greedy, ranked=True),
-    "assignment": FoundAgain(
-        label="iterative, optimal assignment", count=frequencies, choose=assignment, ranked=True, on_host=True
+    "frequency": Found(label="frequency, once (FLM)", count=frequencies, choose=greedy, ranked=True),
+    "ilm": Found(label="iterative (ILM)", count=frequencies, choose=greedy, ranked=True, repeat=True),
+    "ilm-running": Found(
+        label="iterative, from the steps", count=frequencies, choose=greedy, ranked=True, repeat=True, running=True
     ),
-    "blm": FoundAgain(label="Bayesian (BLM)", count=frequencies, choose=_weighed),
-    "blm+": FoundAgain(label="Bayesian (BLM+)", count=top_probabilities, choose=_weighed),
+    "assignment": Found(
+        label="iterative, optimal assignment", count=frequencies, choose=assignment, ranked=True, repeat=True, on_host=True
+    ),
+    "blm": Found(label="Bayesian (BLM)", count=frequencies, choose=_weighed, repeat=True),
+    "blm+": Found(label="Bayesian (BLM+)", count=top_probabilities, choose=_weighed, repeat=True),
     "full": Drawn(label="learned (FullyMap)", draw=linear_start, learned=True),
 }
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vpcore.networks.cohort import generators_of
 from vpcore.prompting.fixed_prompts import UNIT, Prompt, border_px
 
 SCALES = (0.1, 5.0)  # between these the scale stays, as in AutoVP's code
@@ -32,7 +33,7 @@ class RandomPatchPrompt(Prompt):
     def __init__(self, seeds: list[int], *, canvas: int, patch: int) -> None:
         super().__init__()
         self.canvas, self.patch, self.size = canvas, patch, 3 * patch**2
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.generators = generators_of(seeds)
         self.program = nn.Parameter(torch.zeros(len(seeds), 3, patch, patch))
         self.register_buffer("unit", UNIT, persistent=False)
         self.register_buffer("place", self.draw(1))

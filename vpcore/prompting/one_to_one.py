@@ -23,11 +23,12 @@ import torch
 from torch import Tensor
 
 from vpcore.errors import InputError
+from vpcore.networks.cohort import generators_of
 
 
 def priorities(seeds: Sequence[int], *, targets: int, sources: int) -> Tensor:
     """(K, T, S) numbers in [0, 1) that break ties: one draw for each seed, whatever the network."""
-    return torch.stack([torch.rand((targets, sources), generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    return torch.stack([torch.rand((targets, sources), generator=generator) for generator in generators_of(seeds)])
 
 
 def lowest_first(seeds: Sequence[int], *, targets: int, sources: int) -> Tensor:
@@ -126,5 +127,4 @@ def assignment(counts: Tensor, priority: Tensor) -> Tensor:
 def random_index(seeds: Sequence[int], *, targets: int, sources: int) -> Tensor:
     """(K, T) different source classes, drawn from each seed, whatever the network."""
     check_one_to_one(targets, sources)
-    draws = [torch.randperm(sources, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return torch.stack(draws)[:, :targets]
+    return torch.stack([torch.randperm(sources, generator=generator)[:targets] for generator in generators_of(seeds)])

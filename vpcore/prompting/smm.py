@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from vpcore.errors import InputError
 from vpcore.networks.backbones import IMAGENET, normalise
+from vpcore.networks.cohort import generators_of, uniform_start
 from vpcore.prompting.fixed_prompts import UNIT, Prompt
 
 WIDTHS = (3, 8, 16, 32, 64, 3)  # channels before, between and after the five convolutions
@@ -31,8 +32,7 @@ class Convolutions(nn.Module):
 
     def __init__(self, generators: list[torch.Generator], *, channels: int, width: int) -> None:
         super().__init__()
-        shape, bound = (width, channels * 9 + 1), (channels * 9) ** -0.5
-        start = torch.stack([(torch.rand(shape, generator=generator) * 2 - 1) * bound for generator in generators])
+        start = uniform_start(generators, (width, channels * 9 + 1), inputs=channels * 9)
         self.weight = nn.Parameter(start[..., :-1].unflatten(2, (channels, 3, 3)).contiguous())
         self.bias = nn.Parameter(start[..., -1].contiguous())
 
@@ -73,8 +73,7 @@ class MaskNetwork(nn.Module):
 
     def __init__(self, seeds: list[int]) -> None:
         super().__init__()
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        widths = list(itertools.pairwise(WIDTHS))
+        generators, widths = generators_of(seeds), list(itertools.pairwise(WIDTHS))
         self.convolutions = nn.ModuleList(Convolutions(generators, channels=c, width=w) for c, w in widths)
         self.norms = nn.ModuleList(Norms(len(seeds), width=width) for _, width in widths[:-1])
 

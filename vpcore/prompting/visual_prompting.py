@@ -24,7 +24,7 @@ from torch import Tensor
 from vpcore.checks import whole_number
 from vpcore.data.images import Images
 from vpcore.errors import entry
-from vpcore.networks.cohort import Best, History, check_cohort, in_order, set_rate
+from vpcore.networks.cohort import Best, History, check_cohort, generators_of, in_order, set_rate
 from vpcore.networks.frozen import Frozen, check_frozen
 from vpcore.networks.inputs import as_images, check_pixels
 from vpcore.networks.progress import bar
@@ -153,14 +153,15 @@ def visual_prompt(
         batch: images a step of each member; None: as in the authors' code for such a budget (`cohort.BATCHES`).
         lr: learning rate of Adam at the start.
         seeds: K seeds: of the order of the images, the ties in the mapping, and whatever prompt and mapping draw.
-        progress: whether a terminal shows how far it is; nothing is shown elsewhere.
+        progress: whether a progress bar is drawn, if the standard error stream is a terminal.
 
     Returns:
         The prompts and their mappings: call it with (N, 3, h, h) uint8 images for (K, N, T) logits.
 
     Raises:
-        InputError: for an unknown name, images that are not uint8 or of another side, labels, rows or numbers out of range,
-            a mapping that the network has too few classes for, or a loss that is no longer a number.
+        InputError: for a network that is not frozen, an unknown name, what is not `Images`, images that are not uint8 or of
+            another side, a canvas that the network does not take, labels, rows or numbers out of range, a mapping for which
+            the network has too few classes, or a loss that is no longer a number.
     """
     check_frozen(network)
     images, labels = as_images(train, name="train")
@@ -183,8 +184,7 @@ def visual_prompt(
         network, module, rule, rule.start(seeds, **sizes), images, labels,
         priority=priorities(seeds, **sizes), lr=lr,
     )  # fmt: skip
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    shown, count = index.to(network.device), index.shape[1]
+    generators, shown, count = generators_of(seeds), index.to(network.device), index.shape[1]
     history, best, own = History("visual prompting", lr=lr), Best(len(seeds)), list[Tensor]()
     # images shown at a time to find the mapping: on a GPU as many as there are, since each pass waits to be launched
     looked = batch

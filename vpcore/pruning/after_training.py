@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from vpcore.checks import number, whole_number
 from vpcore.errors import InputError
-from vpcore.networks.backbones import check_finite, check_masks
+from vpcore.networks.state import check_finite, check_masks
 from vpcore.pruning.layer_inputs import Layer, add_ridge, by_place, checked_batches, draw_places, inputs_at, watch_masked
 from vpcore.pruning.masks import Masks, Scores
 

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from vpcore.checks import check_network, kind_of, share, whole_number
 from vpcore.errors import InputError, difference, entry, unknown
-from vpcore.networks.backbones import PARTS, check_finite, check_masks, prunable
+from vpcore.networks.backbones import PARTS, prunable
+from vpcore.networks.state import check_finite, check_masks
 
 Masks = dict[str, Tensor]
 Scores = dict[str, Tensor]

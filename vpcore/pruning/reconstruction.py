@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from vpcore.checks import number, whole_number
-from vpcore.networks.backbones import check_finite, check_masks
+from vpcore.networks.state import check_finite, check_masks
 from vpcore.networks.watching import watch
 from vpcore.pruning.layer_inputs import Layer, add_ridge, at, by_place, checked_batches, draw_places, inputs_at, watch_masked
 from vpcore.pruning.masks import Masks, apply_

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from vpcore.errors import InputError, difference
-from vpcore.networks.backbones import IMAGENET, Statistics, load_weights_, normalise, prunable
+from vpcore.networks.backbones import IMAGENET, Statistics, normalise, prunable
+from vpcore.networks.state import load_weights_
 from vpcore.networks.training import Recipe
 from vpcore.pruning import masks as pruning
 from vpcore.pruning.methods import Start, epochs_seen, method_named

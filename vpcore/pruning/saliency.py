@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpcore.errors import InputError
-from vpcore.networks.backbones import check_finite, check_masks
+from vpcore.networks.state import check_finite, check_masks
 from vpcore.pruning.masks import Masks, Scores
 
 

@@ -30,9 +30,9 @@ from torch.func import functional_call
 
 from vpcore.checks import as_batches
 from vpcore.errors import InputError, entry
-from vpcore.networks.backbones import check_finite
 from vpcore.networks.folding import fold_batch_norm_
 from vpcore.networks.integer_grid import straight_through, to_integers
+from vpcore.networks.state import check_finite
 from vpcore.quantization.ranges import QUANT_RANGES, RangeRule, grid, observe
 
 FLOAT = 32  # bits: not quantized

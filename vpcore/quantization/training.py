@@ -41,8 +41,8 @@ from torch.func import functional_call
 
 from vpcore.checks import as_batches, check_network, check_state
 from vpcore.errors import entry
-from vpcore.networks.backbones import check_finite, load_weights_
 from vpcore.networks.integer_grid import learned_step, to_integers
+from vpcore.networks.state import check_finite, load_weights_
 from vpcore.quantization.layers import (
     BATCH_NORMS,
     FLOAT,

@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from vpcore.errors import InputError
-from vpcore.networks.backbones import backbone, load_weights_
+from vpcore.networks.backbones import backbone
+from vpcore.networks.state import load_weights_
 from vpcore.networks.training import Recipe
 from vpcore.pruning.methods import METHODS, rewinds
 from vpcore.pruning.rounds import make_round

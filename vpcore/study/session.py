@@ -25,8 +25,9 @@ from vpcore.data.digests import digest_of, file_digest
 from vpcore.data.images import Images
 from vpcore.data.splits import shots
 from vpcore.errors import InputError
-from vpcore.networks.backbones import backbone, build, load_weights_, normalise, prunable
+from vpcore.networks.backbones import backbone, build, normalise, prunable
 from vpcore.networks.frozen import Frozen
+from vpcore.networks.state import load_weights_
 from vpcore.networks.training import predict
 from vpcore.prompting.fixed_prompts import border_px
 from vpcore.pruning.masks import Masks, measure

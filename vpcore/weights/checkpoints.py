@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from vpcore.checks import as_path, check_network
 from vpcore.errors import InputError
-from vpcore.networks.backbones import check_masks, check_weights, prunable
+from vpcore.networks.backbones import prunable
+from vpcore.networks.state import check_masks, check_weights
 from vpcore.weights.foreign import read_weights
 from vpcore.weights.tickets import State
 

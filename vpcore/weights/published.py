@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from vpcore.checks import whole_number
 from vpcore.errors import InputError, difference, unknown
-from vpcore.networks.backbones import backbone, build, head_name, load_weights_
+from vpcore.networks.backbones import backbone, build, head_name
 from vpcore.networks.frozen import Frozen
+from vpcore.networks.state import load_weights_
 from vpcore.weights.checkpoints import fitted, short
 from vpcore.weights.foreign import read_tensors, read_weights
 from vpcore.weights.tickets import State

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from vpcore.errors import InputError
 from vpcore.files import write_atomically
-from vpcore.networks.backbones import IMAGENET, Statistics, load_weights_
+from vpcore.networks.backbones import IMAGENET, Statistics
+from vpcore.networks.state import load_weights_
 from vpcore.networks.training import Recipe, Step, fit
 
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from vpcore.checks import as_path, check_network, check_state, kind_of
 from vpcore.errors import InputError
 from vpcore.files import write_atomically
-from vpcore.networks.backbones import check_finite, check_masks, load_weights_
+from vpcore.networks.state import check_finite, check_masks, load_weights_
 
 State = dict[str, Tensor]
 
