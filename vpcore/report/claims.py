@@ -25,12 +25,22 @@ from vpcore.report.verdicts import LEVEL, NO_TICKET, VERDICTS, Estimate, Judged,
 from vpcore.study.run import NETWORK
 
 __all__ = [
-    "LEVEL", "VERDICTS", "Estimate", "budgets", "costs", "effects", "estimate", "flipped", "holm", "matching_bits",
-    "matching_round", "near_chance", "of_sparsity", "primary", "scarcity", "spread", "verdict",
+    "LEVEL", "STATEMENTS", "VERDICTS", "Estimate", "budgets", "costs", "effects", "estimate", "flipped", "holm",
+    "kept_costs", "matching_bits", "matching_round", "near_chance", "of_sparsity", "primary", "scarcity", "secondary",
+    "shown_harm", "spread", "verdict",
 ]  # fmt: skip
 
 NEAR_CHANCE = 1.5  # times chance: a dense network below that has no accuracy worth losing
 SHOTS = 10  # images a class at which that is judged
+UNTESTED = Estimate(np.nan, np.nan, np.nan, 0, guesses=True)  # there is nothing to average
+STATEMENTS = {
+    "C1": "Sparsity lowers the accuracy of VP",
+    "C2": "... most of all when data is scarce",
+    "C3": "Sparsity worsens the calibration of VP",
+    "C4": "A ticket as good as dense upstream is worse for VP",
+    "C5": "Quantization lowers the accuracy of VP",
+    "C6": "... but does not harm calibration",
+}
 
 
 def scarcity(differences: pd.DataFrame, column: str, *, round: int) -> pd.DataFrame:
@@ -150,39 +160,50 @@ def _validation_loss(source: pd.DataFrame, column: str, *, whole: pd.Series) -> 
     return loss.loc[loss["count"] == len(dense), "mean"]
 
 
-def near_chance(table: pd.DataFrame, *, method: str = "vp") -> list[str]:
+def near_chance(table: pd.DataFrame, *, method: str = "vp", times: float = NEAR_CHANCE) -> list[str]:
     """The tasks on which the dense networks are near chance by a method, and which its claims leave out.
 
-    Their accuracy on validation images at 10 images a class, in the mean over chains, is below 1.5 times chance.
+    Their accuracy on validation images at 10 images a class, in the mean over chains, is below `times` chance.
 
     Args:
         table: records of transfers, with `val_accuracy`.
         method: "vp" or "lp".
+        times: chance; the protocol says 1.5.
     """
     dense = table[(table["method"] == method) & (table["round"] == 0) & (table["budget"] == SHOTS)]
     dense = dense.assign(source_seed=dense.get("source_seed", 0))
     accuracy = dense.groupby(["task", "source_seed"])["val_accuracy"].mean().groupby("task").mean()
     chance = 1 / dense.groupby("task")["classes"].first().map(len)
-    return sorted(accuracy[accuracy < NEAR_CHANCE * chance].index)
+    return sorted(accuracy[accuracy < times * chance].index)
+
+
+def kept_costs(table: pd.DataFrame, *, method: str = "vp") -> pd.DataFrame:
+    """The costs that claims of a method are said of: without the tasks that are near chance.
+
+    Args:
+        table: records of the grid `main`, with those on the source task.
+        method: "vp" or "lp".
+    """
+    cost = costs(table[table["method"].isin([method, "source"])])
+    return cost[~cost["task"].isin(near_chance(table, method=method))]
 
 
 def of_sparsity(table: pd.DataFrame, *, round: int, ece: str = "ece") -> dict[str, Estimate]:
-    """C1, C2 and C3 by visual prompting, at one round; tasks that are near chance are left out.
+    """C1, C2 and C3 by visual prompting, at one round; see `kept_costs`.
 
     Args:
         table: records of the grid `main`, with those on the source task.
         round: of the tickets.
         ece: the measure of calibration, "ece" or "ece_debiased".
     """
-    prompted = table[table["method"].isin(["vp", "source"])]
-    cost = costs(prompted)
-    cost = cost[~cost["task"].isin(near_chance(prompted))]
+    cost = kept_costs(table)
     at, gap = cost[cost["round"] == round], scarcity(cost, "lost_share", round=round)
-    return {
-        "C1": estimate(at, "accuracy_loss"),
-        "C2": estimate(gap, "lost_share"),
-        "C3": estimate(at, f"{ece}_rise"),
-    }
+    return {"C1": _mean(at, "accuracy_loss"), "C2": _mean(gap, "lost_share"), "C3": _mean(at, f"{ece}_rise")}
+
+
+def _mean(differences: pd.DataFrame, column: str) -> Estimate:
+    """Its estimate; not testable where every task is left out."""
+    return estimate(differences, column) if differences[column].notna().any() else UNTESTED
 
 
 def primary(main: pd.DataFrame, quantized: pd.DataFrame, *, round: int = 2, ece: str = "ece") -> dict[str, Judged]:
@@ -204,10 +225,44 @@ def primary(main: pd.DataFrame, quantized: pd.DataFrame, *, round: int = 2, ece:
         family["C4"] = of_sparsity(main, round=matching)["C1"]
     cost = costs(quantized[quantized["method"].isin(["vp", "source"])], against="float")
     cost = cost[~cost["task"].isin(near_chance(main))]
-    family |= {"C5": estimate(cost, "accuracy_loss"), "C6": estimate(cost, f"{ece}_rise")}
+    family |= {"C5": _mean(cost, "accuracy_loss"), "C6": _mean(cost, f"{ece}_rise")}
     judged = holm(family, harmless=("C6",), untested=int(not matching))
     if not matching:
-        judged["C4"] = Judged(Estimate(np.nan, np.nan, np.nan, 0), LEVEL, 1.0, NO_TICKET)
+        judged["C4"] = Judged(UNTESTED, LEVEL, 1.0, NO_TICKET)
     elif matching == round:
         judged["C4"] = judged["C1"]
     return dict(sorted(judged.items()))
+
+
+def secondary(main: pd.DataFrame, *, round: int) -> dict[str, Judged]:
+    """What the protocol asks beside the primary family: C2 in points, C3 of linear probing, and C1 to C3 at other densities.
+
+    Args:
+        main: as of `primary`.
+        round: of the primary family. The claims at each other round that all chains have are a family of their own.
+    """
+    gap, probes = scarcity(kept_costs(main), "accuracy_loss", round=round), kept_costs(main, method="lp")
+    alone = {
+        "C2, in points": _mean(gap, "accuracy_loss"),
+        "C3, linear probing": _mean(probes[probes["round"] == round], "ece_rise"),
+    }
+    found = {name: holm({name: e})[name] for name, e in alone.items()}
+    for number, mine in main[main["method"] == "source"].groupby("round"):
+        if number not in (0, round):
+            kept = f"{100 * mine['density'].mean():.2g} % kept"
+            family = holm(of_sparsity(main, round=int(number)))
+            found |= {f"{name}, {kept}": one for name, one in family.items()}
+    return found
+
+
+def shown_harm(table: pd.DataFrame) -> pd.DataFrame:
+    """What a network that was trained for less time loses against its twin: the control that must find harm.
+
+    Args:
+        table: records of the grid `quarter`: transfers of dense networks with two values of `source_epochs`.
+
+    Returns:
+        One row a pair, as of `effects`, with `accuracy_loss`: positive is harm.
+    """
+    found = effects(table, "source_epochs", table["source_epochs"].max())
+    return found.assign(accuracy_loss=-found["accuracy_gain"])

@@ -236,7 +236,8 @@ def open_study(namespace: dict[str, Any]) -> Study:
         data        folder of Parquet image sets; "" for the environment variable VPCORE_DATA
         results     folder of all results; a relative one is taken from the root of the project
         output      folder for figures, tables and numbers; "" for RESULTS/PROFILE/book/NOTEBOOK
-        grids       names of the grids of the profile that the notebook shows, the one of `Study.transfers` first
+        grids       names of the grids of the profile that the notebook shows, the one of `Study.transfers` first; one that
+                    ends in "?" is left out where the profile lacks it (`wanted`)
 
     Args:
         namespace: `globals()` of the notebook, whose first cell assigns the parameters.
@@ -249,11 +250,20 @@ def open_study(namespace: dict[str, Any]) -> Study:
     card = load_profile(profile, toy=toy)
     store = Store(ROOT / results, card.name)
     folder = ROOT / output if output else store.root / "book" / notebook
-    runs = {name: card.grid(name) for name in grids}
+    runs = {name: card.grid(name) for name in wanted(grids, card)}
     needed = tuple(dict.fromkeys(itertools.chain(*runs.values())))
     images = data_or_fakes(card, (), store, data_folder(data))
     complete(card, needed, store, device=device, data=data)
     return Study(card, store, {name: store.table(mine) for name, mine in runs.items()}, folder, images)
+
+
+def wanted(grids: Sequence[str], card: Profile) -> list[str]:
+    """The grids of a profile that a notebook shows, less those that end in "?" and that the profile lacks.
+
+    >>> wanted(["main", "quantized?"], load_profile("mini"))
+    ['main']
+    """
+    return [name.removesuffix("?") for name in grids if not name.endswith("?") or name[:-1] in card.grids]
 
 
 def data_folder(data: str) -> Path | None:

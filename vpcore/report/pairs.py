@@ -35,7 +35,7 @@ def worse(table: pd.DataFrame) -> list[str]:
     return [name for each in names for name in (each, f"{each}_temperature") if name in table]
 
 
-def costs(table: pd.DataFrame, *, against: str = "dense") -> pd.DataFrame:
+def costs(table: pd.DataFrame, *, against: str = "dense", also: Sequence[str] = ()) -> pd.DataFrame:
     """What each compressed run costs against its counterpart.
 
     Args:
@@ -43,6 +43,8 @@ def costs(table: pd.DataFrame, *, against: str = "dense") -> pd.DataFrame:
             measures. Records of the method "source" among them tell which networks are at chance on their own task.
         against: the counterpart: "dense", the dense float network of the same chain, or "float", the network of the same
             round before it was quantized.
+        also: further columns to hand on, as far as the table has them: NAME of the compressed run, NAME_dense of its
+            counterpart.
 
     Returns:
         One row a compressed run that has its counterpart: the fields of `Run` and `density` as far as the table has them;
@@ -68,8 +70,8 @@ def costs(table: pd.DataFrame, *, against: str = "dense") -> pd.DataFrame:
     # a field without a value in every dense run says how networks are compressed, such as the epochs of fine-tuning
     shared = [name for name in shared if dense.empty or dense[name].notna().any() or runs[name].isna().all()]
     _check_once(dense, shared, what=f"{against} runs")
-    measures = worse(runs)
-    reference = dense[[*shared, "accuracy", "classes", *measures]]
+    measures, also = worse(runs), [name for name in also if name in runs]
+    reference = dense[list(dict.fromkeys([*shared, "accuracy", "classes", *measures, *also]))]
     pairs = compressed.merge(reference, on=shared, suffixes=("", "_dense"))
     if len(compressed) and pairs.empty:
         raise InputError(
@@ -79,6 +81,7 @@ def costs(table: pd.DataFrame, *, against: str = "dense") -> pd.DataFrame:
     chance = 1 / pairs["classes_dense"].map(len).astype(float)
     above, loss = pairs["accuracy_dense"] - chance, pairs["accuracy_dense"] - pairs["accuracy"]
     kept = [name for name in (*PAIR, *NETWORK, "density", "saturated") if name in pairs]
+    kept += [name for each in also for name in (each, f"{each}_dense")]
     return pairs[kept].assign(
         accuracy_loss=loss,
         relative_loss=(loss / above).where(above > 0.02),

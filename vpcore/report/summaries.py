@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from vpcore.report.inference import estimate
-from vpcore.report.verdicts import Estimate
+from vpcore.report.verdicts import Estimate, Judged
 
 
 def estimates(
@@ -45,6 +45,47 @@ def estimates(
                 if mine[column].notna().any():
                     found[*(group[name] for name in by), column] = estimate(mine, column, axes=axes)
     return found
+
+
+def texts(found: Mapping[tuple[Any, ...], Estimate], group: Sequence[object], columns: Mapping[str, str]) -> dict[str, str]:
+    """Cells of a row of a table, in percentage points: what `estimates` found of a group, under the label of each column.
+
+    >>> texts({("vp", "loss"): Estimate(0.1, 0.05, 0.15, 9)}, ["vp"], {"loss": "loss, points", "rise": "rise, points"})
+    {'loss, points': '10.0 (5.0 to 15.0)', 'rise, points': ''}
+    """
+    of_group = {column: found.get((*group, column)) for column in columns}
+    return {label: f"{e.points():.1f}" if (e := of_group[column]) else "" for column, label in columns.items()}
+
+
+def judged_rows(judged: Mapping[str, Judged]) -> list[dict[str, str]]:
+    """The rows of a table of verdicts: costs in percentage points, detectable at the level that the claim is held to."""
+    rows = []
+    for claim, one in judged.items():
+        e = one.estimate.points()
+        cells = {
+            "points": f"{e.mean:.1f}",
+            "interval": f"{e.low:.1f} to {e.high:.1f}",
+            "level": f"{one.level:.1%}",
+            "margin": f"{e.margin:.0f}",
+            "p, adjusted": "below 0.001" if one.p_adjusted < 0.0005 else f"{one.p_adjusted:.3f}",
+            "detectable": f"{e.detectable(level=one.level):.1f}",
+            "pairs": str(e.n),
+        }
+        seen = bool(e.df)  # there is nothing to say of a claim that could not be tested
+        rows.append(
+            {"claim": claim} | {name: cell if seen else "" for name, cell in cells.items()} | {"verdict": one.verdict}
+        )
+    return rows
+
+
+def judged_numbers(judged: Mapping[str, Judged]) -> dict[str, float | int | str]:
+    """The same for the prose: as `Estimate.numbers`, with interval and verdict of the family, and KEY_p and KEY_said."""
+    numbers: dict[str, float | int | str] = {}
+    for claim, one in judged.items():
+        key, e = claim.lower().replace(", ", "_").replace(" ", "_"), one.estimate
+        said = f"{one.estimate.points():.1f} points" if e.df else "not estimated"
+        numbers |= e.numbers(key) | {f"{key}_verdict": one.verdict, f"{key}_p": one.p_adjusted, f"{key}_said": said}
+    return numbers
 
 
 def beside_dense(source: pd.DataFrame) -> pd.DataFrame:

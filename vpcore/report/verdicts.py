@@ -75,7 +75,14 @@ class Estimate:
 
     def points(self) -> Estimate:
         """The same in percentage points."""
-        scaled = {name: 100 * getattr(self, name) for name in ("mean", "low", "high", "se", "margin")}
+        return self._times(100)
+
+    def margins(self) -> Estimate:
+        """The same in margins, so that costs of different units can stand side by side."""
+        return self._times(1 / self.margin)
+
+    def _times(self, factor: float) -> Estimate:
+        scaled = {name: factor * getattr(self, name) for name in ("mean", "low", "high", "se", "margin")}
         return dataclasses.replace(self, **scaled)
 
     def at(self, level: float) -> Estimate:
