@@ -17,7 +17,7 @@ from vpcore.data.splits import saturated, shots
 from vpcore.data.tasks import load
 from vpcore.errors import InputError
 from vpcore.files import write_atomically
-from vpcore.networks.backbones import IMAGENET, PRECISIONS
+from vpcore.networks.backbones import PRECISIONS
 from vpcore.networks.frozen import Frozen
 from vpcore.prompting.label_mapping import MAPPINGS, mapping_named
 from vpcore.prompting.prompts import PROMPTS, input_px
@@ -88,8 +88,7 @@ def prompt(
     warn_of_emulation(where, [precision])
     train, test = read_images(images, px=px, data=data)
     model, _ = trained_network(network, weights=weights, classes=classes)
-    statistics = None if hasattr(model, "pretrained_cfg") else IMAGENET
-    frozen = Frozen(model, precision=precision, device=where, statistics=statistics, head=head)
+    frozen = Frozen(model, precision=precision, device=where, head=head)
     rows = shots(train.labels, budget, task=Path(images).name, seed=seed)[None]
     click.echo(f"learning from {rows.shape[1]} images of {len(train.classes)} classes at {px} of {canvas} px, on {where}")
     if saturated(train.labels, budget):

@@ -209,8 +209,8 @@ def _reported(outcomes: Iterator[Outcome], todo: list[Job], store: Store, worker
             for run in outcome.job.runs:
                 store.write_failure(run, outcome.text)
         ahead = [rest * seconds[kind] / done[kind] if done[kind] else None for kind, rest in left.items() if rest]
-        side_by_side = min(workers, max(1, len(todo) - number))
-        estimate = None if None in ahead else sum(filter(None, ahead)) / side_by_side
+        busy = min(workers, max(1, len(todo) - number))
+        estimate = None if None in ahead else sum(filter(None, ahead)) / busy
         yield Done(**vars(outcome), number=number, total=len(todo), left=estimate)
 
 
