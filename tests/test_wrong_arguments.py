@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.wrong_calls import bad_calls
 from vpcore import Frozen, Images, InputError, Recipe, fine_tune, fit, linear_probe, optimal_probe, prunable, visual_prompt
 from vpcore.networks.backbones import build, check_canvas, normalise
 from vpcore.networks.folding import fold_batch_norm_
@@ -146,16 +147,6 @@ WRONG_HERE: dict[tuple[str, str], tuple[object, ...]] = {
 WRONG_HERE["Frozen.features", "images"] = WRONG_HERE["Frozen()", "images"]
 
 
-def bad_calls() -> list[Any]:
-    """(function, argument, what it must not be) for every argument of every call."""
-    return [
-        pytest.param(call, name, value, id=f"{call}-{name}-{number}")
-        for call, (_, arguments) in CALLS.items()
-        for name in arguments
-        for number, value in enumerate(WRONG_HERE.get((call, name), WRONG.get(name, ())))
-    ]
-
-
 @pytest.mark.parametrize("call", CALLS)
 def test_the_arguments_are_right_but_for_the_one_that_is_wrong(call: str) -> None:
     function, arguments = CALLS[call]
@@ -163,7 +154,7 @@ def test_the_arguments_are_right_but_for_the_one_that_is_wrong(call: str) -> Non
     assert [name for name in arguments if not WRONG_HERE.get((call, name), WRONG.get(name)) and name != "forward"] == []
 
 
-@pytest.mark.parametrize(("call", "name", "value"), bad_calls())
+@pytest.mark.parametrize(("call", "name", "value"), bad_calls(CALLS, WRONG, WRONG_HERE))
 def test_a_wrong_argument_is_named(call: str, name: str, value: object) -> None:
     function, arguments = CALLS[call]
     known_as = {"name": "(model|prompt)", "head": "linear layer or convolution, `head`"}.get(name, name)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.wrong_calls import bad_calls
 from vpcore import InputError
 from vpcore.networks.backbones import build, normalise
 from vpcore.networks.training import Recipe
@@ -189,16 +190,6 @@ WRONG_HERE: dict[tuple[str, str], tuple[object, ...]] = {
 }  # fmt: skip
 
 
-def bad_calls() -> list[Any]:
-    """(function, argument, what it must not be) for every argument of every call."""
-    return [
-        pytest.param(call, name, value, id=f"{call}-{name}-{number}")
-        for call, (_, arguments) in CALLS.items()
-        for name in arguments
-        for number, value in enumerate(WRONG_HERE.get((call, name), WRONG.get(name, ())))
-    ]
-
-
 def called(call: str, file: Path, **other: object) -> object:
     function, arguments = CALLS[call]
     arguments = {**arguments, **other}
@@ -211,7 +202,7 @@ def test_the_arguments_are_right_but_for_the_one_that_is_wrong(call: str, file: 
     assert [name for name in CALLS[call][1] if not WRONG_HERE.get((call, name), WRONG.get(name))] == []
 
 
-@pytest.mark.parametrize(("call", "name", "value"), bad_calls())
+@pytest.mark.parametrize(("call", "name", "value"), bad_calls(CALLS, WRONG, WRONG_HERE))
 def test_a_wrong_argument_is_named(call: str, name: str, value: object, file: Path) -> None:
     known_as = {"number": "round", "names": "weights", "within": "within"}.get(name, name)
     if call == "magnitude" and name == "masks":
