@@ -167,5 +167,4 @@ def save(path: Path, setting: Setting, rows: list[Row]) -> None:
     fresh = {(setting.model, setting.canvas, where["device"], row.piece) for row in rows}
     kept = [old for old in known if (old["model"], old["canvas"], old["device"], old["piece"]) not in fresh]
     new = [{**dataclasses.asdict(row), "ratio": row.ratio, **where} for row in rows]
-    content = json.dumps(kept + new, indent=1).encode()
-    write_atomically(path, lambda file: file.write(content))
+    write_atomically(path, json.dumps(kept + new, indent=1))

@@ -11,7 +11,7 @@ from vpcore.commands.options import a_path, data_option
 from vpcore.data import hub, tasks
 from vpcore.data.packing import TEST_SHARE
 from vpcore.data.packing import pack as write_set
-from vpcore.errors import InputError, unknown
+from vpcore.errors import InputError, entry
 
 
 @click.command()
@@ -37,9 +37,7 @@ def fetch(name: str, data: Path | None, revision: str | None, repo: str | None, 
     given = {key: value for key, value in columns.items() if value is not None}
     source = hub.Source(repo, **given) if repo else None
     if given and not repo:
-        if name not in hub.HUB_SETS:
-            raise unknown("set on the hub", name, hub.HUB_SETS)
-        source = dataclasses.replace(hub.HUB_SETS[name], **given)
+        source = dataclasses.replace(entry("set on the hub", name, hub.HUB_SETS), **given)
     click.echo(f"wrote {tasks.fetch(name, folder, source=source, revision=revision)}")
 
 

@@ -106,5 +106,5 @@ def prompt(
         facts = {"network": network, "canvas": canvas, "image_px": image_px, "prompt": kind, "mapping": mapping}
         metadata = {"classes": json.dumps(train.classes), "facts": json.dumps(facts)}
         content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata=metadata)
-        write_atomically(output, lambda file: file.write(content))
+        write_atomically(output, content)
         click.echo(f"wrote {output}; next: vpcore calibrate {output}")

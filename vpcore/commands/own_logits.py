@@ -165,5 +165,5 @@ def calibrate(
     click.echo(f"  temperature {tau:.4f}, {fitted}")
     if output is not None:
         content = json.dumps({"images": len(before.labels), "temperature": tau, **rows}, indent=1)
-        write_atomically(output, lambda file: file.write(content.encode()))
+        write_atomically(output, content)
         click.echo(f"wrote {output}")

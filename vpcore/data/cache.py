@@ -41,7 +41,7 @@ def cached(stem: Path, make: Callable[[], Images]) -> Images:
     images = make()
     write_atomically(pixels, lambda file: np.save(file, images.images.numpy()))
     facts = {"classes": images.classes, "labels": images.labels.tolist(), "sha256": file_digest(pixels)}
-    write_atomically(meta, lambda file: file.write(json.dumps(facts).encode()))
+    write_atomically(meta, json.dumps(facts))
     found = _read(pixels, meta)
     return images if found is None else found
 

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from vpcore.errors import InputError, unknown
+from vpcore.errors import InputError, entry
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghmnqrtΓΔΘΛΞΠΣΦΨΩ"
 DIGITS = "0123456789"
@@ -57,9 +57,7 @@ def draw(task: str, *, per_class: int, px: int, seed: int) -> tuple[Tensor, Tens
     >>> images.shape, images.dtype, labels[:4].tolist()
     (torch.Size([20, 3, 32, 32]), torch.uint8, [0, 0, 1, 1])
     """
-    if task not in TASKS:
-        raise unknown("drawn task", task, TASKS)
-    classes, scales = TASKS[task]
+    classes, scales = entry("drawn task", task, TASKS)
     # the name is part of the seed, else all tasks would share their colours and poses
     generator = torch.Generator().manual_seed(zlib.crc32(f"{task} {seed}".encode()))
     masks = _masks(task)

@@ -212,8 +212,9 @@ def loss_function(model: nn.Module, recipe: Recipe, statistics: Statistics, *, t
 def layout(model: nn.Module) -> torch.memory_format:
     """In which order the numbers of a network's images lie in memory: channels last, which is faster, where that is safe.
 
-    On a CPU, the gradient that oneDNN finds for a 1 x 1 convolution with a stride writes beyond its memory when the channels
-    come last and are fewer than a block of 8 or 16 (its issue 6035): it crashes, or is wrong without a word.
+    On a CPU, oneDNN's gradient of the weights of a 1 x 1 convolution with a stride writes beyond its memory when the input
+    channels come last and are fewer than a block of 8 or 16 (its issue 6035): it crashes, or is wrong without a word. The
+    gradient of the images, which is all that a frozen network needs, is right.
 
     >>> layout(nn.Conv2d(16, 8, 1, stride=2)), layout(nn.Conv2d(4, 8, 1, stride=2))
     (torch.channels_last, torch.contiguous_format)

@@ -111,7 +111,7 @@ def regenerate(
         log(f"{name}: running")
         _run(name, folder, parameters)
         content = json.dumps({"key": key, "files": sorted(path.name for path in folder.iterdir() if path.name != STAMP)})
-        write_atomically(folder / STAMP, lambda file: file.write(content.encode()))
+        write_atomically(folder / STAMP, content)
 
     with _surroundings(), ThreadPoolExecutor(cores()) as pool:
         try:
@@ -207,7 +207,7 @@ def _run(name: str, folder: Path, parameters: dict[str, object]) -> None:
         for cell in notebook["cells"]:
             for noise in ("papermill", "execution"):
                 cell["metadata"].pop(noise, None)
-        write_atomically(executed, lambda file: file.write(json.dumps(notebook, indent=1, ensure_ascii=False).encode()))
+        write_atomically(executed, json.dumps(notebook, indent=1, ensure_ascii=False))
     except PapermillExecutionError as error:
         raise InputError(
             f"the notebook {source} failed in cell {error.exec_count}: {error.ename}: {error.evalue}"

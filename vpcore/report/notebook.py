@@ -197,14 +197,14 @@ class Study:
         table = pd.DataFrame(rows)
         if table.empty:
             table = pd.DataFrame({"": [f"The profile {self.profile.name} has no runs for this."]})
-        write_atomically(self.output / f"{name}.csv", lambda file: file.write(table.to_csv(index=False).encode()))
+        write_atomically(self.output / f"{name}.csv", table.to_csv(index=False))
         return table.style.hide()
 
     def save_numbers(self, **numbers: object) -> dict[str, object]:
         """Add numbers for the prose; they are written, with their provenance, to numbers.json. Returns all so far."""
         self.numbers |= {name: _plain(value) for name, value in numbers.items()}
         content = json.dumps({"numbers": self.numbers, "provenance": self.provenance()}, indent=1, allow_nan=False)
-        write_atomically(self.output / "numbers.json", lambda file: file.write(content.encode()))
+        write_atomically(self.output / "numbers.json", content)
         return self.numbers
 
     def provenance(self) -> dict[str, object]:

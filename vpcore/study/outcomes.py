@@ -9,7 +9,8 @@ conformal set, correctness and confidence on corrupted images (in 255ths), and t
     right                   test image                     1/8
     confidence              test image                     2
     set_size, covered       test image                     1, 1/8
-    corrupted               corruption, severity, image    1/8 and 1: right, then confidence
+    corrupted_right         corruption, severity, image    1/8
+    corrupted_confidence    corruption, severity, image    1
     program                 pixel of the border            1
 """
 

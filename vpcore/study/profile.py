@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vpcore.errors import InputError, unknown
+from vpcore.errors import InputError, entry, unknown
 from vpcore.networks.backbones import check_canvas
 from vpcore.prompting.prompts import build
 from vpcore.pruning.masks import density_of_round
@@ -71,9 +71,7 @@ class Profile:
         Raises:
             InputError: when there is none of that name.
         """
-        if name not in self.grids:
-            raise unknown(f"grid of the profile {self.name}:", name, self.grids)
-        return self.grids[name]
+        return entry(f"grid of the profile {self.name}:", name, self.grids)
 
 
 def profile_names() -> list[str]:

@@ -114,12 +114,12 @@ class Session:
             clean = shown.images[rows]
             made_of = hashlib.sha256(clean.numpy().tobytes()).hexdigest(), file_digest(Path(corruptions.__file__))
 
-            def corrupted() -> Images:
+            def all_kinds() -> Images:
                 made = [corrupt(clean, name, severity=severity, seed=0) for name, severity in kinds]
                 return Images(torch.cat(made), shown.labels[rows].repeat(len(kinds)), shown.classes)
 
             stem = self.store.cache / f"{task}-corrupted-{key[1]}px-{digest_of(*made_of)}"
-            parts = cached(stem, corrupted).images.split(len(rows))
+            parts = cached(stem, all_kinds).images.split(len(rows))
             return [(*kind, images) for kind, images in zip(kinds, parts, strict=True)]
 
         return self._kept("corrupted", key, make)

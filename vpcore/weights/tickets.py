@@ -120,7 +120,7 @@ def write_ticket(path: Path | str, state: State, masks: dict[str, Tensor], *, he
             f"`header` must be a dict of what JSON can hold: text, numbers, lists, dicts ({error}); use str(...) for others"
         ) from error
     meta |= {"sha256": _digest(tensors), HEADER_DIGEST: _digest_of_meta(meta)}
-    write_atomically(path, lambda file: file.write(save(tensors, metadata=meta)))
+    write_atomically(path, save(tensors, metadata=meta))
 
 
 def read_ticket(path: Path | str) -> tuple[State, dict[str, Tensor], dict[str, object]]:
