@@ -9,9 +9,9 @@ from click.testing import CliRunner, Result
 from torch import nn
 
 from vpcore.cli import main
-from vpcore.commands.own_network import build_network, trained_network
 from vpcore.errors import InputError
 from vpcore.pruning.masks import apply_, prune
+from vpcore.weights.named import build_network, trained_network
 from vpcore.weights.tickets import load_ticket_
 
 OWN = """

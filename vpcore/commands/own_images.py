@@ -10,7 +10,7 @@ from safetensors.torch import save
 
 from vpcore.calibration.predictions import Predictions
 from vpcore.commands.options import data_option, device_option, lines_of, output_option, warn_of_emulation
-from vpcore.commands.own_network import network_options, trained_network
+from vpcore.commands.own_network import network_options
 from vpcore.data.class_folders import holds_class_folders, image_folder, split_folders
 from vpcore.data.images import Images
 from vpcore.data.splits import saturated, shots
@@ -23,6 +23,7 @@ from vpcore.prompting.label_mapping import MAPPINGS, mapping_named
 from vpcore.prompting.prompts import PROMPTS, input_px
 from vpcore.prompting.visual_prompting import visual_prompt
 from vpcore.study.execution import device_named
+from vpcore.weights.named import trained_network
 
 
 def read_images(source: str, *, px: int, data: Path | None) -> tuple[Images, Images]:
