@@ -81,6 +81,9 @@ def test_the_matching_round_is_the_sparsest_that_keeps_up() -> None:
     assert claims.matching_round(source) == 2
     assert claims.matching_round(source, margin=0.2) == 3
     assert claims.matching_round(source.assign(val_accuracy=[0.9, 0.5, 0.5, 0.5])) == 0
+    assert (
+        claims.matching_round(source.assign(val_accuracy=[0.9, 0.5, 0.89, 0.5])) == 2
+    )  # 0.9 - 0.89 is above 0.01 in floats
 
 
 def test_nothing_to_average() -> None:
@@ -183,6 +186,7 @@ def test_matching_bits_of_several_chains() -> None:
     accuracy = [0.9, 0.9, 0.895, 0.5, 0.8, 0.8, 0.795, 0.4]
     assert claims.matching_bits(source.assign(val_accuracy=accuracy)) == 4
     assert claims.matching_bits(source.assign(val_accuracy=[0.9, 0.5, 0.5, 0.5] * 2)) == 0
+    assert claims.matching_bits(source.assign(val_accuracy=[0.9, 0.5, 0.89, 0.5] * 2)) == 4
 
 
 def test_the_matching_ticket_is_sought_among_those_that_every_chain_has() -> None:
@@ -231,12 +235,14 @@ def test_tasks_near_chance_are_left_out_by_validation_accuracy_at_ten_images() -
     assert claims.near_chance(main) == ["chance"]
     better = main.assign(val_accuracy=main["val_accuracy"].where(main["budget"] != 10, 0.5), accuracy=0.1)
     assert claims.near_chance(better) == []
+    just = main.assign(val_accuracy=main["val_accuracy"].where(main["task"] != "chance", 0.15))
+    assert claims.near_chance(just) == []  # 0.15 is below 1.5 * 0.1 in floats
 
 
 def test_the_family_of_the_protocol() -> None:
     """All numbers are those that went in; the task near chance is in none of them."""
     main, quantized = prestated()
-    judged = claims.primary(main, quantized)
+    judged = claims.primary(main, quantized, harm_seen=True)
     assert list(judged) == ["C1", "C2", "C3", "C4", "C5", "C6"]
     means = {name: one.estimate.mean for name, one in judged.items()}
     assert means["C1"] == pytest.approx(0.075, abs=0.003)
@@ -248,15 +254,45 @@ def test_the_family_of_the_protocol() -> None:
     }  # fmt: skip
     assert judged["C5"].estimate.scope == "other tasks, on these chains"
     worse = main.assign(ece_debiased=main["ece_debiased"] + 0.1 * (main["round"] == 2))
-    assert claims.primary(worse, quantized, ece="ece_debiased")["C3"].verdict == "supported"
-    assert claims.primary(worse, quantized)["C3"].verdict == "no relevant effect"
+    assert claims.primary(worse, quantized, ece="ece_debiased", harm_seen=True)["C3"].verdict == "supported"
+    assert claims.primary(worse, quantized, harm_seen=True)["C3"].verdict == "no relevant effect"
     assert claims.of_sparsity(main, round=1)["C1"].mean == pytest.approx(means["C4"])
 
 
 def test_claim_4_is_claim_1_when_the_ticket_is_the_same_and_counts_when_there_is_none() -> None:
-    same, none = (claims.primary(*prestated(keeps_up)) for keeps_up in ((0.4, 0.4), (0.3, 0.3)))
+    same, none = (claims.primary(*prestated(keeps_up), harm_seen=True) for keeps_up in ((0.4, 0.4), (0.3, 0.3)))
     assert same["C4"] is same["C1"]
-    assert min(one.level for one in same.values()) >= 0.95
-    assert max(one.level for one in same.values()) == pytest.approx(1 - 0.05 / 5)
+    assert min(one.estimate.level for one in same.values()) >= 0.95
+    assert max(one.estimate.level for one in same.values()) == pytest.approx(1 - 0.05 / 5)
     assert none["C4"].verdict == "not testable: no ticket keeps up"
-    assert max(one.level for one in none.values()) == pytest.approx(1 - 0.05 / 6)
+    assert max(one.estimate.level for one in none.values()) == pytest.approx(1 - 0.05 / 6)
+
+
+def test_claims_over_two_chains_find_nothing_only_if_the_control_finds_harm() -> None:
+    """C3 has four chains, C6 two."""
+    main, quantized = prestated()
+    seen, unseen = (claims.primary(main, quantized, harm_seen=seen) for seen in (True, False))
+    verdicts = {name: (seen[name].verdict, unseen[name].verdict) for name in seen}
+    assert verdicts["C6"] == ("supported", "inconclusive")
+    assert verdicts["C3"] == ("no relevant effect",) * 2
+    assert verdicts["C5"] == ("supported",) * 2
+    back = quantized["budget"].map({1: 0.015, 10: 0.03}).astype(float) * (quantized["weight_bits"] == 4)
+    same = quantized.assign(accuracy=quantized["accuracy"] + back)
+    verdicts = [claims.primary(main, same, harm_seen=seen)["C5"].verdict for seen in (True, False)]
+    assert verdicts == ["no relevant effect", "inconclusive"]
+
+
+@pytest.mark.parametrize(("lost", "found"), [(0.1, True), (0.0, False), (-0.1, False)])
+def test_the_control_finds_harm_by_prompting_when_the_loss_is_supported(lost: float, found: bool) -> None:
+    rows = [
+        {"method": method, "task": task, "budget": budget, "seed": 0, "source_seed": chain, "source_epochs": epochs}
+        | {"accuracy": 0.5 - (lost if method == "vp" else 0.3) * (epochs == 3), "ece": 0.1}
+        for method in ("vp", "lp")
+        for task in ("a", "b", "c")
+        for budget in (10, 100)
+        for chain in (10, 11)
+        for epochs in (3, 12)
+    ]
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rows).astype({"budget": "Int64"})
+    assert claims.finds_harm(table.assign(accuracy=table["accuracy"] + rng.normal(0, 0.003, len(rows)))) == found

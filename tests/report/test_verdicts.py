@@ -45,6 +45,24 @@ def test_a_single_value_and_a_guess_prove_nothing() -> None:
         assert verdict(of(mean, 0.01, guesses=True), harmless=True) == "not testable: at chance"
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "harm", "harmless"),
+    [
+        (0.02, 0.08, "supported", "contradicted"),
+        (0.002, 0.009, "inconclusive", "inconclusive"),  # no relevant effect, and supported, in a study that is sensitive
+        (-0.009, 0.009, "inconclusive", "inconclusive"),
+        (-0.02, 0.009, "inconclusive", "inconclusive"),
+        (-0.08, -0.02, "contradicted", "supported"),  # that ECE has fallen was seen
+    ],
+)
+def test_finding_nothing_says_nothing_where_harm_would_not_have_been_found(
+    low: float, high: float, harm: str, harmless: str
+) -> None:
+    e = Estimate((low + high) / 2, low, high, 40, (high - low) / 4, 20, sensitive=False)
+    assert verdict(e) == harm
+    assert verdict(e, harmless=True) == harmless
+
+
 @pytest.mark.parametrize("harmless", [False, True])
 def test_a_p_value_is_the_alpha_at_which_the_verdict_turns(harmless: bool) -> None:
     rng = np.random.default_rng(0)
@@ -70,6 +88,8 @@ def test_the_detectable_effect_is_seen_with_the_power_it_says() -> None:
         e = of(0.0, 0.01, df=df)
         ratio, critical = e.detectable() / e.se, stats.t.ppf(0.975, df)
         assert stats.nct.sf(critical, df, ratio) == pytest.approx(0.8, abs=0.03)
+        wider, critical = e.at(0.99), stats.t.ppf(0.995, df)
+        assert stats.nct.sf(critical, df, wider.detectable() / e.se) == pytest.approx(0.8, abs=0.05)
     assert np.isnan(Estimate(0.3, 0.3, 0.3, 1).detectable())
 
 
@@ -88,7 +108,15 @@ def test_holm_is_holm() -> None:
         for name, one in judged.items():
             assert one.p_adjusted == pytest.approx(expected[name])
             assert (one.verdict != "inconclusive") == (expected[name] <= 0.05)
-            assert one.verdict == verdict(family[name].at(one.level))
+            assert one.verdict == verdict(family[name].at(one.estimate.level))
+
+
+def test_a_verdict_that_is_not_given_does_not_stop_the_steps_of_holm() -> None:
+    family = {"c1": of(0.05, 0.021), "c5": of(0.0, 0.001)}
+    given = holm(family)
+    assert {name: one.verdict for name, one in given.items()} == {"c1": "supported", "c5": "no relevant effect"}
+    doubted = holm(family | {"c5": of(0.0, 0.001, sensitive=False)})
+    assert (doubted["c1"], doubted["c5"].verdict) == (given["c1"], "inconclusive")
 
 
 def test_a_claim_that_cannot_be_tested_counts_in_the_family() -> None:

@@ -21,13 +21,13 @@ import pandas as pd
 from vpcore.errors import InputError
 from vpcore.report.inference import estimate, flipped, linearised, spread
 from vpcore.report.pairs import budgets, check_unmixed, costs, effects
-from vpcore.report.verdicts import LEVEL, NO_TICKET, VERDICTS, Estimate, Judged, holm, verdict
+from vpcore.report.verdicts import LEVEL, MARGIN, NO_TICKET, ROUNDING, SUPPORTED, VERDICTS, Estimate, Judged, holm, verdict
 from vpcore.study.run import NETWORK
 
 __all__ = [
-    "LEVEL", "STATEMENTS", "VERDICTS", "Estimate", "budgets", "costs", "effects", "estimate", "flipped", "holm",
-    "kept_costs", "matching_bits", "matching_round", "near_chance", "of_sparsity", "primary", "scarcity", "secondary",
-    "shown_harm", "spread", "verdict",
+    "LEVEL", "STATEMENTS", "VERDICTS", "Estimate", "budgets", "costs", "effects", "estimate", "finds_harm", "flipped",
+    "holm", "kept_costs", "matching_bits", "matching_round", "near_chance", "of_sparsity", "primary", "scarcity",
+    "secondary", "shown_harm", "spread", "verdict",
 ]  # fmt: skip
 
 NEAR_CHANCE = 1.5  # times chance: a dense network below that has no accuracy worth losing
@@ -92,7 +92,7 @@ def scarcity(differences: pd.DataFrame, column: str, *, round: int) -> pd.DataFr
     return both[[name for name in (*names, "at_chance") if name in both]]
 
 
-def matching_round(source: pd.DataFrame, *, margin: float = 0.01) -> int:
+def matching_round(source: pd.DataFrame, *, margin: float = MARGIN) -> int:
     """The sparsest round that keeps up on the source task: a winning ticket, if any.
 
     It keeps up when its accuracy on validation images, in the mean over chains, is at most `margin` below that of dense.
@@ -117,10 +117,10 @@ def matching_round(source: pd.DataFrame, *, margin: float = 0.01) -> int:
         if name in source and name != "round":
             check_unmixed(pruned[[name]].assign(task="", budget=""), [])
     loss = _validation_loss(source, "round", whole=source["round"] == 0)
-    return int(max((number for number, lost in loss.items() if lost <= margin), default=0))
+    return int(max((number for number, lost in loss.items() if lost <= margin + ROUNDING), default=0))
 
 
-def matching_bits(source: pd.DataFrame, *, margin: float = 0.01) -> int:
+def matching_bits(source: pd.DataFrame, *, margin: float = MARGIN) -> int:
     """The fewest bits, of weights and activations alike, with which the dense network keeps up on its own task; see above.
 
     >>> bits = [32, 8, 4]
@@ -136,7 +136,7 @@ def matching_bits(source: pd.DataFrame, *, margin: float = 0.01) -> int:
         if name in alike:
             check_unmixed(alike.loc[alike["weight_bits"] < 32, [name]].assign(task="", budget=""), [])
     loss = _validation_loss(alike, "weight_bits", whole=alike["weight_bits"] == 32)
-    return int(min((bits for bits, lost in loss.items() if lost <= margin), default=0))
+    return int(min((bits for bits, lost in loss.items() if lost <= margin + ROUNDING), default=0))
 
 
 def _validation_loss(source: pd.DataFrame, column: str, *, whole: pd.Series) -> pd.Series:
@@ -174,7 +174,7 @@ def near_chance(table: pd.DataFrame, *, method: str = "vp", times: float = NEAR_
     dense = dense.assign(source_seed=dense.get("source_seed", 0))
     accuracy = dense.groupby(["task", "source_seed"])["val_accuracy"].mean().groupby("task").mean()
     chance = 1 / dense.groupby("task")["classes"].first().map(len)
-    return sorted(accuracy[accuracy < times * chance].index)
+    return sorted(accuracy[accuracy < times * chance - ROUNDING].index)
 
 
 def kept_costs(table: pd.DataFrame, *, method: str = "vp") -> pd.DataFrame:
@@ -188,30 +188,37 @@ def kept_costs(table: pd.DataFrame, *, method: str = "vp") -> pd.DataFrame:
     return cost[~cost["task"].isin(near_chance(table, method=method))]
 
 
-def of_sparsity(table: pd.DataFrame, *, round: int, ece: str = "ece") -> dict[str, Estimate]:
+def of_sparsity(table: pd.DataFrame, *, round: int, ece: str = "ece", harm_seen: bool = True) -> dict[str, Estimate]:
     """C1, C2 and C3 by visual prompting, at one round; see `kept_costs`.
 
     Args:
         table: records of the grid `main`, with those on the source task.
         round: of the tickets.
         ece: the measure of calibration, "ece" or "ece_debiased".
+        harm_seen: whether the control that must find harm did, see `estimate`.
     """
     cost = kept_costs(table)
     at, gap = cost[cost["round"] == round], scarcity(cost, "lost_share", round=round)
-    return {"C1": _mean(at, "accuracy_loss"), "C2": _mean(gap, "lost_share"), "C3": _mean(at, f"{ece}_rise")}
+    asked = {"C1": (at, "accuracy_loss"), "C2": (gap, "lost_share"), "C3": (at, f"{ece}_rise")}
+    return {claim: _mean(rows, column, harm_seen=harm_seen) for claim, (rows, column) in asked.items()}
 
 
-def _mean(differences: pd.DataFrame, column: str) -> Estimate:
+def _mean(differences: pd.DataFrame, column: str, *, harm_seen: bool) -> Estimate:
     """Its estimate; not testable where every task is left out."""
-    return estimate(differences, column) if differences[column].notna().any() else UNTESTED
+    return estimate(differences, column, harm_seen=harm_seen) if differences[column].notna().any() else UNTESTED
 
 
-def primary(main: pd.DataFrame, quantized: pd.DataFrame, *, round: int = 2, ece: str = "ece") -> dict[str, Judged]:
+def primary(
+    main: pd.DataFrame, quantized: pd.DataFrame, *, harm_seen: bool, round: int = 2, ece: str = "ece"
+) -> dict[str, Judged]:
     """The verdicts on C1 to C6, one family.
 
     Args:
         main: records of the grid `main`, with those on the source task: tickets.
         quantized: records of the grid `quantized`: networks quantized in training, and the float ones trained on as long.
+        harm_seen: whether the control that must find harm did (`finds_harm`, `estimate`). If not, claims over fewer than
+            three chains, as C5 and C6 are, are *inconclusive* where *no relevant effect*, or support of no harm without a
+            gain, would be all that there is to say.
         round: of the tickets; 2 are 16 % of the weights.
         ece: the measure of calibration; "ece_debiased" is the sensitivity analysis.
 
@@ -219,40 +226,50 @@ def primary(main: pd.DataFrame, quantized: pd.DataFrame, *, round: int = 2, ece:
         Claim -> verdict. If the matching ticket is that of `round`, C4 is the same number as C1, is no claim of its own and
         has C1's verdict. If no ticket keeps up, C4 is not testable, has no numbers, and counts in the family.
     """
-    family = of_sparsity(main, round=round, ece=ece)
+    family = of_sparsity(main, round=round, ece=ece, harm_seen=harm_seen)
     matching = matching_round(main[main["method"] == "source"])
     if 0 < matching != round:
-        family["C4"] = of_sparsity(main, round=matching)["C1"]
+        family["C4"] = of_sparsity(main, round=matching, harm_seen=harm_seen)["C1"]
     cost = costs(quantized[quantized["method"].isin(["vp", "source"])], against="float")
     cost = cost[~cost["task"].isin(near_chance(main))]
-    family |= {"C5": _mean(cost, "accuracy_loss"), "C6": _mean(cost, f"{ece}_rise")}
+    for claim, column in (("C5", "accuracy_loss"), ("C6", f"{ece}_rise")):
+        family[claim] = _mean(cost, column, harm_seen=harm_seen)
     judged = holm(family, harmless=("C6",), untested=int(not matching))
     if not matching:
-        judged["C4"] = Judged(UNTESTED, LEVEL, 1.0, NO_TICKET)
+        judged["C4"] = Judged(UNTESTED, 1.0, NO_TICKET)
     elif matching == round:
         judged["C4"] = judged["C1"]
     return dict(sorted(judged.items()))
 
 
-def secondary(main: pd.DataFrame, *, round: int) -> dict[str, Judged]:
+def secondary(main: pd.DataFrame, *, harm_seen: bool, round: int) -> dict[str, Judged]:
     """What the protocol asks beside the primary family: C2 in points, C3 of linear probing, and C1 to C3 at other densities.
 
     Args:
-        main: as of `primary`.
+        main, harm_seen: as of `primary`.
         round: of the primary family. The claims at each other round that all chains have are a family of their own.
     """
     gap, probes = scarcity(kept_costs(main), "accuracy_loss", round=round), kept_costs(main, method="lp")
     alone = {
-        "C2, in points": _mean(gap, "accuracy_loss"),
-        "C3, linear probing": _mean(probes[probes["round"] == round], "ece_rise"),
+        "C2, in points": _mean(gap, "accuracy_loss", harm_seen=harm_seen),
+        "C3, linear probing": _mean(probes[probes["round"] == round], "ece_rise", harm_seen=harm_seen),
     }
     found = {name: holm({name: e})[name] for name, e in alone.items()}
     for number, mine in main[main["method"] == "source"].groupby("round"):
         if number not in (0, round):
             kept = f"{100 * mine['density'].mean():.2g} % kept"
-            family = holm(of_sparsity(main, round=int(number)))
+            family = holm(of_sparsity(main, round=int(number), harm_seen=harm_seen))
             found |= {f"{name}, {kept}": one for name, one in family.items()}
     return found
+
+
+def finds_harm(table: pd.DataFrame) -> bool:
+    """Whether the control that must find harm did: whether the loss that `shown_harm` gives is *supported* by prompting.
+
+    Args:
+        table: as of `shown_harm`; records of other methods are left out.
+    """
+    return verdict(estimate(shown_harm(table[table["method"] == "vp"]), "accuracy_loss")) == SUPPORTED
 
 
 def shown_harm(table: pd.DataFrame) -> pd.DataFrame:

@@ -21,11 +21,11 @@ import pandas as pd
 from vpcore.prompting.prompts import PROMPTS
 from vpcore.pruning.methods import METHODS
 from vpcore.report.claims import UNTESTED, near_chance, scarcity
-from vpcore.report.inference import FEW, estimate, spread
+from vpcore.report.inference import estimate, spread
 from vpcore.report.pairs import costs
 from vpcore.report.plots import LOOKS, label_of
 from vpcore.report.summaries import estimates
-from vpcore.report.verdicts import INCONCLUSIVE, NO_EFFECT, Estimate, verdict
+from vpcore.report.verdicts import Estimate, verdict
 from vpcore.study.run import FIELDS
 
 SWITCHES = {"ties": "random", "last_mapping": "fresh", "selection": "last"}  # field -> how we do it
@@ -88,8 +88,16 @@ class Beside:
 
     theirs: Estimate
     ours: Estimate
-    verdict: str
-    ours_verdict: str
+
+    @property
+    def verdict(self) -> str:
+        """By theirs."""
+        return verdict(self.theirs)
+
+    @property
+    def ours_verdict(self) -> str:
+        """By ours."""
+        return verdict(self.ours)
 
     @property
     def flips(self) -> bool:
@@ -109,8 +117,7 @@ def protocols(tables: Mapping[str, pd.DataFrame], *, harm_seen: bool = True) -> 
 
     Args:
         tables: grid -> its records with those on the source task: `authors`, and perhaps `batch128` and `undone`.
-        harm_seen: whether the control that must find harm did; if not, there is no verdict of *no relevant effect* over
-            fewer than three chains.
+        harm_seen: whether the control that must find harm did, see `estimate`.
 
     Returns:
         (method, key of `PROTOCOLS`, claim) -> both. "logits" has C3 alone, "whole" has it by the ECE from logits; a probe,
@@ -132,11 +139,10 @@ def protocols(tables: Mapping[str, pd.DataFrame], *, harm_seen: bool = True) -> 
             legacy = {"C3": "legacy_ece_rise"}
             columns = legacy if name == "logits" else CLAIMS | (legacy if name == "whole" else {})
             for claim, column in columns.items():
-                two = _claim(cost, column), _claim(same, CLAIMS[claim])
+                pairs = (cost, column), (same, CLAIMS[claim])
+                two = [_claim(rows, measure, harm_seen=harm_seen) for rows, measure in pairs]
                 if all(e is not UNTESTED for e in two):
-                    unseen = not harm_seen and cost["source_seed"].nunique() < FEW
-                    said = [INCONCLUSIVE if unseen and said == NO_EFFECT else said for said in map(verdict, two)]
-                    found[method, name, claim] = Beside(*two, *said)
+                    found[method, name, claim] = Beside(*two)
     return found
 
 
@@ -149,12 +155,13 @@ def _costs_of(table: pd.DataFrame, method: str, out: Sequence[str]) -> pd.DataFr
     return cost[~cost["task"].isin(out)]
 
 
-def _claim(cost: pd.DataFrame, column: str) -> Estimate:
+def _claim(cost: pd.DataFrame, column: str, *, harm_seen: bool) -> Estimate:
     if cost.empty:
         return UNTESTED
     if column == "lost_share":
         cost = scarcity(cost, column, round=int(cost["round"].max()))
-    return estimate(cost, column) if column in cost and cost[column].notna().any() else UNTESTED
+    known = column in cost and cost[column].notna().any()
+    return estimate(cost, column, harm_seen=harm_seen) if known else UNTESTED
 
 
 def beside_rows(found: Mapping[tuple[str, str, str], Beside]) -> list[dict[str, str]]:
@@ -182,8 +189,7 @@ def beside_numbers(found: Mapping[tuple[str, str, str], Beside]) -> dict[str, ob
             mine = {name: both for (m, name, c), both in found.items() if (m, c) == (method, claim)}
             for name, both in mine.items():
                 key = f"{method}_{name}_{claim.lower()}"
-                numbers |= both.theirs.numbers(key) | {f"{key}_verdict": both.verdict, f"{key}_ours": both.ours_verdict}
-                numbers[f"{key}_flips"] = both.flips
+                numbers |= both.theirs.numbers(key) | {f"{key}_ours": both.ours_verdict, f"{key}_flips": both.flips}
             flips = [PROTOCOLS[name] for name, both in mine.items() if both.flips]
             numbers[f"{method}_{claim.lower()}_flipped_by"] = ", ".join(flips) or "nothing"
     return numbers

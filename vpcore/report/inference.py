@@ -42,7 +42,14 @@ POOLED = 0.35  # p-value of an F-test above which a factor counts as rest
 FEW = 3  # fewer chains or tasks tell nothing of others
 
 
-def estimate(differences: pd.DataFrame, column: str, *, axes: Sequence[str] = (), margin: float | None = None) -> Estimate:
+def estimate(
+    differences: pd.DataFrame,
+    column: str,
+    *,
+    axes: Sequence[str] = (),
+    margin: float | None = None,
+    harm_seen: bool = True,
+) -> Estimate:
     """The mean of `column` over chains and tasks, each weighing the same, with its 95 % interval.
 
     Args:
@@ -51,6 +58,8 @@ def estimate(differences: pd.DataFrame, column: str, *, axes: Sequence[str] = ()
         column: what is averaged; rows without a value are left out.
         axes: columns beside the budget whose values are averaged, each weighing the same.
         margin: effects below it are too small to matter; by default that of `MARGINS`.
+        harm_seen: whether the control that must find harm did; if not, nothing is concluded from finding nothing over as few
+            chains as it has, fewer than three (`Estimate.sensitive`).
 
     Returns:
         Its `scope` is "other tasks and chains", "other tasks, on this chain" (or "these chains"), "other chains, on this
@@ -66,7 +75,7 @@ def estimate(differences: pd.DataFrame, column: str, *, axes: Sequence[str] = ()
     """
     known = _known(differences, column, axes)
     values, chain, task = _cells(known, column, axes)
-    scope = _scope(len(set(chain)), len(set(task)))
+    scope, sensitive = _scope(len(set(chain)), len(set(task))), harm_seen or len(set(chain)) >= FEW
     if len(values) == 1:  # the seeds are all there is; what a budget does to all of them says nothing of their spread
         of_cell = known.groupby(["budget", *axes])[column]
         seed = known["seed"] if "seed" in known else of_cell.cumcount()
@@ -77,7 +86,7 @@ def estimate(differences: pd.DataFrame, column: str, *, axes: Sequence[str] = ()
     guesses = column.endswith("_rise") and "at_chance" in known and known["at_chance"].mean() > 0.5
     found = Estimate(
         mean, mean, mean, len(known), variance**0.5 if df else np.nan, df, scope,
-        margin=MARGINS.get(column, MARGIN) if margin is None else margin, guesses=bool(guesses),
+        margin=MARGINS.get(column, MARGIN) if margin is None else margin, guesses=bool(guesses), sensitive=sensitive,
     )  # fmt: skip
     return found.at(LEVEL)
 

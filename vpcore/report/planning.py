@@ -27,7 +27,7 @@ from vpcore.report.claims import scarcity
 from vpcore.report.hours import core_hours
 from vpcore.report.inference import FEW, Factor, components, crossed, verdicts_of
 from vpcore.report.pairs import costs
-from vpcore.report.verdicts import LEVEL, MARGIN, MARGINS, VERDICTS
+from vpcore.report.verdicts import LEVEL, MARGIN, MARGINS, ROUNDING, VERDICTS
 from vpcore.study.profile import load_profile
 from vpcore.study.run import run_id
 
@@ -253,7 +253,7 @@ def rates(table: pd.DataFrame) -> tuple[dict[int, float], int]:
 
 def _least(accuracy: pd.Series, best: float) -> float:
     """The smallest label whose accuracy is at most half a point below `best`."""
-    return float(accuracy.index[accuracy >= best - CLOSE].min())
+    return float(accuracy.index[accuracy >= best - CLOSE - ROUNDING].min())
 
 
 def write(folder: Path = ROOT / "book") -> None:

@@ -65,10 +65,10 @@ def judged_rows(judged: Mapping[str, Judged]) -> list[dict[str, str]]:
         cells = {
             "points": f"{e.mean:.1f}",
             "interval": f"{e.low:.1f} to {e.high:.1f}",
-            "level": f"{one.level:.1%}",
+            "level": f"{e.level:.1%}",
             "margin": f"{e.margin:.0f}",
             "p, adjusted": "below 0.001" if one.p_adjusted < 0.0005 else f"{one.p_adjusted:.3f}",
-            "detectable": f"{e.detectable(level=one.level):.1f}",
+            "detectable": f"{e.detectable():.1f}",
             "pairs": str(e.n),
         }
         seen = bool(e.df)  # there is nothing to say of a claim that could not be tested

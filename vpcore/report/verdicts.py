@@ -10,6 +10,9 @@ interval nearer to zero than d/20 is printed as zero and counts as zero. For an 
     compressed networks at chance          not testable: at chance (of calibration: a guess has none to lose)
 
 A claim that there is no harm (C6) is supported when the interval lies below d, and contradicted where harm is supported.
+That no harm was found says something only where harm would have been found (assay sensitivity: ICH E10, 2000). Where the
+control that must find harm did not, what would be no relevant effect is inconclusive, and so is the support of no harm
+unless the cost has fallen.
 Where several claims are one family, `holm` widens their intervals (Holm 1979): the claim with the smallest p-value is held
 to alpha/m, the next to alpha/(m-1), and so on until the first that is inconclusive. A claim's p-value is the smallest
 alpha at which its interval gives another verdict than inconclusive. Equivalence by an interval inside a margin is that of
@@ -37,6 +40,7 @@ MARGINS = {
     "legacy_ece_rise": 5e-4,
 }
 MARGIN = 0.01  # of accuracy and of all other costs: one percentage point
+ROUNDING = 1e-9  # of means of floats: a difference of exactly a bound is at most that bound
 
 SUPPORTED, CONTRADICTED, NO_EFFECT = "supported", "contradicted", "no relevant effect"
 INCONCLUSIVE, NOT_TESTABLE = "inconclusive", "not testable: at chance"
@@ -58,9 +62,11 @@ class Estimate:
         mean, low, high: in the unit of what was averaged.
         n: number of values behind it.
         se, df: standard error, and the degrees of freedom of its t-distribution; NaN and 0 where there is no interval.
+        level: of the interval.
         scope: for what the interval speaks, see `inference.estimate`.
         margin: effects below it are too small to matter.
         guesses: whether it is a rise of a measure of calibration in networks most of which are at chance.
+        sensitive: whether the study would have found harm, so that finding none says something.
     """
 
     mean: float
@@ -70,8 +76,10 @@ class Estimate:
     se: float = np.nan
     df: float = 0.0
     scope: str = ""
+    level: float = LEVEL
     margin: float = MARGIN
     guesses: bool = False
+    sensitive: bool = True
 
     def points(self) -> Estimate:
         """The same in percentage points."""
@@ -88,11 +96,12 @@ class Estimate:
     def at(self, level: float) -> Estimate:
         """The same with an interval of another level."""
         half = stats.t.ppf((1 + level) / 2, self.df) * self.se if self.df else 0.0
-        return dataclasses.replace(self, low=self.mean - half, high=self.mean + half)
+        return dataclasses.replace(self, low=self.mean - half, high=self.mean + half, level=level)
 
-    def detectable(self, *, power: float = 0.8, level: float = LEVEL) -> float:
-        """The smallest effect whose interval would exclude zero with this probability; NaN where there is no interval."""
-        return float(self.se * (stats.t.ppf((1 + level) / 2, self.df) + stats.t.ppf(power, self.df))) if self.df else np.nan
+    def detectable(self, *, power: float = 0.8) -> float:
+        """The smallest effect whose interval, of the same level, would exclude zero with this probability; or NaN."""
+        reach = stats.t.ppf((1 + self.level) / 2, self.df) + stats.t.ppf(power, self.df) if self.df else np.nan
+        return float(self.se * reach)
 
     def numbers(self, key: str, *, harmless: bool = False) -> dict[str, float | int | str]:
         """For the prose: KEY, KEY_low, KEY_high, KEY_n, KEY_scope, KEY_margin, KEY_verdict; KEY_detectable if known."""
@@ -126,12 +135,16 @@ def verdict(e: Estimate, *, harmless: bool = False) -> str:
     small = max(-e.low, e.high) < e.margin
     harm, gain = e.low > zero and not small, e.high < -zero and not small
     if harmless:
-        return CONTRADICTED if harm else SUPPORTED if e.high < e.margin else INCONCLUSIVE
-    return NO_EFFECT if small else SUPPORTED if harm else CONTRADICTED if gain else INCONCLUSIVE
+        return CONTRADICTED if harm else SUPPORTED if gain or (e.sensitive and e.high < e.margin) else INCONCLUSIVE
+    nothing = NO_EFFECT if e.sensitive else INCONCLUSIVE
+    return nothing if small else SUPPORTED if harm else CONTRADICTED if gain else INCONCLUSIVE
 
 
 def p_value(e: Estimate, *, harmless: bool = False) -> float:
-    """The smallest alpha at which the interval of level 1 - alpha gives a verdict other than inconclusive; 1 without one."""
+    """The smallest alpha at which the interval of level 1 - alpha gives a verdict other than inconclusive; 1 without one.
+
+    It is that of a study that is sensitive.
+    """
     if e.guesses or not e.df:
         return 1.0
     # how far the interval may reach to exclude zero, or to stay inside the margin
@@ -148,7 +161,6 @@ class Judged:
     """A claim of a family: its estimate with the interval that it is held to, its adjusted p-value, and the verdict."""
 
     estimate: Estimate
-    level: float
     p_adjusted: float
     verdict: str
 
@@ -166,10 +178,10 @@ def holm(
 
     Returns:
         The claims in their order; a claim's interval has level 1 - alpha / (m - i), i being the number of claims that were
-        decided before it.
+        decided before it. A verdict that is not given because the study is not sensitive counts as decided.
 
     >>> family = {"c1": Estimate(0.05, 0.03, 0.07, 9, 0.01, 20), "c3": Estimate(0.022, 0.001, 0.043, 9, 0.01, 20)}
-    >>> {claim: (judged.level, judged.verdict) for claim, judged in holm(family).items()}
+    >>> {claim: (judged.estimate.level, judged.verdict) for claim, judged in holm(family).items()}
     {'c1': (0.975, 'supported'), 'c3': (0.95, 'supported')}
     >>> holm(family | {"c4": Estimate(0.01, -0.01, 0.03, 9, 0.01, 20)})["c3"].verdict  # three claims: held to 97.5 %
     'inconclusive'
@@ -181,8 +193,7 @@ def holm(
     left = size
     for rank, claim in enumerate(sorted(family, key=p.__getitem__)):
         adjusted = max(adjusted, min(1.0, (size - rank) * p[claim]))
-        level = 1 - alpha / left
-        e = family[claim].at(level) if family[claim].df else family[claim]
-        judged[claim] = Judged(e, level, adjusted, verdict(e, harmless=claim in harmless))
-        left -= judged[claim].verdict != INCONCLUSIVE
+        e = family[claim].at(1 - alpha / left) if family[claim].df else family[claim]
+        judged[claim] = Judged(e, adjusted, verdict(e, harmless=claim in harmless))
+        left -= verdict(dataclasses.replace(e, sensitive=True), harmless=claim in harmless) != INCONCLUSIVE
     return {claim: judged[claim] for claim in family}
