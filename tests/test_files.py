@@ -10,7 +10,7 @@ import torch
 
 from vpcore import InputError
 from vpcore.errors import WriteError
-from vpcore.files import write_atomically
+from vpcore.files import set_aside, write_atomically
 
 LARGE = np.zeros(1_000_000)
 
@@ -48,3 +48,13 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
         with pytest.raises(type(error), match=error.args[0]):
             write_atomically(tmp_path / "file", lambda file, error=error: fail(error))
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_set_aside_takes_the_place_of_nothing(tmp_path: Path) -> None:
+    for content in ("first", "second", "third"):
+        (tmp_path / "note").write_text(content)
+        assert (tmp_path / set_aside(tmp_path / "note")).read_text() == content
+    names = ["note.damaged", "note.damaged-2", "note.damaged-3"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    set_aside(tmp_path / "note")  # another process was first
+    assert sorted(path.name for path in tmp_path.iterdir()) == names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import tempfile
@@ -58,10 +59,17 @@ def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], obj
             temporary.unlink(missing_ok=True)
 
 
-def set_aside(path: Path) -> None:
-    """Rename a damaged file, so that it is no longer taken for a whole one, and can be looked at: NAME.damaged."""
+def set_aside(path: Path) -> str:
+    """Rename a damaged file, so that it is no longer taken for a whole one, and can be looked at.
+
+    Returns:
+        Its new name: NAME.damaged, or NAME.damaged-2 and so on where earlier ones lie.
+    """
+    names = itertools.chain([f"{path.name}.damaged"], (f"{path.name}.damaged-{number}" for number in itertools.count(2)))
+    name = next(name for name in names if not path.with_name(name).exists())
     with contextlib.suppress(FileNotFoundError):  # another process was first
-        path.replace(path.with_name(f"{path.name}.damaged"))
+        path.replace(path.with_name(name))
+    return name
 
 
 @contextlib.contextmanager

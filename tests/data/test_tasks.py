@@ -79,12 +79,26 @@ def test_damaged_cache(tmp_path: Path) -> None:
         (note, b"[]"),
     ):
         path.write_bytes(damaged)
-        with pytest.warns(UserWarning, match=f"decoded images {file} are damaged .* set aside as .*damaged and made again"):
+        with pytest.warns(
+            UserWarning, match=f"decoded images {file} are damaged .* set aside as .*damaged.* and made again"
+        ):
             again = tasks.load("shapes", "test", px=8, per_class=1, cache=tmp_path)
         assert torch.equal(again.images, whole.images)
         assert torch.equal(again.labels, whole.labels)
-        assert path.with_name(f"{path.name}.damaged").read_bytes() == damaged
+        assert damaged in [aside.read_bytes() for aside in tmp_path.glob(f"{path.name}.damaged*")]
         assert file.read_bytes() == encoded
+
+
+@pytest.mark.parametrize("decides", ["PIL.__version__", "torch.__version__", "vpcore.data.drawn.__file__"])
+def test_what_decides_the_bytes_is_in_the_name_of_a_cached_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decides: str
+) -> None:
+    """A version of a library, or our own code that draws a task: files of another one are not taken."""
+    tasks.load("shapes", "test", px=8, per_class=1, cache=tmp_path)
+    (other := tmp_path / "other.py").write_text("")
+    monkeypatch.setattr(decides, str(other))
+    tasks.load("shapes", "test", px=8, per_class=1, cache=tmp_path)
+    assert len(list(tmp_path.glob("*.npy"))) == 2
 
 
 @pytest.mark.parametrize("ending", ["npy", "json"])

@@ -75,6 +75,22 @@ def test_a_dense_run_that_occurs_twice_is_refused_and_says_how_the_two_differ() 
         costs(pd.concat([table, other]))
 
 
+def test_records_of_one_network_that_were_measured_on_two_are_refused() -> None:
+    """One seed on a ticket and another on the one that took its place; or a network and its quantized version."""
+    table = records(ticket=lambda t: t["round"].map({0: "d", 1: "s"}))
+    other = table.assign(seed=1)
+    assert len(costs(pd.concat([table, other]))) == 8
+    mixed = pd.concat([table, other.assign(ticket=lambda t: t["round"].map({0: "d", 1: "new"}))])
+    with pytest.raises(InputError, match="one network with source_seed 0, round 1, but some are of the ticket s and .* new"):
+        costs(mixed)
+    with pytest.raises(InputError, match="one network"):
+        effects(mixed, "seed", 0)
+    coarse = table.assign(weight_bits=4, activation_bits=4, ticket="new")
+    with pytest.raises(InputError, match="one network"):
+        costs(pd.concat([table.assign(weight_bits=32, activation_bits=32), coarse]), against="float")
+    assert len(costs(pd.concat([table, other.assign(ticket=None)]))) == 8  # from before digests were recorded
+
+
 def test_without_any_counterpart_there_is_an_error_and_not_an_empty_table() -> None:
     table = records()
     with pytest.raises(InputError, match="must hold the dense run of each compressed one"):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from vpcore import InputError
 from vpcore.report import planning
 from vpcore.report.inference import crossed
 from vpcore.report.planning import (
@@ -93,14 +94,15 @@ def test_the_published_tables_are_those_of_the_pilot(tmp_path: Path) -> None:
 def _pilot(gains: dict[float, float], whole: dict[int, float]) -> pd.DataFrame:
     """Records of the pilot in which a rate is better than 0.01 by so much; at all images 0.01 needs one epoch only."""
     rows = [
-        {"method": "vp", "budget": budget, "lr": lr, "epochs": 100, "val_accuracy": 0.2 + gain + shift}
+        {"method": "vp", "task": task, "budget": budget, "lr": lr, "epochs": 100, "val_accuracy": 0.2 + gain + shift}
         for budget in (1, 10)
         for lr, gain in gains.items()
-        for shift in (-0.05, 0.05)
+        for task, shift in (("a", -0.05), ("b", 0.05))
     ]
     rows += [
         {
             "method": "vp",
+            "task": task,
             "budget": None,
             "lr": lr,
             "epochs": epochs,
@@ -108,7 +110,7 @@ def _pilot(gains: dict[float, float], whole: dict[int, float]) -> pd.DataFrame:
         }
         for lr in (0.01, 0.03)
         for epochs, accuracy in {1: 0.0, **whole}.items()
-        for shift in (-0.1, 0.1)
+        for task, shift in (("a", -0.1), ("b", 0.1))
     ]
     return pd.DataFrame(rows).astype({"budget": "Int64"})
 
@@ -138,6 +140,21 @@ def test_the_rule_takes_the_smallest_rate_that_is_as_good_as_the_best(gains: dic
 )
 def test_the_rule_takes_the_fewest_epochs_that_are_as_good_as_all(whole: dict[int, float], epochs: int) -> None:
     assert rates(_pilot({0.01: 0.0, 0.03: 0.1}, whole))[1] == epochs
+
+
+def test_half_a_point_is_half_a_point_whatever_the_rounding() -> None:
+    """0.048 - 0.005 is more than 0.043, in floating point."""
+    table = _pilot({0.01: 0.0, 0.03: 0.0}, {100: 0.4})
+    table["val_accuracy"] = np.where(table["lr"] == 0.01, 0.043, 0.048)
+    assert rates(table)[0] == {1: 0.01, 10: 0.01}
+
+
+def test_the_rule_compares_no_means_over_different_runs() -> None:
+    """A rate that lacks the easy task is not worse for that."""
+    table = _pilot({0.01: 0.0, 0.03: 0.1}, {100: 0.4})
+    for lacks in (table["lr"].eq(0.03) & table["budget"].eq(10), table["epochs"].eq(1)):
+        with pytest.raises(InputError, match="the same runs at every rate and number of epochs; at the budget .*: run what"):
+            rates(table[~(lacks & table["task"].eq("b"))])
 
 
 def test_the_test_images_of_the_design_are_those_of_nine_tasks() -> None:

@@ -404,6 +404,26 @@ def test_a_ticket_of_another_network_is_not_taken_for_the_right_one(
     assert "rewound.safetensors is not the one" in errors[0]
 
 
+def test_records_of_one_network_are_not_continued_on_another(tiny: Profile, store: Store, cpu: torch.device) -> None:
+    """A ticket that was lost and made anew, to other weights, is named by the runs that need it."""
+    finish(tiny.runs, store, cpu)
+    sparse = [run for run in tiny.runs if run.round == 1]
+    path, lost = store.ticket_path(sparse[0]), store.record_path(next(run for run in sparse if run.method == "vp"))
+    right = path.read_bytes()
+    state, masks, header = read_ticket(path)
+    write_ticket(path, {name: value * 1.01 for name, value in state.items()}, masks, header=header)
+    lost.unlink()
+    (failed,) = finish(tiny.runs, store, cpu)
+    assert re.search(
+        r"round-01.* must be the one that .* measured on, .* put that ticket back, or delete", str(failed.error)
+    )
+    assert not lost.exists()
+    other = ticket_digest(path)
+    path.write_bytes(right)
+    assert [done.error for done in finish(tiny.runs, store, cpu)] == [None]
+    assert store.table(tuple(sparse))["ticket"].unique().tolist() == [ticket_digest(path)] != [other]
+
+
 def test_a_part_holds_what_no_table_has_yet(tiny: Profile, store: Store, cpu: torch.device) -> None:
     runs = tuple(dataclasses.replace(run, robustness_images=6) if run.method == "vp" else run for run in tiny.runs)
     half = tuple(run for run in runs if run.round == 0)

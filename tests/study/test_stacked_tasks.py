@@ -16,7 +16,7 @@ from vpcore.study.adaptation import Task, joined
 from vpcore.study.execution import execute
 from vpcore.study.jobs import Job, jobs
 from vpcore.study.replay import replay
-from vpcore.study.run import Run, canonical, source_run
+from vpcore.study.run import Run, canonical, run_id, source_run
 from vpcore.study.session import Session
 from vpcore.study.store import Store
 from vpcore.study.workers import compute
@@ -82,6 +82,28 @@ def test_tasks_learned_together_are_learned_as_if_alone(alone: Store, empty: Sto
     assert company["shapes"] == company["digits"] == ["shapes 0", "shapes 1", "digits 1"]
     assert not isinstance(company["glyphs"], list)  # it was learned alone
     assert jobs(RUNS, empty, across_tasks=True) == jobs(RUNS, empty) == []
+
+
+def test_tasks_learned_together_have_one_file_or_none(
+    empty: Store, cpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether its process is killed half-way, or the learning of one of them fails after that of others."""
+    job, real, learned = jobs(RUNS, empty, across_tasks=True)[1], visual_prompt, []
+
+    def fail(network: Frozen, train: Images, **settings: object) -> object:
+        learned.append(train)
+        if len(learned) == 2:  # the task of another shape
+            raise RuntimeError("no luck")
+        return real(network, train, **settings)
+
+    monkeypatch.setattr(adaptation, "visual_prompt", fail)
+    assert str(compute(job, Session(empty, cpu)).error) == "no luck"
+    assert not (empty.root / "records").exists()
+    monkeypatch.setattr(adaptation, "visual_prompt", real)
+    assert compute(job, Session(empty, cpu)).error is None
+    (path,) = (empty.root / "records").glob("*.json")
+    assert path.name.startswith("vp-3tasks-2-round0-seed0+1-")
+    assert {record["id"] for record in empty.records()} == set(map(run_id, job.runs))
 
 
 def test_they_are_computed_again_as_they_were(empty: Store, cpu: torch.device) -> None:

@@ -1,6 +1,7 @@
 """The store: what was written is found again, and nothing else is taken for a record."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vpcore import InputError
+from vpcore.study import store as store_module
 from vpcore.study.jobs import jobs
 from vpcore.study.run import Run, run_id, source_run
 from vpcore.study.store import Store
@@ -51,7 +53,7 @@ def resealed(text: str) -> str:
     ],
     ids=["empty", "cut", "{}", "[]", "null", "unsealed", "no records", "NaN", "number", "id", "bytes"],
 )
-def test_a_damaged_file_is_refused_then_set_aside_and_its_runs_are_missing(
+def test_a_damaged_file_is_refused_its_runs_are_missing_and_it_is_set_aside_when_asked(
     store: Store, damage: Callable[[str], str]
 ) -> None:
     write(store, OTHER)
@@ -60,10 +62,13 @@ def test_a_damaged_file_is_refused_then_set_aside_and_its_runs_are_missing(
     path.write_bytes(broken := damage(whole.decode()).encode(errors="surrogateescape"))
     with pytest.raises(InputError, match=rf"the record .*{re.escape(path.name)} is damaged .*`vpcore run`"):
         store.table()
-    with pytest.warns(UserWarning, match=rf"{re.escape(path.name)} is damaged .* {re.escape(path.name)}\.damaged"):
+    with pytest.warns(UserWarning, match=rf"{re.escape(path.name)} is damaged .*`vpcore run`"):
         todo = jobs((OTHER, *PAIR), store)
     assert todo[-1].runs == PAIR
     assert not any(OTHER in job.runs for job in todo[1:])  # the first makes the ticket
+    assert path.read_bytes() == broken  # who looks moves nothing
+    with pytest.warns(UserWarning, match=rf"{re.escape(path.name)} is damaged .* {re.escape(path.name)}\.damaged"):
+        store.set_aside_damaged()
     assert not path.exists()
     assert path.with_name(f"{path.name}.damaged").read_bytes() == broken
     assert store.done() == {run_id(OTHER)}  # and nothing is said again
@@ -76,3 +81,18 @@ def test_a_record_under_the_name_of_another_run_is_none_of_it(store: Store) -> N
     with pytest.warns(UserWarning, match="its name is that of other runs"):
         assert store.done() == {run_id(OTHER)}
     assert path.exists()
+
+
+def test_a_file_that_was_made_anew_meanwhile_is_not_set_aside(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(store, *PAIR)
+    whole = path.read_bytes()
+    path.write_text("cut off")
+
+    def read(name: Path, changed: int) -> list:
+        path.write_bytes(whole)  # by another process, just after this one has read it
+        os.utime(path, ns=(changed + 1, changed + 1))
+        raise InputError("damaged")
+
+    monkeypatch.setattr(store_module, "_read_records", read)
+    store.set_aside_damaged()
+    assert path.read_bytes() == whole

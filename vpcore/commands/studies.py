@@ -57,12 +57,12 @@ def run(
             click.echo(text)
 
     where, start, failed = device_named(device), time.perf_counter(), []
-    todo = jobs(runs, store, across_tasks=where.type != "cpu")
     folder = data_or_fakes(card, runs, store, data)
     steps = execute(
         runs, store, device=where, folder=folder, protocol=card.protocol, workers=workers, minutes=minutes,
         log=lambda text: say(f"    {text}"),
     )  # fmt: skip
+    todo = jobs(runs, store, across_tasks=where.type != "cpu")
     say(f"{card.title}: {len(runs)} runs, {len(todo)} jobs to do, on {where}")
     warn_of_emulation(where, () if quiet else {r.precision for job in todo for r in job.runs})
     mirror = None
@@ -115,9 +115,10 @@ def _clock(seconds: float) -> str:
 
 @click.command()
 @study_options
-def status(card: Profile, store: Store) -> None:
-    """Say what of a profile is done, failed and missing."""
-    todo = jobs(card.runs, store)
+@device_option
+def status(card: Profile, store: Store, device: str) -> None:
+    """Say what of a profile is done, failed and missing; on a GPU a job may have several tasks."""
+    todo = jobs(card.runs, store, across_tasks=device_named(device).type != "cpu")
     missing = {run for job in todo for run in job.runs}
     failures = sorted((store.root / "failed").glob("*.txt"))
     click.echo(f"{card.title}\n{card.about}\n\nresults in {home(store, store.root / 'records')}")

@@ -56,11 +56,10 @@ def _read(pixels: Path, meta: Path) -> Images | None:
         images = torch.from_numpy(np.load(pixels, mmap_mode="c"))  # copy on write: torch wants writable memory
         return Images(images, torch.tensor(facts["labels"]), tuple(facts["classes"]))
     except (ValueError, KeyError, TypeError, EOFError) as error:
-        for path in (pixels, meta):
-            set_aside(path)
+        name = [set_aside(path) for path in (pixels, meta)][0]
         warnings.warn(
-            f"the decoded images {pixels} are damaged ({error}); they are set aside as {pixels.name}.damaged and made "
-            "again; if this happens twice, look at the disk",
+            f"the decoded images {pixels} are damaged ({error}); they are set aside as {name} and made again; if this "
+            "happens twice, look at the disk",
             stacklevel=4,
         )
         return None

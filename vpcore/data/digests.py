@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 
 DIGITS = 12  # hexadecimal ones: two of a million data sets are equal with a probability of 0.002
 
@@ -34,6 +35,11 @@ def file_digest(path: Path) -> str:
 def _file_digest(path: Path, size: int, changed: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def made_by(*modules: ModuleType) -> list[str]:
+    """What decides the bytes of a cached file: the content of our modules, and the versions of libraries."""
+    return [getattr(module, "__version__", "") or file_digest(Path(str(module.__file__))) for module in modules]
 
 
 def names_and_sizes(root: Path, entries: Iterable[str]) -> list[tuple[str, int]]:

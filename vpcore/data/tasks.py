@@ -13,15 +13,17 @@ Images are decoded once, resized to the size a run needs, and kept in a `cache`.
 from __future__ import annotations
 
 import functools
-import inspect
 from pathlib import Path
 
+import PIL
+import torch
+
 from vpcore.checks import as_path, whole_number
-from vpcore.data import coop, decoding, hub, parquet, splits, torchvision_sets
+from vpcore.data import builtin, coop, decoding, drawn, hub, parquet, splits, torchvision_sets
 from vpcore.data.builtin import BUILTIN, builtin_digest, read_builtin
 from vpcore.data.cache import cached
 from vpcore.data.class_folders import holds_class_folders
-from vpcore.data.digests import digest_of, file_digest
+from vpcore.data.digests import digest_of, made_by
 from vpcore.data.image_set import ImageSet
 from vpcore.data.images import Images
 from vpcore.data.splits import SPLITS, first
@@ -71,8 +73,8 @@ def load(
 
     if cache is None:
         return read()
-    made_by = [file_digest(Path(inspect.getfile(module))) for module in (decoding, splits)]
-    key = digest_of(digest(task, folder=folder), made_by)
+    code = (builtin, drawn) if _is_built_in(task) else (decoding,)
+    key = digest_of(digest(task, folder=folder), made_by(*code, splits, PIL, torch))
     return cached(Path(cache) / f"{task}-{split}-{px}px-{per_class or 'all'}-{key}", read)
 
 

@@ -22,7 +22,7 @@ import pandas as pd
 
 from vpcore.calibration.all_metrics import METRICS
 from vpcore.errors import InputError
-from vpcore.study.run import FACTS, NETWORK
+from vpcore.study.run import FACTS, NETWORK, fields_of
 
 PAIR = tuple(name for name in FACTS if name not in NETWORK)  # what the two runs of a pair share
 ALL = "all"  # the budget of all training images
@@ -53,11 +53,13 @@ def costs(table: pd.DataFrame, *, against: str = "dense", also: Sequence[str] = 
         and `at_chance`, whether the compressed run, or its network on its own task, is no better than a guess.
 
     Raises:
-        InputError: when a counterpart occurs twice, or no compressed run has one.
+        InputError: when a counterpart occurs twice, or no compressed run has one, or records of one network and method were
+            measured on different tickets.
     """
     if against not in ("dense", "float"):
         raise InputError(f'`against` must be "dense" or "float", got {against!r}')
     runs = _once(_with_budgets(table[table["method"] != "source"]))
+    _check_networks(runs)
     whole = pd.Series(True, index=runs.index)
     for name in ("weight_bits", "activation_bits"):
         whole &= runs[name].fillna(32) == 32 if name in runs else True
@@ -105,9 +107,11 @@ def effects(table: pd.DataFrame, field: str, base: object, *, along: Sequence[st
         NAME_rise for every measure of `worse`, each the run minus its counterpart.
 
     Raises:
-        InputError: when no run has the base value, or one occurs twice.
+        InputError: when no run has the base value, or one occurs twice, or records of one network and method were measured
+            on different tickets.
     """
     runs = _with_budgets(table)
+    _check_networks(runs)
     key = [name for name in (*PAIR, *NETWORK) if name in runs and name not in (field, *along)]
     measured = ["accuracy", *worse(runs)]
     reference = runs[runs[field] == base]
@@ -180,6 +184,25 @@ def _check_once(runs: pd.DataFrame, key: list[str], *, what: str) -> None:
         f"`table` must hold one chain of tickets with each run once, but some {what} occur twice"
         + (f" (they differ in {told}); select one" if told else "; drop the copies")
     )
+
+
+def _check_networks(runs: pd.DataFrame) -> None:
+    """Refuse records that should be of one network, with or without quantization after training, and are of several."""
+    if "ticket" not in runs:
+        return
+    runs = runs[runs["ticket"].notna()]
+    runs = runs[runs["quant_training"] != "lsq"] if "quant_training" in runs else runs  # a ticket for each number of bits
+    key = ["method", *(name for name in fields_of("training", "chain", "round") if name in runs)]
+    for network, digests in runs.groupby(key, dropna=False)["ticket"].unique().items():
+        if len(digests) == 1:
+            continue
+        told = ", ".join(
+            f"{name} {value}" for name, value in zip(key, network, strict=True) if name in ("source_seed", "round")
+        )
+        raise InputError(
+            f"`table` must hold records of one network with {told}, but some are of the ticket {digests[0]} and some of "
+            f"{digests[1]}; compute the runs on one of them again"
+        )
 
 
 def _with_budgets(table: pd.DataFrame) -> pd.DataFrame:

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from vpcore.errors import InputError
 from vpcore.report.claims import scarcity
 from vpcore.report.hours import core_hours
 from vpcore.report.inference import FEW, Factor, components, crossed, verdicts_of
@@ -32,6 +33,7 @@ from vpcore.study.profile import load_profile
 from vpcore.study.run import run_id
 
 CLOSE = 0.005  # a difference of accuracy that chooses nothing
+ROUNDING = 1e-9  # by which a mean may miss a bound that it lies on
 ROOT = Path(__file__).resolve().parents[2]
 ACCURACY = 0.3  # of a task, for the noise of its test images: what visual prompting reaches in the pilot
 # test images of CIFAR-10, EuroSAT and hand signs (the control tasks), GTSRB, Oxford Pets, Flowers-102, Fashion-MNIST,
@@ -242,8 +244,19 @@ def rates(table: pd.DataFrame) -> tuple[dict[int, float], int]:
     Returns:
         Budget -> rate, the smallest whose mean accuracy on validation images is at most half a point below the highest; and
         the fewest epochs whose mean is at most half a point below that of the most, all at the larger rate that there is.
+
+    Raises:
+        InputError: when a rate, or a number of epochs, lacks runs that another has: their means would not compare.
     """
     prompts = table[table["method"] == "vp"]
+    runs = [name for name in ("source_seed", "round", "task", "seed") if name in prompts]
+    for budget, mine in prompts.groupby("budget", dropna=False):
+        seen = mine.groupby(["lr", "epochs"])[runs].apply(lambda part: frozenset(map(tuple, part.to_numpy())))
+        if seen.nunique() > 1:
+            raise InputError(
+                f"`table` must hold the same runs at every rate and number of epochs; at the budget {budget} it has "
+                f"{dict(seen.map(len))}: run what is missing with `vpcore run --profile pilot`"
+            )
     few = prompts[prompts["budget"].notna()].groupby(["budget", "lr"])["val_accuracy"].mean()
     chosen = {int(budget): _least(mean.droplevel("budget"), mean.max()) for budget, mean in few.groupby("budget")}
     whole = prompts[prompts["budget"].isna()]

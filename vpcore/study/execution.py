@@ -106,6 +106,7 @@ def execute(
     Raises:
         InputError: at once, when a data set or a ticket file is missing or damaged, or the results cannot be written.
     """
+    store.set_aside_damaged()
     ahead = blocks(runs, store, across_tasks=device.type != "cpu")
     todo = [job for block in ahead for job in block.jobs]
     if workers is None:

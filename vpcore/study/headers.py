@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import pandas as pd
+
 from vpcore.data import tasks
 from vpcore.errors import InputError
 from vpcore.pruning import methods
 from vpcore.study.provenance import PLACE
-from vpcore.study.run import Run, Scalar, chain, source_run, ticket_run
-from vpcore.study.store import Store
+from vpcore.study.run import DEFAULTS, Run, Scalar, chain, source_run, ticket_run
+from vpcore.study.store import Record, Store
 from vpcore.weights.foreign import file_digest
 from vpcore.weights.published import FILES, ticket_file
 from vpcore.weights.tickets import ticket_digest, ticket_header
@@ -87,6 +89,35 @@ def check_header(path: Path, run: Run, store: Store, *, folder: Path | None) -> 
         InputError: naming the file and what differs.
     """
     _refuse(path, {**description(run), **origins(run, store, folder)})
+
+
+def check_records(run: Run, store: Store) -> None:
+    """Refuse a ticket that is not the one that records of the same network were measured on, as when it was made anew.
+
+    Args:
+        run: whose network it is.
+        store: where the ticket and the records lie.
+
+    Raises:
+        InputError: naming the file, one such record, and the digests.
+    """
+    digest = ticket_digest(path := store.ticket_path(run))
+    network = {"round": run.round, "source_seed": run.source_seed, **description(run), "quant_training": run.quant_training}
+    for record in store.rows():
+        made_on = record.get("ticket", digest)
+        if made_on == digest or pd.isna(made_on) or any(_field(record, name) != network[name] for name in network):
+            continue
+        raise InputError(
+            f"the ticket {path} must be the one that the records of this network were measured on, with the digest "
+            f"{made_on} as in the record {record['id']} ({record['method']}); it has {digest}: put that ticket back, or "
+            f"delete the records on it in {store.root / 'records'}, whose runs are then computed anew; or use another folder"
+        )
+
+
+def _field(record: Record, name: str) -> object:
+    """The value of a field of a run, from a record that may have been written before there was such a field."""
+    value = record.get(name)
+    return DEFAULTS[name] if pd.isna(value) else value
 
 
 def check_place(path: Path, here: dict[str, object]) -> None:

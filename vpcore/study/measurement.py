@@ -2,6 +2,10 @@
 
 Predictions are made once, metrics follow from them; both are kept. Test images serve for nothing but the one evaluation at
 the end; `selection = "test"`, which shows what the authors' choice of an epoch does, is the exception.
+
+The records of a job are written at its end, in one file: all of its runs are done, or none is. `seconds` of a record are
+the run's share of its job. Those of a transfer do not count the reading of the images of its task, which are decoded once
+and cached for all runs; those on the source task count everything, the making of the ticket as well.
 """
 
 from __future__ import annotations
@@ -58,11 +62,12 @@ def measure_source(run: Run, session: Session) -> list[Record]:
     }
     held_out = {split: session.source_images(run, split) for split in SPLITS}
     adapted = Adapted(lambda images, split: predict(network.frozen, images, device=session.device)[None], [facts], [{}])
-    return _finish((run,), session, held_out, adapted, start)
+    _finish((run,), session, held_out, adapted, start)
+    return session.store.write((run,), adapted.facts, adapted.arrays)
 
 
 def adapt(runs: tuple[Run, ...], session: Session) -> list[Record]:
-    """Adapt the frozen network for every member of a cohort, predict test and val once, and write a record each."""
+    """Adapt the frozen network for every member of a cohort, predict test and val once, and write all records together."""
     members: dict[str, list[Run]] = {}
     for run in runs:
         members.setdefault(run.task, []).append(run)
@@ -70,7 +75,10 @@ def adapt(runs: tuple[Run, ...], session: Session) -> list[Record]:
     for own in members.values():
         task = _task(tuple(own), session)
         together.setdefault(task.shape, []).append(task)
-    return [record for tasks in together.values() for record in _adapt_together(tasks, session)]
+    done = [pair for tasks in together.values() for pair in _adapt_together(tasks, session)]
+    members_done = tuple(run for task, _ in done for run in task.runs)
+    facts, arrays = ([each for _, adapted in done for each in getattr(adapted, name)] for name in ("facts", "arrays"))
+    return session.store.write(members_done, facts, arrays)
 
 
 def _task(runs: tuple[Run, ...], session: Session) -> Task:
@@ -88,12 +96,12 @@ def _task(runs: tuple[Run, ...], session: Session) -> Task:
     return Task(runs, train, index, held_out)
 
 
-def _adapt_together(tasks: list[Task], session: Session) -> list[Record]:
-    """Adapt to tasks of one shape in one pass; write the records of each task."""
+def _adapt_together(tasks: list[Task], session: Session) -> list[tuple[Task, Adapted]]:
+    """Adapt to tasks of one shape in one pass, and measure each."""
     run, start = tasks[0].runs[0], time.perf_counter()
     company = [f"{r.task} {r.seed}" for task in tasks for r in task.runs]
     found = ADAPTATIONS[run.method](tasks, session)
-    each, records = (time.perf_counter() - start) / len(company), []
+    each = (time.perf_counter() - start) / len(company)
     for task, adapted in zip(tasks, found, strict=True):
         start = time.perf_counter() - each * len(task.runs)  # its share of what was done together
         shared: Record = {
@@ -108,8 +116,8 @@ def _adapt_together(tasks: list[Task], session: Session) -> list[Record]:
         for facts, arrays, rows in zip(adapted.facts, adapted.arrays, task.index, strict=True):
             facts |= shared
             arrays["index"] = rows
-        records += _finish(task.runs, session, task.held_out, adapted, start)
-    return records
+        _finish(task.runs, session, task.held_out, adapted, start)
+    return list(zip(tasks, found, strict=True))
 
 
 def image_side(run: Run) -> int:
@@ -119,10 +127,8 @@ def image_side(run: Run) -> int:
     return run.image_px if run.method == "lp" and run.view == "canvas" else run.canvas
 
 
-def _finish(
-    runs: tuple[Run, ...], session: Session, held_out: dict[str, Images], adapted: Adapted, start: float
-) -> list[Record]:
-    """Add the metrics of each run, those of val with a prefix, those after temperature scaling, ...; write the records."""
+def _finish(runs: tuple[Run, ...], session: Session, held_out: dict[str, Images], adapted: Adapted, start: float) -> None:
+    """Add what a record holds to the facts of each run: its metrics, those of val with a prefix, provenance, ..."""
     run, logits = runs[0], {split: adapted.predict(images.images, split) for split, images in held_out.items()}
     if run.robustness_images:
         _corrupted(run, session, held_out["test"], adapted)
@@ -143,7 +149,8 @@ def _finish(
         "seconds": (time.perf_counter() - start) / len(runs),
         **provenance(session.device),
     }
-    return session.store.write(runs, [{**facts, **stamp} for facts in adapted.facts], adapted.arrays)
+    for facts in adapted.facts:
+        facts |= stamp
 
 
 def _recalibrated(logits: Logits, held_out: dict[str, Images]) -> Record:

@@ -250,7 +250,7 @@ def cohort_id(ids: list[str]) -> str:
 
 
 def run_name(*runs: Run) -> str:
-    """What the files of a run, or of runs that differ in their seed, are called: readable, and different for different runs.
+    """What the files of a run, or of runs that are computed together, are called: readable, and different for other runs.
 
     >>> run_name(Run(method="vp", task="digits", budget=10, round=2, seed=1)).rsplit("-", 1)[0]
     'vp-digits-10-round2-seed1'
@@ -258,8 +258,9 @@ def run_name(*runs: Run) -> str:
     first, end = runs[0], cohort_id([run_id(run) for run in runs])
     if first.method == "source":
         return f"source-{first.source}-round{first.round}-{end}"
-    seeds = "+".join(str(run.seed) for run in runs)
-    return f"{first.method}-{first.task}-{first.budget or 'all'}-round{first.round}-seed{seeds}-{end}"
+    tasks, seeds = ([*dict.fromkeys(str(getattr(run, name)) for run in runs)] for name in ("task", "seed"))
+    task = tasks[0] if len(tasks) == 1 else f"{len(tasks)}tasks"
+    return f"{first.method}-{task}-{first.budget or 'all'}-round{first.round}-seed{'+'.join(seeds)}-{end}"
 
 
 def canonical(run: Run) -> Run:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import PIL
+import scipy
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 from vpcore.data import corruptions, imagenet, tasks
 from vpcore.data.cache import cached
 from vpcore.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from vpcore.data.digests import digest_of, file_digest
+from vpcore.data.digests import digest_of, made_by
 from vpcore.data.images import Images
 from vpcore.data.splits import shots
 from vpcore.errors import InputError
@@ -33,7 +35,7 @@ from vpcore.prompting.fixed_prompts import border_px
 from vpcore.pruning.masks import Masks, measure
 from vpcore.quantization.layers import quantize
 from vpcore.quantization.training import finish_lsq, load_lsq
-from vpcore.study.headers import check_header, check_place
+from vpcore.study.headers import check_header, check_place, check_records
 from vpcore.study.provenance import provenance
 from vpcore.study.run import QUANTIZED, Run, fields_of, ticket_run
 from vpcore.study.store import Store
@@ -112,7 +114,7 @@ class Session:
 
         def make() -> list[tuple[str, int, Tensor]]:
             clean = shown.images[rows]
-            made_of = hashlib.sha256(clean.numpy().tobytes()).hexdigest(), file_digest(Path(corruptions.__file__))
+            made_of = hashlib.sha256(clean.numpy().tobytes()).hexdigest(), made_by(corruptions, PIL, scipy, torch)
 
             def all_kinds() -> Images:
                 made = [corrupt(clean, name, severity=severity, seed=0) for name, severity in kinds]
@@ -167,8 +169,9 @@ class Session:
         return self._kept("network", key, lambda: self._load(run))
 
     def check(self, path: Path, run: Run) -> None:
-        """Refuse a ticket that does not belong to the run."""
+        """Refuse a ticket that does not belong to the run, or is not the one that its records were measured on."""
         check_header(path, run, self.store, folder=self.folder)
+        check_records(run, self.store)
 
     def check_parent(self, path: Path, run: Run) -> None:
         """The same for a ticket from which another is made; with a protocol, it must come from the same type of machine."""

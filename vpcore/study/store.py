@@ -77,14 +77,24 @@ class Store:
         return self.root / "predictions" / f"{run_name(run)}.safetensors"
 
     def done(self) -> set[str]:
-        """Ids of the runs that have a record. A damaged file is set aside with a warning, so that its runs are missing."""
+        """Ids of the runs that have a record; those in a damaged file have none, and a warning names it."""
+        rows = self.committed()
         for path in self._files():
             try:
-                _read_records(path, path.stat().st_mtime_ns)
+                rows += _read_records(path, path.stat().st_mtime_ns)
             except InputError as error:
-                set_aside(path)
-                warnings.warn(f"{error}; it lies in {path.name}.damaged now", stacklevel=2)
-        return {str(row["id"]) for row in self.rows()}
+                warnings.warn(str(error), stacklevel=2)
+        return {str(row["id"]) for row in rows}
+
+    def set_aside_damaged(self) -> None:
+        """Rename damaged files of records, with a warning, so that their runs are computed again."""
+        for path in self._files():
+            changed = path.stat().st_mtime_ns
+            try:
+                _read_records(path, changed)
+            except InputError as error:
+                if path.stat().st_mtime_ns == changed:  # not written anew meanwhile, by another process
+                    warnings.warn(f"{error}; it lies in {set_aside(path)} now", stacklevel=2)
 
     def write(self, runs: tuple[Run, ...], measured: list[Record], arrays: list[dict[str, Tensor]]) -> list[Record]:
         """Write the arrays of a cohort, and then its records in one file: they say that the runs are done."""
