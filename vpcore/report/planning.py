@@ -33,7 +33,6 @@ from vpcore.study.profile import load_profile
 from vpcore.study.run import run_id
 
 CLOSE = 0.005  # a difference of accuracy that chooses nothing
-ROUNDING = 1e-9  # by which a mean may miss a bound that it lies on
 ROOT = Path(__file__).resolve().parents[2]
 ACCURACY = 0.3  # of a task, for the noise of its test images: what visual prompting reaches in the pilot
 # test images of CIFAR-10, EuroSAT and hand signs (the control tasks), GTSRB, Oxford Pets, Flowers-102, Fashion-MNIST,
