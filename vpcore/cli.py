@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pack": ("image_sets", "Make an image set of a folder of class folders."),
     "prune": ("own_network", "Prune a network of your own by magnitude."),
     "prompt": ("own_images", "Prompt a network of your own to read images of your own."),
+    "audit": ("own_audit", "Say what compression has cost a network of your own."),
     "calibrate": ("own_logits", "Measure how well logits are calibrated."),
     "bench": ("speed", "Measure how fast the pieces are."),
 }
@@ -99,6 +100,7 @@ def main() -> None:
     vpcore prompt resnet50 photos --weights ticket.safetensors --output learned.safetensors
     vpcore calibrate learned.safetensors
     vpcore pack photos --data DIR
+    vpcore audit --dense NETWORK --compressed NETWORK         what did compression cost it?
 
     Exit codes: 0, all is done; 1, a run or a notebook failed for a reason that is ours; 2, something that was given must
     change; 130 and 143, interrupted or terminated: the same command goes on.

@@ -74,7 +74,7 @@ def pack(folder: Path | str, out: Path | str, *, name: str | None = None, test_s
     folder, out = as_path(folder, name="folder"), as_path(out, name="out")
     name = folder.resolve().name if name is None else name
     test_share = share(test_share, name="test_share")
-    splits = _splits(folder, name, test_share)
+    splits = split_listings(folder, name, test_share)
     with new_set(name, out) as made:
         counts = {}
         for split, listing in splits.items():
@@ -83,7 +83,7 @@ def pack(folder: Path | str, out: Path | str, *, name: str | None = None, test_s
     return out / name
 
 
-def _splits(folder: Path, name: str, test_share: float) -> dict[str, Listing]:
+def split_listings(folder: Path, name: str, test_share: float) -> dict[str, Listing]:
     """The images of train and test, in folders of their own or drawn."""
     if given := split_folders(folder):
         if given != ["test", "train"]:

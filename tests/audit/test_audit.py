@@ -1,0 +1,298 @@
+"""`vpcore audit`: from two networks to verdict, page, numbers and exit code."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from safetensors.torch import save_file
+from torch.nn.utils import prune as torch_prune
+
+from tests.audit import networks
+from vpcore.audit import findings
+from vpcore.audit.design import Speed, choose, half_width, seconds, seconds_of
+from vpcore.audit.findings import CLEAN, COST, EXIT, OPEN, PRIMARY, judge
+from vpcore.audit.networks import compared, read_network
+from vpcore.audit.numbers import names_of, numbers
+from vpcore.audit.page import page
+from vpcore.audit.run import Audit, Options, audit
+from vpcore.cli import main
+from vpcore.errors import InputError
+from vpcore.pruning.masks import prune
+from vpcore.weights.tickets import save_ticket
+
+HERE = "tests.audit.networks"
+SMALL = Options(
+    f"{HERE}:dense", (f"{HERE}:dense",), tasks=("shapes", "textures"), shots=(1, 2), seeds=1, canvas=16, epochs=1,
+    test_images=24, device="cpu",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tasks_near_chance_count() -> Iterator[None]:
+    """Random features read little, and a test of their costs needs some."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(findings, "NEAR_CHANCE", 0.0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def itself() -> Audit:
+    return audit(SMALL)
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["audit", *map(str, arguments)], catch_exceptions=False)
+
+
+def small_call(*arguments: object) -> Result:
+    flags = {"--tasks": "shapes,textures", "--shots": "1", "--seeds": 1, "--canvas": 16, "--epochs": 1, "--test-images": 12}
+    return call("--dense", f"{HERE}:dense", *(part for pair in flags.items() for part in pair), *arguments)
+
+
+def test_a_network_against_itself_is_exactly_zero(itself: Audit) -> None:
+    (found,) = itself.findings
+    assert {each[1] for each in found.primary} == {"vp", "lp"} == {method for _, method in found.secondary}
+    known = [e for e in found.secondary.values() if np.isfinite(e.mean)]
+    assert len(known) > 20
+    assert {(e.mean, e.low, e.high) for e in known} == {(0.0, 0.0, 0.0)}
+    assert found.primary["accuracy_loss", "lp"].verdict == "no relevant effect"
+    assert found.agreement == 1.0
+    assert itself.warnings == (
+        f"{HERE}:dense: its weights are those of the dense network, to the bit: nothing is compressed",
+    )
+
+
+def test_the_same_seeds_give_the_same_page(itself: Audit) -> None:
+    again = audit(SMALL)
+    still = [
+        dataclasses.replace(each, timing={"images_a_second": [1, 1], "seconds": 1}, made={}) for each in (itself, again)
+    ]
+    still = [dataclasses.replace(each, rows=tuple({**row, "seconds": 0} for row in each.rows)) for each in still]
+    assert page(still[0]) == page(still[1])
+    first, second = map(numbers, still)
+    assert first == second
+
+
+def test_the_page_needs_nothing_else(itself: Audit) -> None:
+    text = page(itself)
+    assert re.findall(r"(?:src|href)\s*=\s*['\"](?!#)", text) == []
+    assert set(re.findall(r"https?://[\w./-]+", text)) <= {
+        "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink", "http://www.w3.org/1999/02/22-rdf-syntax-ns",
+        "http://purl.org/dc/elements/1.1/", "http://creativecommons.org/ns", "http://purl.org/dc/dcmitype/StillImage",
+        "https://matplotlib.org/", "http://www.w3.org/Graphics/SVG/1.1/DTD/svg11.dtd",
+    }  # fmt: skip
+    assert text.count("<svg") == 3
+    assert "own task" in text
+
+
+def test_every_number_is_there(itself: Audit) -> None:
+    found = json.loads(json.dumps(numbers(itself), allow_nan=False))
+    assert found["exit_code"] == EXIT[found["verdict"]]
+    assert len(found["runs"]) == 2 * 2 * 2 * 2  # networks, methods, tasks, budgets
+    primary = {(one["cost"], one["method"]) for one in found["findings"][0]["primary"]}
+    assert primary == set(PRIMARY)
+    for one in found["findings"][0]["primary"] + found["findings"][0]["secondary"]:
+        assert {"mean", "low", "high", "n"} <= one.keys()
+
+
+def test_from_the_command_line_to_files_and_exit_codes(tmp_path: Path) -> None:
+    told = small_call("--compressed", f"{HERE}:pruned", "--output", tmp_path / "a")
+    assert told.exit_code in EXIT.values()
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"index.html", "numbers.json", "badge.svg"}
+    content = json.loads((tmp_path / "a" / "numbers.json").read_text())
+    assert told.exit_code == content["exit_code"]
+    assert content["verdict"] in (tmp_path / "a" / "badge.svg").read_text()
+    assert f"{HERE}:pruned: {content['verdict']}" in told.output
+    facts = content["networks"][1]
+    assert facts["weights_left"] == facts["weights"] - round(0.75 * 32 * 16 * 9)  # the one layer between stem and head
+    assert facts["bytes"] < content["networks"][0]["bytes"]
+    assert facts["multiplications_left"] < facts["multiplications"] == content["networks"][0]["multiplications"]
+
+
+def test_files_of_each_kind_are_read(tmp_path: Path) -> None:
+    """And weigh the same, whoever wrote them."""
+    network, sparse = networks.dense(), networks.pruned()
+    masks = prune(network, density=0.25)
+    save_ticket(tmp_path / "ticket.safetensors", sparse, masks)
+    torch.save(sparse.state_dict(), tmp_path / "state.pth")
+    save_file({name: value.clone() for name, value in sparse.state_dict().items()}, tmp_path / "state.safetensors")
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "of_authors_checkpoint.pth")
+    torch.save({f"{name}_mask": mask.float() for name, mask in masks.items()}, tmp_path / "of_authors_mask.pth")
+    torch_prune.custom_from_mask(network[3], "weight", masks["3.weight"])
+    torch.save(network.state_dict(), tmp_path / "torch.pth")
+    names = ("ticket.safetensors", "state.pth", "state.safetensors", "of_authors_checkpoint.pth", "torch.pth")
+    read = [read_network(str(tmp_path / name), canvas=16, model=f"{HERE}:dense") for name in names]
+    read.append(read_network(f"{HERE}:dense@{tmp_path / 'state.pth'}", canvas=16))
+    assert len({tuple(each.facts.items()) for each in read}) == 1
+    assert read[0].facts["weights_left"] < read[0].facts["weights"]
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    for each in read[1:]:
+        assert torch.equal(each.frozen(images), read[0].frozen(images))
+
+
+def test_networks_of_libraries_are_read(tmp_path: Path) -> None:
+    from torchvision.models import squeezenet1_1
+
+    torch.save(squeezenet1_1(num_classes=7).state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(InputError, match="use squeezenet1_1@FILE, squeezenet1_1@torchvision:NAME"):
+        read_network("squeezenet1_1", canvas=32)
+    with pytest.raises(InputError, match="unknown weights of torchvision for squeezenet1_1: 'IMAGENET'"):
+        read_network("squeezenet1_1@torchvision:IMAGENET", canvas=32)
+    assert read_network("resnet8@random", canvas=32).frozen.classes == 1000
+
+
+def test_classes_in_another_order_cost_a_probe_nothing_and_are_noted() -> None:
+    found = audit(dataclasses.replace(SMALL, compressed=(f"{HERE}:permuted",), shots=(1,)))
+    (one,) = found.findings
+    loss = one.primary["accuracy_loss", "lp"].estimate
+    assert (loss.mean, loss.low, loss.high) == (0.0, 0.0, 0.0)
+    assert one.agreement < 1
+    assert any("are its classes in another order?" in note for note in found.warnings)
+
+
+def test_where_no_gradients_pass_prompting_is_left_out_and_the_page_says_so() -> None:
+    found = audit(dataclasses.replace(SMALL, compressed=(f"{HERE}:integer",), shots=(1,)))
+    assert {each[1] for each in found.findings[0].primary} == {"lp"}
+    assert any(
+        lack.startswith(f"visual prompting of {HERE}:integer, since no gradient passes") for lack in found.not_measured
+    )
+    assert "since no gradient passes" in page(found)
+
+
+def test_images_of_ones_own(tmp_path: Path) -> None:
+    """A folder without train and test: a drawn fifth is test, another part is for validation."""
+    for label, colour in enumerate(("red", "green", "blue")):
+        for number in range(20):
+            path = tmp_path / "photos" / colour / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shade = np.full((20, 20, 3), 5 * number, dtype=np.uint8)
+            shade[..., label] += 100
+            Image.fromarray(shade).save(path)
+    found = audit(dataclasses.replace(SMALL, tasks=(str(tmp_path / "photos"),), seeds=2))
+    assert found.design.tasks == ("photos",)
+    assert {row["images"] for row in found.rows} == {12}
+    assert all("temperature" in row for row in found.rows)
+    assert found.findings[0].primary["accuracy_loss", "lp"].estimate.scope == "other seeds, on this chain and task"
+
+
+def test_a_task_with_fewer_images_than_shots_is_noted() -> None:
+    found = audit(dataclasses.replace(SMALL, tasks=("shapes", "textures"), shots=(1, 100)))
+    assert any(note.startswith("shapes: some classes have fewer than 100 images") for note in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--compressed", f"{HERE}:other_classes"), "must have the same classes, but tests.audit.networks:dense has 16"),
+        (("--compressed", f"{HERE}:broken"), "must give finite numbers"),
+        (("--compressed", "nothing.pth"), "there is no file nothing.pth"),
+        (("--compressed", "resnet18"), "use resnet18@FILE, resnet18@torchvision:NAME"),
+        (("--compressed", f"{HERE}:nothing"), "must be a function without arguments"),
+        (("--compressed", f"{HERE}:pruned", "--margin", "2"), "`--margin` must be in (0, 1), got 2"),
+        (("--compressed", f"{HERE}:pruned", "--budget", "soon"), '`--budget` must be a time, such as "10 min"'),
+        (("--compressed", f"{HERE}:pruned", "--shots", "few"), "`--shots` must be whole numbers with commas"),
+        (("--compressed", f"{HERE}:pruned", "--tasks", "shape"), "'shape' is not built in"),
+        (("--compressed", f"{HERE}:pruned", "--own-task", "shapes"), "must have the 16 classes"),
+    ],
+)  # fmt: skip
+def test_bad_input_has_exit_code_2(arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VPCORE_DATA", raising=False)
+    told = small_call(*arguments)
+    assert told.exit_code == 2
+    assert message in told.output
+    assert told.output.splitlines()[-1].startswith("vpcore: ")
+
+
+def test_a_state_dict_of_another_architecture_is_refused(tmp_path: Path) -> None:
+    torch.save(networks.other_classes().state_dict(), tmp_path / "other.pth")
+    with pytest.raises(InputError, match="missing"):
+        read_network(str(tmp_path / "other.pth"), canvas=16, model=f"{HERE}:dense")
+    with pytest.raises(InputError, match="use --model NAME"):
+        read_network(str(tmp_path / "other.pth"), canvas=16)
+
+
+def made_up(loss: float, rise: float, *, noise: float = 0.01, seed: int = 0) -> list[dict[str, object]]:
+    """Rows of ten tasks in which compression costs so much."""
+    draw = np.random.default_rng(seed)
+    shared = {"classes": list("ab"), "images": 300, "budget": 1, "seed": 0, "train_images": 2, "val_accuracy": 0.9}
+    rows = []
+    for task in "abcdefghij":
+        for method in ("vp", "lp"):
+            for number in (0, 1):
+                found = {"accuracy": 0.8 - number * loss, "ece": 0.1 + number * rise, "confidence": 0.8}
+                found = {name: value + noise * draw.normal() for name, value in found.items()}
+                rows.append({**shared, **found, "network": number, "round": number, "method": method, "task": task})
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("loss", "rise", "noise", "word"),
+    [
+        (0.05, 0.0, 0.01, COST), (0.0, 0.05, 0.01, COST), (0.0, 0.0, 0.001, CLEAN), (-0.05, 0.0, 0.001, CLEAN),
+        (0.0, 0.0, 0.05, OPEN),
+    ],
+)  # fmt: skip
+def test_verdicts(loss: float, rise: float, noise: float, word: str) -> None:
+    assert judge(made_up(loss, rise, noise=noise), 1).verdict == word
+
+
+def test_the_margin_decides_what_is_relevant() -> None:
+    rows = made_up(0.02, 0.0, noise=0.001)
+    assert judge(rows, 1, margin=0.01).verdict == COST
+    assert judge(rows, 1, margin=0.05).verdict == CLEAN
+
+
+def test_a_task_near_chance_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(findings, "NEAR_CHANCE", 1.5)
+    rows = [{**row, "val_accuracy": 0.6 if row["task"] == "a" else 0.9} for row in made_up(0.0, 0.0)]
+    found = judge(rows, 1)
+    assert found.left_out == {"vp": ["a"], "lp": ["a"]}
+    assert found.primary["accuracy_loss", "vp"].estimate.n == 9
+
+
+@pytest.mark.slow
+def test_equal_networks_are_rarely_found_costly() -> None:
+    costly = sum(judge(made_up(0.0, 0.0, noise=0.02, seed=seed), 1).verdict == COST for seed in range(100))
+    assert costly <= 9  # at most 5 % are expected; 9 or fewer of 100 in 97 % of the cases
+
+
+def test_names_that_are_alike_get_numbers(itself: Audit) -> None:
+    assert names_of(itself) == [f"{HERE}:dense (0)", f"{HERE}:dense (1)"]
+
+
+def test_a_network_that_weighs_as_much_is_noted() -> None:
+    dense, other = (read_network(f"{HERE}:{name}", canvas=16) for name in ("dense", "permuted"))
+    assert compared(dense, other).notes == (
+        "it needs as many bytes as the dense network: few weights are zero, and none has fewer bits",
+    )
+
+
+@pytest.mark.parametrize(("text", "value"), [("10 min", 600), ("90 s", 90), ("1 hour", 3600), ("2 hours", 7200), ("5", 300)])
+def test_times(text: str, value: float) -> None:
+    assert seconds_of(text) == value
+
+
+def test_the_design_is_the_best_that_fits(itself: Audit) -> None:
+    largest = dataclasses.replace(itself.design, tasks=tuple("abcd"), shots=(1, 4), seeds=(0,))
+    speeds, classes = [Speed(0.01, 0.02)] * 2, [10] * 4
+    widths = []
+    for limit in (20, 100, 500, 2500):
+        design = choose(largest, speeds, classes, limit=limit)
+        assert seconds(design, speeds, classes[: len(design.tasks)]) <= limit
+        sizes = {"tasks": len(design.tasks), "shots": len(design.shots), "seeds": len(design.seeds)}
+        widths.append((design.methods[0] == "lp", half_width(design.methods[0], **sizes)))
+    assert widths == sorted(widths, reverse=True)
+    assert widths[0] > widths[-1]
+
+
+def test_no_width_without_spread() -> None:
+    assert half_width("vp", tasks=1, shots=3, seeds=1) == np.inf
+    assert half_width("vp", tasks=4, shots=1, seeds=1) > half_width("vp", tasks=8, shots=1, seeds=1)
+    assert half_width("vp", tasks=4, shots=1, seeds=1) > half_width("vp", tasks=4, shots=1, seeds=4)

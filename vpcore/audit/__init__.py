@@ -1,0 +1,16 @@
+"""Audit: the protocol of the study asked of networks of your own, a dense one and what became of it; `vpcore audit`."""
+
+from vpcore.faces import face
+
+__all__, __getattr__, __dir__ = face(
+    __name__,
+    {
+        "design": "Design choose",
+        "findings": "Findings judge",
+        "measuring": "measure",
+        "networks": "Audited read_network",
+        "page": "write_page",
+        "run": "Audit Options audit",
+        "tasks": "Task read_task",
+    },
+)
