@@ -39,7 +39,8 @@ GENERATED = Path(__file__).resolve().parent.parent / "generated"
 def run_notebooks(app: Sphinx, config: Config) -> None:
     """Bring the folder `generated` up to date.
 
-    Every notebook is run with the first of `vpcore_profiles` that has the grids it shows, into generated/NOTEBOOK.
+    Every notebook is run with the first of `vpcore_profiles` that has the grids it shows, into generated/NOTEBOOK; those
+    that show no runs, with the first of all.
     VPCORE_PROFILE takes the place of the first profile, and VPCORE_TOY=1 makes a toy of it. Those that `vpcore_again` names
     for a profile are run with that profile, too, into generated/PROFILE/NOTEBOOK.
     """
@@ -49,7 +50,8 @@ def run_notebooks(app: Sphinx, config: Config) -> None:
     try:
         for number, profile in enumerate(dict.fromkeys(profiles)):
             toy = number == 0 and os.environ.get("VPCORE_TOY", "") == "1"
-            mine = tuple(name for name in batch.fitting(load_profile(profile, toy=toy)) if name not in taken)
+            shown = batch.fitting(load_profile(profile, toy=toy)) + (batch.of_no_profile() if number == 0 else ())
+            mine = tuple(name for name in shown if name not in taken)
             taken |= set(mine)
             if mine:
                 batch.regenerate(GENERATED, profile=profile, toy=toy, only=mine, log=log)

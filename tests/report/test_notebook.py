@@ -31,6 +31,7 @@ def test_every_notebook_stands_in_the_book_under_the_page_of_its_name() -> None:
     again = config["vpcore_again"]
     assert executed.pop("real") == [f"generated/{p}/{name}/{name}" for p, names in again.items() for name in names]
     shown = {name for profile in config["vpcore_profiles"] for name in batch.fitting(load_profile(profile))}
+    shown |= set(batch.of_no_profile())
     assert executed == {name: [f"generated/{name}/{name}"] for name in shown}
     waiting = set(batch.names()) - shown  # for the records of a profile that the book does not show yet
     assert waiting == {"answer"}
@@ -134,6 +135,7 @@ def test_numbers_are_json(tmp_path: Path) -> None:
 def test_what_a_batch_leaves_out_is_named_with_its_reason() -> None:
     lines = batch.skipped(load_profile("paper"))
     assert "ways: skipped, the profile paper has no grid ways, scope, recipe" in lines
+    assert "tutorial: skipped, it shows no runs of a profile; --only tutorial runs it" in lines
     assert "quantization: skipped, the profile paper has no grid ranges" in lines
     assert "the grid backbones: skipped, no notebook shows it" in lines
     assert not any(line.startswith(("accuracy", "the grid main")) for line in lines)

@@ -175,10 +175,10 @@ def replay(card: Profile, store: Store, data: Path | None, device: str, count: i
 @study_options
 @data_option
 @device_option
-@click.option("--only", multiple=True, help="Only this notebook; may be repeated.")
+@click.option("--only", multiple=True, help="Only this notebook, be it one that shows no runs; may be repeated.")
 @click.option("--output", type=a_path, help="Folder of figures, tables and numbers.  [default: RESULTS/PROFILE/book]")
 def book(card: Profile, store: Store, data: Path | None, device: str, only: tuple[str, ...], output: Path | None) -> None:
-    """Run all notebooks as a batch, after computing what is missing of the profile.
+    """Run the notebooks that show runs of the profile as a batch, after computing what is missing of it.
 
     Each leaves its figures, tables, numbers and executed copy in a folder of its own. Notebooks whose code, parameters and
     results have not changed are skipped. `jupyter-book build book/` does the same for the profile that the book shows.

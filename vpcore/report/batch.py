@@ -142,7 +142,12 @@ def grids_of(name: str) -> list[str]:
 
 def fitting(card: Profile) -> tuple[str, ...]:
     """The notebooks that show grids which a profile has."""
-    return tuple(name for name in names() if set(wanted(grids_of(name), card)) <= set(card.grids))
+    return tuple(name for name in names() if grids_of(name) and set(wanted(grids_of(name), card)) <= set(card.grids))
+
+
+def of_no_profile() -> tuple[str, ...]:
+    """The notebooks that show no runs, such as the tutorial: the same whatever the profile."""
+    return tuple(name for name in names() if not grids_of(name))
 
 
 def skipped(card: Profile) -> list[str]:
@@ -150,7 +155,8 @@ def skipped(card: Profile) -> list[str]:
     needs = {name: wanted(grids_of(name), card) for name in names()}
     lacks = {name: [grid for grid in grids if grid not in card.grids] for name, grids in needs.items()}
     shown = {grid for name, grids in needs.items() if not lacks[name] for grid in grids}
-    lines = [
+    lines = [f"{name}: skipped, it shows no runs of a profile; --only {name} runs it" for name in of_no_profile()]
+    lines += [
         f"{name}: skipped, the profile {card.name} has no grid {', '.join(lack)}" for name, lack in lacks.items() if lack
     ]
     return lines + [f"the grid {grid}: skipped, no notebook shows it" for grid in card.grids if grid not in shown]
