@@ -1,28 +1,25 @@
 """The networks of an audit: named as one names them, frozen, and weighed.
 
-    resnet50@torchvision:IMAGENET1K_V2     a network of torchvision with weights of torchvision
-    vit_small_patch16_224@timm             timm's
-    efficientnet-lite0@package             a network of `MODELS` with a source of `WEIGHT_SOURCES`
-    resnet50@pruned.pth                    either with a file of any form that `vpcore.weights.foreign` lists, a ticket too
-    pruned.pth                             a file alone: the network is the one that `model` names, or that of the dense one
-    my_networks:pruned                     what the function `pruned` of my_networks.py returns
-    my_networks:make@pruned.pth            the same with the weights of a file
-    network.pt2, network.onnx              a program: what torch.export or ONNX has saved, see `programs`
-
-What a network weighs is told for its convolutions and linear layers. A weight that is mostly zero is held as a ticket holds
-it, one bit a weight and what is kept; a quantized one with its bits.
+resnet50@torchvision:IMAGENET1K_V2     a network of torchvision with weights of torchvision
+vit_small_patch16_224@timm             timm's
+efficientnet-lite0@package             a network of `MODELS` with a source of `WEIGHT_SOURCES`
+resnet50@pruned.pth                    either with a file of any form that `vpcore.weights.foreign` lists, a ticket too
+pruned.pth                             a file alone: the network is the one that `model` names, or that of the dense one
+my_networks:pruned                     what the function `pruned` of my_networks.py returns
+my_networks:make@pruned.pth            the same with the weights of a file
+network.pt2, network.onnx              a program: what torch.export or ONNX has saved, see `programs`
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from vpcore.audit.weighing import Facts, held_bits, make_plain_, random_images, weigh
 from vpcore.errors import InputError, unknown
 from vpcore.networks.backbones import MODELS, Statistics, backbone, build, head_name
 from vpcore.networks.frozen import Frozen
@@ -34,7 +31,6 @@ from vpcore.weights.published import WEIGHT_SOURCES, pretrained
 
 FILES = (".pth", ".pt", ".safetensors", ".tar", ".bin", ".ckpt")  # endings of files of weights
 PROGRAMS = (".pt2", ".onnx")
-Facts = dict[str, int | float | str | None]
 
 
 @dataclass(frozen=True)
@@ -85,18 +81,23 @@ def read_network(
                 f"NAME@{name}"
             )
         code, weights = model, name
+    network: nn.Module
+    notes: tuple[str, ...]
     if Path(code).suffix.lower() in PROGRAMS:
         from vpcore.audit.programs import read_program
 
-        network: nn.Module = read_program(Path(code))
+        network, notes = read_program(Path(code))
         code = ""
     else:
-        network = _built(code, weights)
+        network, notes = _built(code, weights), ()
         known = backbone(code).statistics if code in MODELS else None
         statistics = statistics or known
+    bits, rounding = make_plain_(network)
+    if weights and Path(weights).is_file():
+        bits |= held_bits(Path(weights))
     frozen = Frozen(network, device=device, statistics=statistics)
     _check_outputs(frozen, name, canvas)
-    return Audited(name, code, frozen, _blocked(frozen, canvas), weigh(frozen, canvas))
+    return Audited(name, code, frozen, _blocked(frozen, canvas), weigh(frozen, canvas, bits=bits), (*notes, *rounding))
 
 
 def _built(code: str, weights: str) -> nn.Module:
@@ -173,14 +174,8 @@ def _of_timm(code: str) -> nn.Module:
         ) from error
 
 
-def _look(frozen: Frozen, canvas: int, *, count: int = 2) -> Tensor:
-    """Random images for a first look at a network."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand((count, 3, canvas, canvas), generator=generator).to(frozen.device)
-
-
 def _check_outputs(frozen: Frozen, name: str, canvas: int) -> None:
-    images = _look(frozen, canvas)
+    images = random_images(frozen, canvas)
     frozen.check_takes(images, name="canvas")
     with torch.no_grad():
         finite = bool(frozen(images).isfinite().all() and frozen.features(images).isfinite().all())
@@ -190,7 +185,7 @@ def _check_outputs(frozen: Frozen, name: str, canvas: int) -> None:
 
 def _blocked(frozen: Frozen, canvas: int) -> str:
     """Why no gradient comes from the outputs of a network to its inputs; "" where one does."""
-    images = _look(frozen, canvas).requires_grad_()
+    images = random_images(frozen, canvas).requires_grad_()
     try:
         frozen(images).logsumexp(1).sum().backward()
     except (RuntimeError, NotImplementedError) as error:
@@ -198,74 +193,6 @@ def _blocked(frozen: Frozen, canvas: int) -> str:
     if images.grad is None or not bool(images.grad.isfinite().all()) or not bool(images.grad.any()):
         return "its outputs do not change with its inputs as far as gradients tell, as where numbers are rounded"
     return ""
-
-
-def weigh(frozen: Frozen, canvas: int) -> Facts:
-    """What a network weighs.
-
-    Args:
-        frozen: the network; its batch norms are part of its convolutions.
-        canvas: side of its images, px.
-
-    Returns:
-        `weights`, of convolutions and linear layers; `weights_left`, those that are not zero; `bits`, the least of a layer;
-        `bytes`, of all parameters, each weight in the shorter of two forms: as it is, or its mask and what is kept;
-        `multiplications` of one image, and `multiplications_left`, those with weights that are not zero. A program hides its
-        layers: where it has none, the last two and `bits` are None.
-    """
-    layers: dict[str, nn.Conv2d | nn.Linear] = {
-        name: module
-        for name, module in frozen.body.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear) and not name.endswith(".wide")
-    }
-    bits = {
-        f"{name}.layer": module.weight_bits for name, module in frozen.body.named_modules() if isinstance(module, TakenOver)
-    }
-    tensors = {name: _numbers(value) for name, value in (*frozen.body.named_parameters(), *frozen.body.named_buffers())}
-    weights = [f"{name}.weight" for name in layers] or [name for name, value in tensors.items() if value[0].ndim > 1]
-    total = left = size = 0
-    for name, (values, width) in tensors.items():
-        width = bits.get(name.removesuffix(".weight"), width) if name in weights else width
-        kept = int(values.count_nonzero())
-        size += math.ceil(min(values.numel() * width, values.numel() + kept * width) / 8)
-        if name in weights:
-            total, left = total + values.numel(), left + kept
-    facts: Facts = {"weights": total, "weights_left": left, "bits": None, "bytes": size}
-    facts |= {"multiplications": None, "multiplications_left": None}
-    if layers:
-        facts["bits"] = min(bits.get(name, _numbers(layer.get_parameter("weight"))[1]) for name, layer in layers.items())
-        facts["multiplications"], facts["multiplications_left"] = _multiplications(frozen, layers, canvas)
-    return facts
-
-
-def _numbers(value: Tensor) -> tuple[Tensor, int]:
-    """A parameter as plain numbers, and the bits in which each of them is held; one of torchao unfolds into its parts."""
-    if hasattr(value, "__tensor_flatten__"):
-        plain = value.dequantize()
-        parts = [part for part in map(value.__getattribute__, value.__tensor_flatten__()[0]) if isinstance(part, Tensor)]
-        held = sum(_numbers(part)[1] * _numbers(part)[0].numel() for part in parts)
-        return plain, max(1, round(held / plain.numel()))
-    return value.detach(), 8 * value.element_size()
-
-
-def _multiplications(frozen: Frozen, layers: dict[str, nn.Conv2d | nn.Linear], canvas: int) -> tuple[int, int]:
-    """Those of convolutions and linear layers for one image: all, and those with a weight that is not zero."""
-    counts = [0, 0]
-
-    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        weight = _numbers(layer.get_parameter("weight"))[0]
-        places = output.numel() // len(weight)
-        counts[0] += places * weight.numel()
-        counts[1] += places * int(weight.count_nonzero())
-
-    handles = [layer.register_forward_hook(count) for layer in layers.values()]
-    try:
-        with torch.no_grad():
-            frozen(_look(frozen, canvas, count=1))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return counts[0], counts[1]
 
 
 def compared(dense: Audited, other: Audited) -> Audited:
@@ -282,7 +209,7 @@ def compared(dense: Audited, other: Audited) -> Audited:
     notes = list(other.notes)
     ours, theirs = dict(dense.frozen.body.named_parameters()), dict(other.frozen.body.named_parameters())
     alike = ours.keys() == theirs.keys() and all(ours[name].shape == theirs[name].shape for name in ours)
-    if ours and alike and all(torch.equal(_numbers(ours[name])[0], _numbers(theirs[name])[0]) for name in ours):
+    if ours and alike and all(torch.equal(ours[name], theirs[name]) for name in ours):
         notes.append("its weights are those of the dense network, to the bit: nothing is compressed")
     elif other.facts["bytes"] >= 0.99 * dense.facts["bytes"]:  # type: ignore[operator]
         notes.append("it needs as many bytes as the dense network: few weights are zero, and none has fewer bits")

@@ -165,11 +165,11 @@ def _networks(options: Options) -> tuple[Audited, ...]:
     where = device_named(options.device)
     canvas = whole_number(options.canvas, name="canvas", least=8)
 
-    def read(name: str, model: str) -> Audited:
-        return read_network(name, canvas=canvas, model=model, device=where, statistics=options.statistics)
-
-    dense = read(options.dense, options.model)
-    others = [read(name, options.model or dense.model) for name in options.compressed]
+    dense = read_network(options.dense, canvas=canvas, model=options.model, device=where, statistics=options.statistics)
+    model, statistics = options.model or dense.model, dense.frozen.statistics  # what was made of it takes what it takes
+    others = [
+        read_network(name, canvas=canvas, model=model, device=where, statistics=statistics) for name in options.compressed
+    ]
     return dense, *(compared(dense, other) for other in others)
 
 

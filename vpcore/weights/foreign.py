@@ -4,6 +4,7 @@
                                        resnet50_dyn4_8_mask.pth, under the names of the weights
     *.pth                              a state dict, as torchvision publishes them
     *.pth with NAME_orig, NAME_mask    a network pruned with torch.nn.utils.prune
+    *.pth of torchao                   a state dict with integers and scales, read as the numbers that they stand for
     *.safetensors                      a ticket of our own (`tickets`), or in place of *.pth in all lines above
 
 A state dict may lie inside a larger checkpoint. A ticket of the authors' form without masks is refused: it would be taken
@@ -13,8 +14,11 @@ for a dense network. Only tensors are read (`weights_only`), so that a file cann
 from __future__ import annotations
 
 import hashlib
+import importlib
+import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -84,7 +88,7 @@ def read_tensors(path: Path) -> State:
         raise InputError(f"there is no checkpoint {path}; copy it there, or name another")
     safe = path.suffix == ".safetensors"
     try:
-        content = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+        content = load_file(path) if safe else _loaded(path)
     except Exception as error:  # noqa: BLE001 torch.load fails on rubbish in many ways
         raise InputError(
             f"{path} must be a file of {'safetensors' if safe else 'torch.save'} that holds tensors and nothing that runs "
@@ -101,4 +105,20 @@ def read_tensors(path: Path) -> State:
             f"{path} must hold a state dict, name -> tensor, at the top or under {' or '.join(NESTED)}; "
             f"it holds {', '.join(strangers[:5])}; save its state dict alone"
         )
-    return dict(content)
+    return {name: plain(value) for name, value in content.items()}
+
+
+def _loaded(path: Path) -> Any:
+    """What torch.save has written; torchao makes its tensors known when it is imported."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "torchao" not in str(error):
+            raise
+        importlib.import_module("torchao.quantization")
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def plain(value: Tensor) -> Tensor:
+    """A tensor of torchao, which holds integers and scales, as the numbers that it stands for; any other as it is."""
+    return value.dequantize() if hasattr(value, "__tensor_flatten__") else value
