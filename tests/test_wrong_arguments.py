@@ -106,8 +106,8 @@ WRONG: dict[str, tuple[object, ...]] = {
     "canvas": (0, -1, 16.5, "16", None),
     "image_px": (0, -1, CANVAS, 99, 8.5, "8"),
     "index": (
-        LEARNING["index"][0], LEARNING["index"].float(), LEARNING["index"] + 1, LEARNING["index"] - 1, [[0, 1]],
-        torch.zeros(1, 0).long(), np.zeros((1, 2), dtype=np.int64),
+        LEARNING["index"][0], LEARNING["index"].float(), LEARNING["index"] + 1, LEARNING["index"] - 1, [0, 1],
+        torch.zeros(1, 0).long(), np.zeros((1, 2)), [[0, 1], [2]],
     ),
     "network": (MODEL, None, MODEL.state_dict()),
     "model": (None, "resnet8", MODEL.state_dict()),

@@ -38,6 +38,7 @@ def whole_number(value: Any, *, name: str, of: str = "", least: int = 1, otherwi
     Traceback (most recent call last):
     vpcore.errors.InputError: `px` must be a whole number of pixels, at least 1, got 0
     """
+    value = scalar(value)
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         kind = f"a whole number of {of}, at least {least}" if of else f"a whole number of at least {least}"
         raise InputError(f"`{name}` must be {kind}{otherwise}, got {value!r}")
@@ -47,6 +48,15 @@ def whole_number(value: Any, *, name: str, of: str = "", least: int = 1, otherwi
 def is_real(value: Any) -> bool:
     """Whether a value is a real number; True and False are none."""
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def scalar(value: Any) -> Any:
+    """The number in a tensor or an array without dimensions; anything else as it is.
+
+    >>> scalar(torch.tensor(3)), scalar(np.float64(0.5)), scalar("3"), scalar(torch.ones(1))
+    (3, 0.5, '3', tensor([1.]))
+    """
+    return value.item() if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0 else value
 
 
 def number(value: Any, *, name: str, use: str, zero: bool = False, below: float = math.inf) -> float:
@@ -66,6 +76,7 @@ def number(value: Any, *, name: str, use: str, zero: bool = False, below: float 
     Traceback (most recent call last):
     vpcore.errors.InputError: `lr` must be a number in (0, inf), got -1; use 0.01
     """
+    value = scalar(value)
     if not (is_real(value) and (0 < value < below or (zero and value == 0))):
         raise InputError(f"`{name}` must be a number in {'[' if zero else '('}0, {below}), got {value!r}; use {use}")
     return float(value)
@@ -81,6 +92,7 @@ def share(value: Any, *, name: str, ends: bool = False, one: bool = False) -> fl
     Traceback (most recent call last):
     vpcore.errors.InputError: `density` must be in (0, 1], got 20; percent? use 0.2
     """
+    value = scalar(value)
     if not (is_real(value) and (0 < value < 1 or (ends and value == 0) or ((ends or one) and value == 1))):
         hint = f"percent? use {value / 100:g}" if is_real(value) and 1 <= value < 100 else "use 0.2 for a fifth"
         interval = "[0, 1]" if ends else "(0, 1]" if one else "(0, 1)"
@@ -106,7 +118,7 @@ def as_tensor(values: Array, *, name: str) -> Tensor:
     try:
         array = np.asarray(values)
         return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # the last of tensors that want gradients
         raise InputError(f"`{name}` must be a tensor, an array, or lists of numbers of equal length ({error})") from error
 
 
@@ -127,7 +139,7 @@ def as_labels(labels: Array, *, name: str = "labels", size: int | None = None, c
         hint = f"; one-hot? use {name}.argmax(1)" if labels.ndim == 2 and labels.shape[1] > 1 else ""
         hint = f"; use {name}.reshape(-1)" if not hint and labels.ndim and labels.numel() == len(labels) == size else hint
         raise InputError(f"`{name}` must have the shape ({'N' if size is None else size},), got {tuple(labels.shape)}{hint}")
-    if labels.is_floating_point() or labels.is_complex():
+    if (labels.is_floating_point() or labels.is_complex()) and len(labels):  # of an empty list numpy makes floats
         raise InputError(f"`{name}` must be whole numbers, got {labels.dtype}; use {name}.long()")
     labels = labels.cpu().long()
     if len(labels):

@@ -241,7 +241,7 @@ def test_ties_go_where_they_are_sent(network: Frozen) -> None:
     ({"index": torch.arange(24)}, r"`index` must be \(K, n\) rows of .* got a tensor of \(24,\) .*; use index\[None\]"),
     ({"index": torch.zeros(1, 4)}, r"`index` must be \(K, n\) rows .* whole numbers, .* of \(1, 4\) torch.float32"),
     ({"index": torch.zeros(1, 0).long()}, r"`index` must be .* got a tensor of \(1, 0\) torch.int64"),
-    ({"index": [[0, 1]]}, "`index` must be .* got a list"),
+    ({"index": [[0, 0.5]]}, "`index` must be .* got a list"),
     ({"index": torch.tensor([[0, 24]])}, r"`index` must be in 0..23, rows of the 24 training images; got 0 to 24"),
     ({"index": torch.tensor([[-1, 2]])}, r"`index` must be in 0..23, .* got -1 to 2"),
     ({"epochs": 0}, "`epochs` must be a whole number of at least 1, got 0"),

@@ -111,12 +111,12 @@ def mappings(device: torch.device) -> Iterator[Check]:
         priority = ties.priorities(list(range(20)), targets=15, sources=40)
         same = torch.equal(greedy(counts.to(device), priority.to(device)).cpu(), greedy(counts, priority))
         yield Check(f"one-to-one mappings as on the CPU, ties {name}", float(not same), 0)
-    logits, labels = torch.randn(5, 60, 40, generator=generator).double(), torch.arange(60).expand(5, -1) % 15
+    outputs, labels = torch.randn(5, 60, 40, generator=generator).double(), torch.arange(60).expand(5, -1) % 15
     priority = TIES["random"].priorities(list(range(5)), targets=15, sources=40)
     for name, rule in MAPPINGS.items():
         if rule.due(0) and not rule.on_host:
-            found = rule.update(logits.to(device), labels.to(device), priority.to(device))
-            yield Check(f"mapping {name} as on the CPU", _difference(found, rule.update(logits, labels, priority)), 1e-12)
+            found = rule.update(outputs.to(device), labels.to(device), priority.to(device))
+            yield Check(f"mapping {name} as on the CPU", _difference(found, rule.update(outputs, labels, priority)), 1e-12)
 
 
 def prompts(device: torch.device) -> Iterator[Check]:

@@ -129,20 +129,18 @@ def features(model: nn.Module, images: Tensor, *, batch: int = BATCH, statistics
         return torch.cat([model(normalise(x.to(device).float() / 255, statistics)) for x in images.split(batch)])
 
 
-def linear_head(
-    features: Tensor, labels: Tensor, *, targets: int, epochs: int, batch: int, lr: float, seed: int
-) -> nn.Linear:
+def linear_head(inputs: Tensor, labels: Tensor, *, targets: int, epochs: int, batch: int, lr: float, seed: int) -> nn.Linear:
     """A classifier on (N, D) features, by the paper's recipe."""
     generator = torch.Generator().manual_seed(seed)
-    head = nn.Linear(features.shape[1], targets)
+    head = nn.Linear(inputs.shape[1], targets)
     with torch.no_grad():  # as `linear_probing.probe_features` starts
         for values in (head.weight.T, head.bias):
             values.copy_((torch.rand(values.shape, generator=generator) * 2 - 1) * head.in_features**-0.5)
-    head.to(features.device)
+    head.to(inputs.device)
     optimizer = torch.optim.Adam(head.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [int(m * epochs) for m in MILESTONES], gamma=0.1)
     for _ in range(epochs):
-        for x, y in _batches((features, labels), batch, generator):
+        for x, y in _batches((inputs, labels), batch, generator):
             loss = F.cross_entropy(head(x), y.to(x.device))
             optimizer.zero_grad()
             loss.backward()

@@ -35,21 +35,21 @@ GROWTH = {"images": (10, 30, 90), "prompts": (1, 3, 9), "classes": (10, 30, 90)}
 
 
 def prompted(
-    setting: Setting, network: Frozen, *, count: int, epochs: int, cohort: int = 1, targets: int = TARGETS, px: int = 0,
+    setting: Setting, network: Frozen, *, count: int, epochs: int, members: int = 1, targets: int = TARGETS, px: int = 0,
     mapping: str = "ilm",
 ) -> Prompted:  # fmt: skip
     """A cohort of visual prompts that learns from noise."""
     classes = tuple(str(number) for number in range(targets))
     noise = Images(setting.images(count, px or setting.image_px), torch.arange(count) % targets, classes)
     return visual_prompt(
-        network, noise, canvas=setting.canvas, mapping=mapping, epochs=epochs, batch=BATCH, seeds=range(cohort)
+        network, noise, canvas=setting.canvas, mapping=mapping, epochs=epochs, batch=BATCH, seeds=range(members)
     )
 
 
-def _steps(setting: Setting, precision: str, **prompt: Any) -> Longer:
+def _steps(setting: Setting, precision: str, **asked: Any) -> Longer:
     """Times the steps of training a prompt, one an epoch."""
     network = setting.frozen(precision)
-    return Longer(setting, lambda epochs: prompted(setting, network, epochs=epochs, **prompt), *STEPS[setting.device.type])
+    return Longer(setting, lambda epochs: prompted(setting, network, epochs=epochs, **asked), *STEPS[setting.device.type])
 
 
 def floor(setting: Setting) -> Iterator[Row]:
@@ -87,7 +87,7 @@ def step(setting: Setting) -> Iterator[Row]:
     for members, count in COHORTS.get(setting.device.type, ((1, SHOTS),)):
         bare = Bare(setting, precision, layout, members * count)
         sides = (setting.image_px, 4 * setting.image_px) if members == 1 else (setting.image_px,)
-        sizes = {px: _steps(setting, precision, count=count, cohort=members, px=px) for px in sides}
+        sizes = {px: _steps(setting, precision, count=count, members=members, px=px) for px in sides}
         ways = launches(bare.step, bare.network, setting.device, compiled=True)
         floors = {launch: partial(_three_times, way) for launch, way in ways.items()}
         found = medians(setting, {**floors, **{str(px): steps for px, steps in sizes.items()}})
@@ -113,9 +113,9 @@ def growth(setting: Setting) -> Iterator[Row]:
         cases: dict[str, Longer] = {}
         for value in values:
             here = dataclasses.replace(setting, canvas=value) if axis == "canvas" else setting
-            prompt = {"count": {"images": value, "classes": 90}.get(axis, 10)}
-            prompt |= {"prompts": {"cohort": value}, "classes": {"targets": value}}.get(axis, {})
-            cases[f"{axis}: {value}"] = _steps(here, precision, **prompt)
+            asked = {"count": {"images": value, "classes": 90}.get(axis, 10)}
+            asked |= {"prompts": {"members": value}, "classes": {"targets": value}}.get(axis, {})
+            cases[f"{axis}: {value}"] = _steps(here, precision, **asked)
         medians(setting, cases)
         for what, steps in cases.items():
             yield Row("growth", what, steps.seconds, note=f"a step of {precision}")
@@ -194,5 +194,5 @@ def cohort(setting: Setting) -> Iterator[Row]:
 
     what, label = f"{COHORT} prompts of {TARGETS} images together, {precision}", f"{COHORT} prompts: one at a time"
     yield from compared(
-        setting, Row("cohort", what, against="one at a time", label=label), partial(learn, cohort=COHORT), alone
+        setting, Row("cohort", what, against="one at a time", label=label), partial(learn, members=COHORT), alone
     )

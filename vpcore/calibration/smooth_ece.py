@@ -23,7 +23,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from vpcore.calibration.predictions import Predictions
-from vpcore.checks import is_real
+from vpcore.checks import is_real, scalar
 from vpcore.errors import InputError
 
 GRID = 4096  # intervals of [0, 1]; a width below 1 / GRID is not resolved
@@ -68,6 +68,7 @@ def smooth(predictions: Predictions, *, width: float | None = None) -> Smooth:
     >>> round(smooth(certain).ece, 4)  # 100 % sure, 75 % right
     0.25
     """
+    width = scalar(width)
     if width is not None and not (is_real(width) and 1 / GRID <= width < math.inf):
         raise InputError(
             f"`width` must be a number of at least 1 / {GRID}, got {width!r}; in units of confidence, 0.05 for example"

@@ -119,7 +119,7 @@ def _clock(seconds: float) -> str:
 def status(card: Profile, store: Store, device: str) -> None:
     """Say what of a profile is done, failed and missing; on a GPU a job may have several tasks."""
     todo = jobs(card.runs, store, across_tasks=device_named(device).type != "cpu")
-    missing = {run for job in todo for run in job.runs}
+    missing = {due for job in todo for due in job.runs}
     failures = sorted((store.root / "failed").glob("*.txt"))
     click.echo(f"{card.title}\n{card.about}\n\nresults in {home(store, store.root / 'records')}")
     for method in FIELDS:

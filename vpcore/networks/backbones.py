@@ -9,7 +9,7 @@ named as torchvision's, so that a state dict of one fits the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -99,24 +99,24 @@ class Backbone:
     entry: str = ""
 
 
-def _torchvision(entry: str, *, canvas: int | None = None) -> Backbone:
+def _torchvision(name: str, *, canvas: int | None = None) -> Backbone:
     def make(classes: int) -> nn.Module:
         from torchvision.models import get_model
 
-        return get_model(entry, num_classes=classes)
+        return get_model(name, num_classes=classes)
 
-    return Backbone(make, canvas=canvas, library="torchvision", entry=entry)
+    return Backbone(make, canvas=canvas, library="torchvision", entry=name)
 
 
-def _timm(entry: str, *, statistics: Statistics = IMAGENET, canvas: int | None = None) -> Backbone:
+def _timm(name: str, *, statistics: Statistics = IMAGENET, canvas: int | None = None) -> Backbone:
     def make(classes: int) -> nn.Module:
         try:
             import timm
         except ImportError as error:
-            raise InputError(f"the network {entry} comes from timm; use: pip install 'vpcore[imagenet]'") from error
-        return timm.create_model(entry, num_classes=classes)
+            raise InputError(f"the network {name} comes from timm; use: pip install 'vpcore[imagenet]'") from error
+        return timm.create_model(name, num_classes=classes)
 
-    return Backbone(make, statistics=statistics, canvas=canvas, library="timm", entry=entry)
+    return Backbone(make, statistics=statistics, canvas=canvas, library="timm", entry=name)
 
 
 MODELS: dict[str, Backbone] = {
@@ -149,7 +149,7 @@ def build(name: str, *, classes: int, seed: int) -> nn.Module:
     80512
     """
     kind, classes = backbone(name), whole_number(classes, name="classes")
-    whole_number(seed, name="seed", least=0)
+    seed = whole_number(seed, name="seed", least=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return kind.make(classes)
@@ -242,9 +242,11 @@ def statistics_of(model: nn.Module, statistics: Statistics | None = None) -> Sta
     >>> statistics_of(nn.Linear(2, 2)) == IMAGENET
     True
     """
+    own = statistics is None
     if statistics is None:
-        known = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
-        statistics = (known["mean"], known["std"]) if "mean" in known and "std" in known else IMAGENET
+        known = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
+        mean, std = (known.get("mean"), known.get("std")) if isinstance(known, Mapping) else (None, None)
+        statistics = IMAGENET if mean is None or std is None else (mean, std)
     try:
         numbers = torch.tensor(statistics, dtype=torch.float64)
     except (TypeError, ValueError):
@@ -252,7 +254,8 @@ def statistics_of(model: nn.Module, statistics: Statistics | None = None) -> Sta
     if numbers.shape != (2, 3) or not bool(numbers.isfinite().all() and (numbers[1] > 0).all()):
         raise InputError(
             "`statistics` must be the means and the standard deviations (above 0) of red, green and blue, "
-            f"got {statistics}; use ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) for most networks of ImageNet"
+            f"got {statistics}{', as the network says; one for grey images cannot be shown others' * own}; use "
+            "((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) for most networks of ImageNet"
         )
     mean, deviation = numbers.tolist()
     return tuple(mean), tuple(deviation)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vpcore.checks import number, whole_number
+from vpcore.checks import Array, number, whole_number
 from vpcore.networks.inputs import as_index, as_seeds
 from vpcore.networks.training import check_loss
 
@@ -48,16 +48,16 @@ def usual_batch(images: int, *, targets: int) -> int:
 
 
 def check_cohort(
-    index: Tensor | None,
+    index: Array | None,
     *,
     count: int,
     targets: int,
-    seeds: Iterable[int],
+    seeds: Iterable[int] | Array,
     epochs: int,
     batch: int | None,
     lr: float,
-) -> tuple[Tensor, int, list[int]]:
-    """What K runs learn from, in which batches, and from which seeds; refuses what is out of range.
+) -> tuple[Tensor, list[int], int, int, float]:
+    """What K runs learn from and how, in the form that is computed with; refuses what is out of range.
 
     Args:
         index: (K, n) rows of the training images that each run learns from; None: all of them for each seed.
@@ -69,7 +69,7 @@ def check_cohort(
         lr: learning rate at the start.
 
     Returns:
-        (K, n) rows, the images a step, and the seeds.
+        (K, n) rows, the seeds, the epochs, the images a step and the learning rate.
 
     Raises:
         InputError: for an argument of another kind, or out of its range.
@@ -78,9 +78,9 @@ def check_cohort(
     if index is None:
         index = torch.arange(count).expand(len(seeds), -1)
     index = as_index(index, count=count, members=len(seeds))
-    whole_number(epochs, name="epochs")
-    number(lr, name="lr", use="0.01, which is usual")
-    return index, usual_batch(index.shape[1], targets=targets) if batch is None else whole_number(batch, name="batch"), seeds
+    epochs, lr = whole_number(epochs, name="epochs"), number(lr, name="lr", use="0.01, which is usual")
+    batch = usual_batch(index.shape[1], targets=targets) if batch is None else whole_number(batch, name="batch")
+    return index, seeds, epochs, batch, lr
 
 
 def generators_of(seeds: Iterable[int]) -> list[torch.Generator]:

@@ -147,7 +147,8 @@ class Frozen(nn.Module):
         except (RuntimeError, AssertionError) as error:
             raise InputError(
                 f"`{name}` must be of a size that the network takes, but {type(self.body).__name__} fails on images of "
-                f"{images.shape[2]} x {images.shape[3]} px ({error}); use the size that it was made for"
+                f"{images.shape[2]} x {images.shape[3]} px ({error}); use the size that it was made for, and a network "
+                "for images in three colours"
             ) from error
 
     def train(self, mode: bool = True) -> Frozen:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vpcore.checks import as_labels, kind_of
+from vpcore.checks import Array, as_labels, as_tensor, kind_of, scalar
 from vpcore.errors import InputError
 
 
@@ -77,15 +77,20 @@ def check_pixels(images: Any, *, name: str, count: int | None = None, side: int 
         raise InputError(f"`{name}` must have a side of {side} px{why}, got {height} x {width}; load them at that size")
 
 
-def as_seeds(seeds: Iterable[int]) -> list[int]:
-    """K seeds, at least one, as a list; raises an `InputError` for anything else, a single number included."""
-    found = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else []
+def as_seeds(seeds: Iterable[int] | Array) -> list[int]:
+    """K seeds, at least one, as a list; raises an `InputError` for anything else, a single number included.
+
+    >>> as_seeds(range(2)), as_seeds(torch.arange(3))
+    ([0, 1], [0, 1, 2])
+    """
+    several = isinstance(seeds, Iterable) and not isinstance(seeds, str) and getattr(seeds, "ndim", 1) == 1
+    found = [scalar(seed) for seed in seeds] if several else []
     if not found or not all(isinstance(seed, Integral) and not isinstance(seed, bool) for seed in found):
         raise InputError(f"`seeds` must hold a whole number for each run, got {seeds!r}; use (0,) for a single run")
     return [int(seed) for seed in found]
 
 
-def as_index(index: Tensor, *, count: int, members: int | None = None) -> Tensor:
+def as_index(index: Array, *, count: int, members: int | None = None) -> Tensor:
     """Rows of training images as int64.
 
     Args:
@@ -96,18 +101,20 @@ def as_index(index: Tensor, *, count: int, members: int | None = None) -> Tensor
     Raises:
         InputError: for another shape or type, or rows that are not there.
     """
-    whole = isinstance(index, Tensor) and index.dtype in (torch.int64, torch.int32)
-    if not whole or index.ndim != 2 or not index.numel():
+    rows = as_tensor(index, name="index")
+    fractions = rows.is_floating_point() or rows.is_complex() or rows.dtype == torch.bool
+    if fractions or rows.ndim != 2 or not rows.numel():
         raise InputError(
             "`index` must be (K, n) rows of the training images, whole numbers, a row of them for each seed; got "
             f"{kind_of(index)}; use index[None] for a single run, or None for all images"
         )
-    if members is not None and len(index) != members:
-        raise InputError(f"`seeds` must be as many as `index` has rows, {len(index)}; got {members}")
-    low, high = map(int, index.aminmax())
+    if members is not None and len(rows) != members:
+        raise InputError(f"`seeds` must be as many as `index` has rows, {len(rows)}; got {members}")
+    rows = rows.long()
+    low, high = map(int, rows.aminmax())
     if low < 0 or high >= count:
         raise InputError(f"`index` must be in 0..{count - 1}, rows of the {count} training images; got {low} to {high}")
-    return index.long()
+    return rows
 
 
 def check_features(features: Any, *, name: str, count: int | None = None, width: int | None = None) -> None:

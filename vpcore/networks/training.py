@@ -74,15 +74,21 @@ class Recipe:
     mixup: float = 0.0
 
     def __post_init__(self) -> None:
-        whole_number(self.epochs, name="epochs", least=0)
-        whole_number(self.batch, name="batch")
-        number(self.lr, name="lr", use="0.1, which is usual")
-        number(self.weight_decay, name="weight_decay", zero=True, use="0 for none")
         entry("augment", self.augment, AUGMENTATIONS)
         entry("precision", self.precision, PRECISIONS)
-        whole_number(self.seed, name="seed", least=0)
-        number(self.label_smoothing, name="label_smoothing", zero=True, below=1, use="0 for none, 0.1 is usual")
-        number(self.mixup, name="mixup", zero=True, use="0 for none, 0.2 is usual")
+        checked = {
+            "epochs": whole_number(self.epochs, name="epochs", least=0),
+            "batch": whole_number(self.batch, name="batch"),
+            "lr": number(self.lr, name="lr", use="0.1, which is usual"),
+            "weight_decay": number(self.weight_decay, name="weight_decay", zero=True, use="0 for none"),
+            "seed": whole_number(self.seed, name="seed", least=0),
+            "label_smoothing": number(
+                self.label_smoothing, name="label_smoothing", zero=True, below=1, use="0 for none, 0.1 is usual"
+            ),
+            "mixup": number(self.mixup, name="mixup", zero=True, use="0 for none, 0.2 is usual"),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # the way in which a frozen dataclass is given what was checked
 
     def steps(self, images: int) -> int:
         """Steps of the whole schedule when there are so many images."""
@@ -126,7 +132,7 @@ def fit(
         raise InputError(f"`recipe` must be a Recipe, got {kind_of(recipe)}; use Recipe(epochs=..., batch=..., ...)")
     labels = as_labels(labels)
     check_pixels(images, name="images", count=len(labels))
-    whole_number(first_epoch, name="first_epoch", least=0)
+    first_epoch = whole_number(first_epoch, name="first_epoch", least=0)
     if len(images) < recipe.batch:
         raise InputError(f"`batch` must be at most the number of images, {len(images)}; got {recipe.batch}")
     device = next(model.parameters()).device

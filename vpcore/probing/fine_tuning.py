@@ -96,7 +96,7 @@ def fine_tune(
     if masks:
         check_masks(model, masks)
     targets, statistics, name = len(train.classes), source.statistics, source.head_name
-    index, batch, seeds = check_cohort(
+    index, seeds, epochs, batch, lr = check_cohort(
         index, count=len(labels), targets=targets, seeds=seeds, epochs=epochs, batch=batch, lr=lr
     )
     source.check_takes(images[:1].float() / 255, name="train.images")

@@ -119,7 +119,7 @@ def linear_probe(
     images, labels = as_images(train, name="train")
     chosen = None if select is None else as_images(select, name="select", classes=train.classes)
     targets, rows = len(train.classes), slice(None)
-    checked, _, seeds = check_cohort(
+    checked, seeds, *_ = check_cohort(
         index, count=len(labels), targets=targets, seeds=seeds, epochs=epochs, batch=batch, lr=lr
     )
     network.check_takes(view(images[:1].float() / 255), name="train.images")
@@ -171,10 +171,11 @@ def probe_features(
         InputError: for features that are NaN, labels, rows or numbers out of range, or a loss that is no longer a number.
     """
     check_features(features, name="features")
-    labels = as_labels(labels, size=len(features), classes=whole_number(targets, name="targets"))
+    targets = whole_number(targets, name="targets")
+    labels = as_labels(labels, size=len(features), classes=targets)
     if select is not None:
         select = as_labelled_features(select, name="select", classes=targets, width=features.shape[1])
-    index, batch, seeds = check_cohort(
+    index, seeds, epochs, batch, lr = check_cohort(
         index, count=len(labels), targets=targets, seeds=seeds, epochs=epochs, batch=batch, lr=lr
     )
     cohort, count = index.shape

@@ -50,12 +50,12 @@ def optimal_probe(
         InputError: for features that are NaN, labels or rows out of range, or an empty path.
     """
     check_features(features, name="features")
-    labels = as_labels(labels, size=len(features), classes=whole_number(targets, name="targets"))
+    targets = whole_number(targets, name="targets")
+    labels = as_labels(labels, size=len(features), classes=targets)
     val = as_labelled_features(val, name="val", classes=targets, width=features.shape[1])
     if not path:
         raise InputError("`path` must hold at least one strength of L2, got none; use L2_GRID")
-    for strength in path:
-        number(strength, name="path", use="strengths of L2 such as those of L2_GRID")
+    path = tuple(number(strength, name="path", use="strengths of L2 such as those of L2_GRID") for strength in path)
     index, labels = as_index(index, count=len(labels)), labels.to(features.device)
     found = [_along_path(features[rows].double(), labels[rows], targets, val, path) for rows in index]
     weights, biases, strengths = zip(*found, strict=True)

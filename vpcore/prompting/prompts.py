@@ -99,7 +99,8 @@ def build(name: str, *, canvas: int, image_px: int, seeds: list[int]) -> Prompt:
     >>> build("smm", canvas=32, image_px=16, seeds=[0]).size - 3 * 32 * 32
     26499
     """
-    return prompt_kind(name).make(as_seeds(seeds), whole_number(canvas, name="canvas", least=2), image_px)
+    canvas, image_px = whole_number(canvas, name="canvas", least=2), whole_number(image_px, name="image_px")
+    return prompt_kind(name).make(as_seeds(seeds), canvas, image_px)
 
 
 def input_px(prompt: str, *, canvas: int, image_px: int) -> int:

@@ -169,13 +169,14 @@ def visual_prompt(
     priorities = entry("ties", ties, TIES).priorities
     fresh = entry("last_mapping", last_mapping, LAST_MAPPINGS)
     sizes = {"targets": len(train.classes), "sources": network.classes}
-    index, batch, seeds = check_cohort(
+    index, seeds, epochs, batch, lr = check_cohort(
         index, count=len(labels), targets=sizes["targets"], seeds=seeds, epochs=epochs, batch=batch, lr=lr
     )
-    whole_number(canvas, name="canvas", least=2)
+    canvas = whole_number(canvas, name="canvas", least=2)
     if image_px is None:
         image_px = images.shape[2] if kind.shown_small else round(IMAGE_SHARE * canvas)
-    module = kind.make(seeds, canvas, whole_number(image_px, name="image_px")).to(network.device)
+    image_px = whole_number(image_px, name="image_px")
+    module = kind.make(seeds, canvas, image_px).to(network.device)
     px, why = (image_px if kind.shown_small else canvas), f" for the prompt {kind.label!r}"
     check_pixels(images, name="train.images", side=px, why=why)
     chosen = None if select is None else as_images(select, name="select", classes=train.classes, side=px, why=why)

@@ -9,8 +9,8 @@ to their first weights (Frankle et al. 2020, arXiv 1912.05671).
     for r = 1, 2, ...:  M_r = the largest (1 - rate)^r of |w|, within M_(r-1)
                         w = M_r * w_rewind;  train M_r * w from epoch `rewind` to the end
 
-A study does the same with the same functions, `prune`, `apply_` and `fit`, but each turn of the loop is a file and can be
-resumed, and other methods stand beside this one (`methods`, `rounds`); a test compares the two bit by bit.
+A study does the same with the same functions, `prune`, `apply_` and `fit`, but keeps each round in a file so that it can be
+resumed, and offers other methods beside this one (`methods`, `rounds`). A test compares the two bit by bit.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def iterative_magnitude_pruning(
     2 0.25
     """
     check_network(model)
-    density_of_round(whole_number(rounds, name="rounds", least=0), rate=rate)
+    rounds = whole_number(rounds, name="rounds", least=0)
+    density_of_round(rounds, rate=rate)
     check_rewind(rewind, epochs=recipe.epochs)
     network, early = copy.deepcopy(model), {}
 

@@ -1,17 +1,17 @@
-"""Pruning: which weights of a network are kept, as masks.
+"""Pruning: masks say which weights of a network are kept.
 
-A mask is a dict, name of a weight -> bool tensor of its shape, True where the weight is kept. Density is kept / prunable, in
+Masks are a dict, name of a weight -> bool tensor of its shape, True where the weight is kept. Density is kept / prunable, in
 (0, 1]. Magnitude pruning keeps the weights that are largest in absolute value, ranked over all layers at once:
 
     M = top-k of |W|,   k = round(density * number of prunable weights),   within the mask of the round before,
 
-or, with the scope "layer", within each layer, which then all have the same density. Counts are exact: among equal scores
-those that come first are kept, and shares of k that are no whole numbers are rounded so that they sum to k.
+or, with the scope "layer", within each layer; all layers then have the same density. Counts are exact: among equal scores
+those that come first are kept, and the numbers for each layer are rounded so that they sum to k.
 
     masks = prune(model, density=0.2)      # which weights are kept
     apply_(model, masks)                   # the others become zero
 
-Iterative magnitude pruning (`iterative`) takes `1 - rate` of what is left in every round, so that round r has density
+Iterative magnitude pruning (`iterative`) keeps `1 - rate` of what is left in every round, so that round r has density
 (1 - rate)^r (Frankle & Carbin 2019, arXiv 1803.03635; with rewinding: Frankle et al. 2020, arXiv 1912.05671).
 """
 
@@ -43,18 +43,18 @@ def prune(
     weights: Iterable[str] | None = None,
     within: Masks | None = None,
 ) -> Masks:
-    """The masks of a network at a density: of its weights, the largest in absolute value are kept.
+    """Masks that keep the weights of a network that are largest in absolute value, as many as a density allows.
 
     Args:
         model: any network; left as it is.
         density: kept / prunable, in (0, 1].
         scope: one of `SCOPES`: "global" ranks the weights of all layers at once, "layer" within each layer.
         part: a key of `backbones.PARTS`; in "body" the first and the last layer stay dense.
-        scores: name of a weight -> tensor of its shape, higher is kept, in place of absolute values; alone these weights are
-            pruned, unless `weights` names others.
-        weights: names of the parameters that are pruned, where those of `part` are not what one wants or cannot be guessed.
-        within: masks of an earlier round, in place of `weights`; what they leave out stays out, so that `density` cannot be
-            above theirs.
+        scores: name of a weight -> tensor of its shape, ranked in place of absolute values; the highest are kept. Only these
+            weights are pruned, unless `weights` names others.
+        weights: names of the parameters that are pruned, in place of those of `part`.
+        within: masks of an earlier round, in place of `weights`; what they leave out stays out, so `density` cannot be above
+            theirs.
 
     Returns:
         Name of a weight -> bool tensor of its shape, True where it is kept: round(density * prunable) in all.
@@ -89,12 +89,12 @@ def prune(
 
 
 def full(model: nn.Module, names: Iterable[str]) -> Masks:
-    """The masks that keep everything: one for each name; refuses names of no parameters."""
+    """Masks that keep everything, one for each name; raises an `InputError` for a name that is not a parameter's."""
     return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in named(model, names).items()}
 
 
 def magnitude(model: nn.Module, masks: Iterable[str]) -> Scores:
-    """Scores |W| of masked, or just named, weights, in float32 at least, for `select`; refuses names of no parameters."""
+    """Scores |W| for `select`, in float32 at least, of the weights that `masks` names; raises errors as `full` does."""
     return {name: _ranked(weight.detach().abs()) for name, weight in named(model, masks).items()}
 
 
@@ -103,10 +103,10 @@ def _ranked(scores: Tensor) -> Tensor:
 
 
 def named(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
-    """The parameters of a network that have some names.
+    """Name -> parameter of the network, for each of the names.
 
     Raises:
-        InputError: for names that are not those of parameters.
+        InputError: for a name that is not a parameter's.
     """
     check_network(model)
     weights = dict(model.named_parameters())
@@ -121,11 +121,11 @@ def named(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
 
 
 def select(scores: Scores, masks: Masks, *, density: float, scope: str = "global") -> Masks:
-    """Keep the best-scored weights, an exact number of them, within the masks given.
+    """Keep the weights with the highest scores, an exact number of them, within the masks given.
 
     Args:
         scores: name -> score of every weight; higher is kept.
-        masks: what is still there; what they leave out stays out, so masks are nested.
+        masks: which weights are still there; what they leave out stays out, so that masks are nested.
         density: kept / prunable after the selection, in (0, 1].
         scope: "global" ranks all weights at once; "layer" gives every layer the same density and ranks within it.
 
@@ -163,7 +163,7 @@ def select(scores: Scores, masks: Masks, *, density: float, scope: str = "global
 
 
 def select_counts(scores: Scores, masks: Masks, counts: dict[str, int]) -> Masks:
-    """Keep the best-scored weights within the masks given, in each layer the number that `counts` says.
+    """Keep the weights with the highest scores within the masks given: in each layer as many as `counts` says.
 
     Raises:
         InputError: as `top`, for each layer.
@@ -172,10 +172,10 @@ def select_counts(scores: Scores, masks: Masks, counts: dict[str, int]) -> Masks
 
 
 def top(scores: Tensor, mask: Tensor, *, count: int, where: str = "the network") -> Tensor:
-    """The mask of the `count` best scores within a mask; among equal scores those that come first.
+    """The mask of the `count` highest scores within a mask; among equal scores those that come first.
 
     Raises:
-        InputError: for more weights than the mask has, or scores that are NaN within it; `where` is what it calls the mask.
+        InputError: for more weights than the mask has, or scores that are NaN within it; `where` names the mask in its text.
     """
     alive = int(mask.sum())
     if not 0 <= count <= alive:
@@ -202,7 +202,7 @@ def budget(masks: Masks, *, density: float) -> int:
     Raises:
         InputError: for a density outside (0, 1], or one that `masks` cannot have (any more).
     """
-    share(density, name="density", one=True)
+    density = share(density, name="density", one=True)
     check_masks(masks, masks)
     total = sum(mask.numel() for mask in masks.values())
     keep, alive = round(density * total), sum(int(mask.sum()) for mask in masks.values())
@@ -262,8 +262,7 @@ def density_of_round(number: int, *, rate: float) -> float:
     >>> [round(density_of_round(r, rate=0.2), 3) for r in (0, 1, 2, 3)]
     [1.0, 0.8, 0.64, 0.512]
     """
-    share(rate, name="rate")
-    return (1 - rate) ** whole_number(number, name="round", least=0, otherwise=", 0 for dense")
+    return (1 - share(rate, name="rate")) ** whole_number(number, name="round", least=0, otherwise=", 0 for dense")
 
 
 def apply_(model: nn.Module, masks: Masks) -> None:
@@ -280,7 +279,7 @@ def apply_(model: nn.Module, masks: Masks) -> None:
 
 @torch.no_grad()
 def zero_(model: nn.Module, masks: Masks) -> None:
-    """As `apply_`, but without any check, and there may be no masks: for every step of a training."""
+    """As `apply_`, without its checks, for every step of a training; there may be no masks."""
     weights = dict(model.named_parameters())
     for name, mask in masks.items():
         weights[name].mul_(mask.to(weights[name].device))
@@ -297,5 +296,5 @@ def density(masks: Masks) -> float:
 
 
 def measure(model: nn.Module, names: Iterable[str]) -> dict[str, float]:
-    """Name -> share of the weights that are not zero, in [0, 1], as the network really is, whatever masks say."""
+    """Name -> share of its weights that are not zero, in [0, 1], counted in the network itself and not in masks."""
     return {name: float((weight != 0).float().mean()) for name, weight in named(model, names).items()}

@@ -1,11 +1,11 @@
-"""Sparse without training: a network pruned once and put right from some hundred unlabelled images.
+"""Sparse without training: a network is pruned once and adjusted on some hundred unlabelled images.
 
-Setting weights to zero shifts what every later layer sees. Two remedies, the second on top of the first:
+Setting weights to zero changes the inputs of all later layers. There are two remedies, and the second includes the first:
 
-Batch norms get the statistics of the network as it is now (`reestimate_batch_norm_`; precise batch norm, Wu & Johnson 2021,
+Batch norms get the statistics of the pruned network (`reestimate_batch_norm_`; precise batch norm, Wu & Johnson 2021,
 arXiv 2105.07576, section 3).
 
-Layer by layer, the weights that are left make up for those that are gone (`reconstruct_`; AdaPrune, Hubara et al. 2021,
+Layer by layer, the weights that are left make up for those that are removed (`reconstruct_`; AdaPrune, Hubara et al. 2021,
 arXiv 2102.08124, section 5; Optimal Brain Compression, Frantar & Alistarh 2022, arXiv 2208.11580). With the mask fixed,
 the weights w of one output channel solve a least-squares problem on their support S,
 
@@ -39,7 +39,8 @@ from vpcore.pruning.masks import Masks, apply_
 def reestimate_batch_norm_(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Set the running statistics of every batch norm to the mean and variance of its inputs over all batches.
 
-    In the one pass that this takes every norm uses the statistics of its batch, as in training; take batches of 32 and more.
+    It takes one pass, in which every norm uses the statistics of its batch, as in training: a batch should have 32 images or
+    more.
 
     Args:
         model: changed in place and left in evaluation mode; a network without batch norm is left as it is.
@@ -81,30 +82,30 @@ def reconstruct_(
     ridge: float = 0.01,
     seed: int = 0,
 ) -> None:
-    """Prune a network with given masks, layer by layer adjust the weights that are left, and re-estimate its batch norms.
+    """Prune a network with given masks, adjust the weights that are left layer by layer, and re-estimate its batch norms.
 
-    Takes a pass over the batches, up to the layer, for each layer, and one of the dense network, whose outputs are kept at
-    the places that are equations: n images x `positions` x the outputs of all layers, 0.5 GB for 256 images and
-    EfficientNet-Lite0. H has the square of the number of weights of an output channel.
+    It takes one pass of the dense network over the batches and, for each layer, one of the pruned network up to this layer.
+    The outputs of the dense network are kept at the places that serve as equations, n images x `positions` x the outputs of
+    all layers: 0.5 GB for 256 images and EfficientNet-Lite0. H has d^2 entries, d being the weights of an output channel.
 
     Args:
         model: dense; changed in place and left in evaluation mode.
-        masks: name -> bool tensor for weights of convolutions and linear layers; they hold exactly afterwards.
+        masks: name -> bool tensor for weights of convolutions and linear layers; what they leave out is 0 afterwards.
         batches: (n, 3, H, W) normalised images each, some hundred in all; no labels are needed.
-        positions: at most so many places of an image, drawn anew for each layer, are equations of a layer.
+        positions: the most places of an image that are equations of a layer; they are drawn anew for each layer.
         ridge: l, as a share of the mean of the diagonal of H.
         seed: of the places.
 
     Raises:
-        InputError: for masks that are not those of the network, a mask of a weight whose inputs cannot be seen, as in the
-            attention of torchvision, and for batches that the network does not take; for a ridge or positions out of range.
+        InputError: for masks that are not those of the network, a mask of a weight whose inputs cannot be seen, such as
+            those in torchvision's attention, batches that the network does not take, and a ridge or positions out of range.
     """
     check_finite(model)
     check_masks(model, masks)
-    number(ridge, name="ridge", use="0.01; without it the equations may have no single solution")
-    whole_number(positions, name="positions")
-    whole_number(seed, name="seed", least=0)
-    batches, generator = checked_batches(batches), torch.Generator().manual_seed(seed)
+    ridge = number(ridge, name="ridge", use="0.01; without it the equations may have no single solution")
+    positions = whole_number(positions, name="positions")
+    generator = torch.Generator().manual_seed(whole_number(seed, name="seed", least=0))
+    batches = checked_batches(batches)
     # for each masked layer, in the order of their use, and each batch: (N, P) places and the (N, P, O) outputs there
     dense: dict[tuple[str, Layer], list[tuple[Tensor, Tensor]]] = {}
 
@@ -129,11 +130,11 @@ def reconstruct_(
 
 
 class _Reached(Exception):
-    """The layer is reached, and the rest of the pass need not be computed (in place, it could even spoil the output)."""
+    """Ends a pass at the layer that is asked about: the rest is not needed, and could change the output in place."""
 
 
 def _reach(model: nn.Module, layer: Layer, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Input and output of a layer."""
+    """The input and the output of a layer."""
     seen: list[Tensor] = []
 
     def stop(name: str, layer: Layer, x: Tensor, output: Tensor) -> None:

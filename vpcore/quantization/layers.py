@@ -6,15 +6,15 @@ A number x is held as an integer q on a grid of n equal steps (Jacob et al. 2018
 
 with scale s and zero point z. Weights have a scale for each output channel and a symmetric grid, q - z in -m..m with
 m = 2^(bits-1) - 1, so that a pruned weight stays exactly 0 (at 2 bits: -1, 0, 1). The inputs of a layer have one scale and
-n = 2^bits - 1; their range always holds 0, so that padding with zeros is exact. A layer computes as integer hardware does,
+n = 2^bits - 1; their range always has 0 in it, so that padding with zeros is exact. A layer computes like integer hardware,
 
     y = s_x s_w layer(q_x - z_x) + b,      layer: the convolution or matrix product with the integer weights, without bias.
 
-Integers up to 2^8 are exact in bf16; scales and biases stay in float32 whatever the network is cast to. For the gradient,
-rounding counts as the identity, the straight-through estimator (Bengio et al. 2013, arXiv 1308.3432), and clamping as it is.
+Integers up to 2^8 are exact in bf16; scales and biases stay in float32 whatever the network is cast to. The gradient treats
+rounding as the identity (straight-through estimator, Bengio et al. 2013, arXiv 1308.3432), and clamping as what it is.
 
-Nothing is trained: ranges come from the weights and from unlabelled images (`ranges`).
-Not quantized are the two products inside attention, softmax, norms, activation functions, sums, biases and embeddings.
+Nothing is trained: ranges come from the weights and from unlabelled images (`ranges`). The two products inside attention,
+softmax, norms, activation functions, sums, biases and embeddings are not quantized.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from vpcore.checks import as_batches
+from vpcore.checks import as_batches, scalar
 from vpcore.errors import InputError, entry
 from vpcore.networks.folding import fold_batch_norm_
 from vpcore.networks.integer_grid import straight_through, to_integers
 from vpcore.networks.state import check_finite
 from vpcore.quantization.ranges import QUANT_RANGES, RangeRule, grid, observe
 
-FLOAT = 32  # bits: not quantized
-EDGE_BITS = 8  # least bits of the first and the last layer, as LSQ (arXiv 1902.08153) and OFQ (arXiv 2302.02210) have them
+FLOAT = 32  # bits of what is not quantized
+EDGE_BITS = 8  # fewest bits of the first and the last layer, as in LSQ (arXiv 1902.08153) and OFQ (arXiv 2302.02210)
 PART = 256  # channels whose ranges are found at a time
 
-# name -> what is done to batch norms first; a kept one acts in float after the quantized convolution. As a norm multiplies a
-# channel by one number, and a channel has its own scale, the integers are the same; sums in lower precision are not
+# name -> what is done to batch norms first. A norm that is kept acts in float after the quantized convolution. It multiplies
+# a channel by one number, and a channel has its own scale, so the integers are the same; sums in lower precision are not
 BATCH_NORMS: dict[str, Callable[[nn.Module], None]] = {"folded": fold_batch_norm_, "kept": lambda network: None}
 
 
 class Float32(nn.Module):
-    """Numbers, in float32 as a rule, that stay as they are when the network is cast; a move to a device takes them along."""
+    """Numbers, usually float32, that keep their precision when the network is cast, and move with it to another device."""
 
     input_scale: Tensor
     scale: Tensor
@@ -64,14 +64,14 @@ class Float32(nn.Module):
 
 
 def weight_scale(weight: Tensor, bits: int, choose: RangeRule) -> Tensor:
-    """(C,) scales of the output channels of a weight; 1 for a channel of zeros."""
+    """(C,) scales of the output channels of a weight; the scale of a channel of zeros is 1."""
     most = 2 ** (bits - 1) - 1
     parts = weight.float().abs().flatten(1).split(PART)
     return torch.cat([grid(choose(part, part.new_ones(1, 1), most), most)[0] for part in parts])
 
 
 class TakenOver(nn.Module):
-    """What stands in for a convolution or linear layer, and computes with integers once it is told to."""
+    """Takes the place of a convolution or a linear layer; until bits are set it computes what that computes."""
 
     layer: nn.Conv2d | nn.Linear
 
@@ -79,7 +79,7 @@ class TakenOver(nn.Module):
         super().__init__()
         self.layer, self.convolves = layer, isinstance(layer, nn.Conv2d)
         self.weight_bits, self.input_bits = FLOAT, FLOAT
-        size = "out_channels" if self.convolves else "out_features"  # by which a classifier is known
+        size = "out_channels" if self.convolves else "out_features"  # by which a classifier is recognised
         setattr(self, size, getattr(layer, size))
 
     @property
@@ -103,13 +103,13 @@ class TakenOver(nn.Module):
         wide = torch.promote_types(y.dtype, torch.float32)
         scale, bias = scale.to(wide), bias.to(wide)
         rows = y if self.convolves else y.flatten(0, -2)
-        # a batch norm of mean 0 and variance 1 does it
+        # a batch norm of mean 0 and variance 1 computes this
         rows = F.batch_norm(rows, torch.zeros_like(scale), torch.ones_like(scale), scale, bias, eps=0)
-        return rows if rows.shape == y.shape else rows.view_as(y)  # of a view, what is done in place later is slow
+        return rows if rows.shape == y.shape else rows.view_as(y)  # operations in place are slow on a view
 
 
 class Quantized(TakenOver):
-    """A layer with integer weights that no longer learn; its bias moves out."""
+    """A layer with integer weights that are not trained; its bias is added after the scale."""
 
     float32: Float32
     input_grid: tuple[float, int, int]
@@ -120,11 +120,11 @@ class Quantized(TakenOver):
         bias = one.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias.detach()
         bias = bias.to(torch.promote_types(bias.dtype, torch.float32))
         self.bias = layer.bias = None
-        # after the layer: what folds a kept batch norm into a convolution right before it must not find one
+        # registered after the layer: a kept batch norm would be folded into a convolution that comes right before it
         self.float32 = Float32(input_scale=one, scale=torch.ones_like(bias), bias=bias)
 
     def quantize_weight_(self, bits: int, choose: RangeRule) -> None:
-        """Make the weights integers; the magnitudes in a channel get their range as the outputs of a ReLU do."""
+        """Round the weights to integers; the range of a channel is chosen for the absolute values of its weights."""
         weight, most = self.layer.weight.detach(), 2 ** (bits - 1) - 1
         scale = weight_scale(weight, bits, choose)
         column = scale.view(-1, *[1] * (weight.ndim - 1))
@@ -134,7 +134,7 @@ class Quantized(TakenOver):
         self.weight_bits = bits
 
     def quantize_input_(self, bits: int, choose: RangeRule, points: Tensor, counts: Tensor) -> None:
-        """Make the inputs integers, on a grid for what `observe` has counted."""
+        """Round inputs to integers from now on, with a range chosen for the inputs that `observe` has counted."""
         steps = 2**bits - 1
         scale, zero = grid(choose(points, counts, steps), steps)
         self.float32.input_scale, self.float32.scale = scale, self.float32.scale * scale
@@ -148,7 +148,7 @@ class Quantized(TakenOver):
 
 
 class SelfAttention(nn.Module):
-    """`nn.MultiheadAttention` of x with itself, its projections called as layers; (N, L, D) -> (N, L, D) and None."""
+    """`nn.MultiheadAttention` of x with itself, with layers as projections; (N, L, D) -> (N, L, D) and None."""
 
     def __init__(self, attention: nn.MultiheadAttention) -> None:
         super().__init__()
@@ -166,23 +166,25 @@ class SelfAttention(nn.Module):
         return self.out_proj(F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)), None
 
 
-def check_quantizable(model: nn.Module, weight_bits: int, activation_bits: int) -> None:
-    """Refuse a network that is quantized already or has weights of other kinds, and bits that there are no integers for."""
+def check_quantizable(model: nn.Module, weight_bits: int, activation_bits: int) -> tuple[int, int]:
+    """The bits as integers; raises an `InputError` if they are out of range or the network cannot be quantized."""
     check_finite(model)
     if any(isinstance(module, TakenOver) for module in model.modules()):
         raise InputError("`model` must be a float network, but it is quantized already; take the one that it was made from")
     if others := [f"{name} is {p.dtype}" for name, p in model.named_parameters() if not p.is_floating_point()]:
         raise InputError(f"`model` must have weights of floating-point numbers, but {others[0]}; use model.float()")
-    for name, bits in {"weight_bits": weight_bits, "activation_bits": activation_bits}.items():
+    known = {"weight_bits": scalar(weight_bits), "activation_bits": scalar(activation_bits)}
+    for name, bits in known.items():
         if not isinstance(bits, int) or bits not in (*range(2, 9), FLOAT):
             raise InputError(f"`{name}` must be a whole number in 2..8, or {FLOAT} for float, got {bits!r}; 8 is usual")
+    return known["weight_bits"], known["activation_bits"]
 
 
 Kind = TypeVar("Kind", bound=TakenOver)
 
 
 def take_over_(network: nn.Module, kind: Callable[[nn.Conv2d | nn.Linear], Kind]) -> dict[str, Kind]:
-    """Put a layer of a kind in the place of each convolution, linear layer and projection of attention, and name them."""
+    """Replace each convolution, linear layer and projection of attention by a layer of a kind; returns name -> layer."""
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.MultiheadAttention):
             network.set_submodule(name, SelfAttention(module))
@@ -218,7 +220,7 @@ def _proportional(layer: nn.Conv2d | nn.Linear) -> bool:
 
 
 def with_edges(names: Iterable[str], bits: int) -> dict[str, int]:
-    """Bits of each layer: those given, of the first and the last layer at least `EDGE_BITS`.
+    """Name -> bits of a layer: those given, but at least `EDGE_BITS` in the first and the last layer.
 
     >>> with_edges(["stem", "block", "head"], 2), with_edges(["only"], FLOAT)
     ({'stem': 8, 'block': 2, 'head': 8}, {'only': 32})
@@ -245,20 +247,20 @@ def quantize(
     quant_range: str = "mse",
     batch_norm: str = "folded",
 ) -> nn.Module:
-    """A network whose convolutions and linear layers compute with integers, in evaluation mode, its weights frozen.
+    """A network whose convolutions and linear layers compute with integers, in evaluation mode and with frozen weights.
 
-    It is not trained (Jacob et al. 2018, arXiv 1712.05877); with `prepare_lsq` and `finish_lsq` it is.
+    It is quantized after training (Jacob et al. 2018, arXiv 1712.05877); `prepare_lsq` and `finish_lsq` do it in training.
 
     Args:
         model: left as it is; a copy is quantized. Its first and its last layer get at least `EDGE_BITS`.
         batches: (n, 3, H, W) normalised inputs of the network, without labels; not needed when only weights are quantized.
         weight_bits: 2 to 8, or 32 for float weights.
-        activation_bits: of the inputs of every layer, 2 to 8, or 32 for float; where both are 32 the copy is as it was.
+        activation_bits: of the inputs of every layer, 2 to 8, or 32 for float; if both are 32, the copy is not quantized.
         quant_range: a key of `QUANT_RANGES`, for weights and activations.
         batch_norm: a key of `BATCH_NORMS`.
 
     Returns:
-        The network, which takes what the model takes and gives what it gives; `layer_bits` tells the bits of each layer.
+        The network, with the inputs and outputs of the model; `layer_bits` tells the bits of each layer.
 
     Raises:
         InputError: for bits out of range, or an unknown name; for a model that is quantized already, or whose layers cannot
@@ -268,7 +270,7 @@ def quantize(
     >>> network[0].layer.weight.abs().max()
     tensor(127.)
     """
-    check_quantizable(model, weight_bits, activation_bits)
+    weight_bits, activation_bits = check_quantizable(model, weight_bits, activation_bits)
     choose, treat_ = entry("quant_range", quant_range, QUANT_RANGES), entry("batch_norm", batch_norm, BATCH_NORMS)
     network = copy.deepcopy(model).eval().requires_grad_(False)
     if weight_bits == activation_bits == FLOAT:

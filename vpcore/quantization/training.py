@@ -1,7 +1,7 @@
-"""Quantized in training: the network learns to live with few bits, and how long the steps of its grids are.
+"""Quantized in training: a network adapts its weights, and the step sizes of its grids, to few bits.
 
-Quantization after training (`layers`) breaks networks at 4 bits and below; those of the paper were trained on with
-quantized weights and activations. Here it is done with learned step sizes (LSQ; Esser et al. 2020, arXiv 1902.08153):
+Quantization after training (`layers`) breaks networks at 4 bits and below; those of the paper were trained further with
+quantized weights and activations. Here that is done with learned step sizes (LSQ; Esser et al. 2020, arXiv 1902.08153):
 
     y = s_x s_w layer(q_x, q_w) + b,      q = clip(round(v), lowest, highest),      v = x / s,
 
@@ -10,24 +10,24 @@ where the weights stay floats that are rounded anew in each step, and the gradie
     dL/dx = dL/d(s q) inside the grid, else 0,
     dL/ds = g sum of dL/d(s q) (q - v inside the grid, else q),      g = 1 / sqrt(n highest)
 
-with n numbers that share s: the weights of an output channel, or the inputs of one image (section 2.2). The factor g makes
-the steps learn about as fast as the weights do. Otherwise than in LSQ
+where n is the count of numbers that share s: the weights of an output channel, or the inputs of one image (section 2.2). The
+factor g makes the steps learn about as fast as the weights. Three things differ from LSQ:
 
-    weights     have a step for each output channel, as after training, not one for a layer: what differs between the two is
-                the training, and in depthwise layers the channels differ too much to share one. The grid has all integers
-                of so many bits, -2^(bits-1) .. 2^(bits-1) - 1.
-    inputs      that can be negative have a zero point (what LSQ+ has it for; Bhalgat et al. 2020, arXiv 2004.09576), an
-                integer that is found on the first images and stays, so that padding with zeros is exact. Where inputs are
-                never negative, as after a ReLU, it is 0 and the grid that of LSQ.
+    weights     have a step for each output channel, not one for a layer. So they have after training, and the two shall
+                differ in the training alone; besides, the channels of depthwise layers differ too much to share a step.
+                The grid has all integers of so many bits, -2^(bits-1) .. 2^(bits-1) - 1.
+    inputs      that can be negative have a zero point, as in LSQ+ (Bhalgat et al. 2020, arXiv 2004.09576): an integer that
+                is found on the first images and then fixed, so that padding with zeros is exact. Where inputs are never
+                negative, as after a ReLU, it is 0 and the grid is that of LSQ.
     the start   is the trained dense network with the ranges of least squared error, those of quantization after training.
 
-A step that jumps over zero is as good as its absolute value, and a filter of zeros stays one. Batch norms learn, in training
-mode and in float, and in the end become part of the scales.
+A step that becomes negative counts by its absolute value, and a filter of zeros stays one. Batch norms are trained, in
+training mode and in float, and become part of the scales in the end.
 
     network = prepare_lsq(dense, batches, weight_bits=3, activation_bits=3)
-    fit(network, images, labels, recipe)                # as a float network is trained
-    quantized = finish_lsq(network)                     # integers, frozen: what `quantize` gives
-    again = load_lsq(build(...), network.state_dict())  # the state dict is all there is to keep
+    fit(network, images, labels, recipe)                # as any network
+    quantized = finish_lsq(network)                     # integers, frozen, as `quantize` gives them
+    again = load_lsq(build(...), network.state_dict())  # the state dict is all that has to be kept
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ from vpcore.quantization.ranges import grid, mse, observe
 
 
 class LearnedSteps(TakenOver):
-    """A layer in training: float weights and inputs that are rounded on the way, and the steps they are rounded to.
+    """A layer in training: float weights and inputs, which are rounded in every pass, and the steps of their grids.
 
-    Its state holds, beside the parameters, what they are rounded to: bits of weights and inputs, zero point of the inputs.
+    Its state holds, beside the parameters, the grids: the bits of weights and inputs, and the zero point of the inputs.
     """
 
     def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
@@ -85,16 +85,16 @@ class LearnedSteps(TakenOver):
 
     @property
     def weight_ends(self) -> tuple[int, int]:
-        """The least and the greatest integer that a weight can be."""
+        """The least and the greatest integer of a weight."""
         return -(2 ** (self.weight_bits - 1)), 2 ** (self.weight_bits - 1) - 1
 
     @property
     def input_ends(self) -> tuple[int, int]:
-        """The same of an input."""
+        """The least and the greatest integer of an input, less its zero point."""
         return -self.input_zero, 2**self.input_bits - 1 - self.input_zero
 
     def column(self, step: Tensor) -> Tensor:
-        """(C,) steps -> of a shape that goes with the weights."""
+        """(C,) steps in a shape that broadcasts with the weights."""
         return step.view(-1, *[1] * (self.layer.weight.ndim - 1))
 
     def get_extra_state(self) -> Tensor:
@@ -104,14 +104,14 @@ class LearnedSteps(TakenOver):
         self.weight_bits, self.input_bits, self.input_zero = state.tolist()
 
     def unit(self) -> nn.Conv2d | nn.Linear:
-        """The plain layer with weights of 1: once a batch norm is folded into it, they are the factors of the norm."""
+        """The plain layer with weights of 1: after a batch norm is folded into it, they are the factors of this norm."""
         layer = copy.deepcopy(self.layer)
         nn.init.ones_(layer.weight)
         layer.bias = self.bias
         return layer
 
     def integers(self, unit: nn.Conv2d | nn.Linear) -> Quantized:
-        """The layer with its weights rounded for good, and with the factors and the bias that `unit` has now."""
+        """The layer with its weights rounded to integers, and with the factors and the bias of `unit`."""
         layer, scale = copy.deepcopy(self.layer), unit.weight.flatten(1)[:, 0].clone()
         if self.weight_bits < FLOAT:
             step = self.weight_step.abs()
@@ -128,18 +128,19 @@ class LearnedSteps(TakenOver):
 
 
 def prepare_lsq(model: nn.Module, batches: Iterable[Tensor], *, weight_bits: int, activation_bits: int) -> nn.Module:
-    """A network to be trained on with weights and activations of few bits (LSQ; Esser et al. 2020, arXiv 1902.08153).
+    """A network that is ready to be trained with weights and activations of few bits (LSQ; Esser et al. 2020, 1902.08153).
 
     Args:
         model: a trained dense network, left as it is; a copy is prepared. Its first and last layer get at least `EDGE_BITS`.
-        batches: (n, 3, H, W) normalised inputs, unlabelled, from which the steps start; not needed for weights alone.
+        batches: (n, 3, H, W) normalised inputs without labels, which the steps are initialised on; not needed when only
+            weights are quantized.
         weight_bits: 2 to 8, or 32 for float weights.
-        activation_bits: of the inputs of every layer, 2 to 8, or 32 for float; where both are 32 the copy is a float
-            network still: the control that is trained as long.
+        activation_bits: of the inputs of every layer, 2 to 8, or 32 for float; if both are 32, the copy stays a float
+            network: the control that is trained for as long.
 
     Returns:
-        The network in training mode: it takes what the model takes, and has a step for each output channel of a weight and
-        one for the inputs of each layer among its parameters. Train it as any network, then use `finish_lsq`.
+        The network in training mode, with the inputs of the model. Its parameters include a step for each output channel of
+        a weight and one for the inputs of each layer. Train it as any network, then use `finish_lsq`.
 
     Raises:
         InputError: for bits out of range; for a model that is quantized already, or whose layers cannot be; for weights or
@@ -153,7 +154,7 @@ def prepare_lsq(model: nn.Module, batches: Iterable[Tensor], *, weight_bits: int
     >>> finish_lsq(network).layer1[0].conv1.layer.weight.abs().max() <= 4
     tensor(True)
     """
-    check_quantizable(model, weight_bits, activation_bits)
+    weight_bits, activation_bits = check_quantizable(model, weight_bits, activation_bits)
     network = copy.deepcopy(model).eval()
     if weight_bits == activation_bits == FLOAT:
         return network.train()
@@ -174,11 +175,11 @@ def prepare_lsq(model: nn.Module, batches: Iterable[Tensor], *, weight_bits: int
 
 
 def finish_lsq(model: nn.Module, *, batch_norm: str = "folded") -> nn.Module:
-    """The network of `prepare_lsq` with integer weights, in evaluation mode and frozen, as `quantize` gives it.
+    """A network of `prepare_lsq` with integer weights, in evaluation mode and frozen, as `quantize` gives it.
 
     Args:
-        model: from `prepare_lsq`, trained; left as it is. Of a float network, which 32 bits are, the copy is as it was.
-        batch_norm: a key of `BATCH_NORMS`; a folded one becomes part of the scales, and the integers stay.
+        model: from `prepare_lsq`, trained; left as it is. With 32 bits it is a float network, and so is the copy.
+        batch_norm: a key of `BATCH_NORMS`; a folded norm becomes part of the scales, and the integers do not change.
 
     Raises:
         InputError: for an unknown `batch_norm`, and for weights or steps that are not finite, with the name of the layer.
@@ -200,12 +201,12 @@ def finish_lsq(model: nn.Module, *, batch_norm: str = "folded") -> nn.Module:
 
 
 def load_lsq(model: nn.Module, state: dict[str, Tensor], *, where: str = "`state`") -> nn.Module:
-    """The network of `prepare_lsq` with a state dict that was kept, which holds the bits too; to be trained on, or finished.
+    """A network of `prepare_lsq` from its state dict, which holds the bits as well; it can be trained further, or finished.
 
     Args:
-        model: of the same kind, with any weights; left as it is.
-        state: the state dict of what `prepare_lsq` gave, trained; that of a float network for bits of 32.
-        where: what an error calls it.
+        model: a network of the same kind, with any weights; left as it is.
+        state: the state dict of a trained network of `prepare_lsq`; with 32 bits it is that of a float network.
+        where: what error messages call the state.
 
     Raises:
         InputError: when the state is not of this network, with the names that are missing (-) or too many (+).

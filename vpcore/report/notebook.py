@@ -154,11 +154,11 @@ class Study:
         transfers = self.transfers
         methods = transfers.groupby("task")["method"].transform("nunique")
         shared = transfers.groupby(["task", "shots"])["method"].transform("nunique") == methods
-        wanted = transfers["shots"].where(shared).groupby(transfers["task"]).transform("max")
+        sought = transfers["shots"].where(shared).groupby(transfers["task"]).transform("max")
         known = sorted(transfers["shots"].unique())
         if budget != "largest":
-            wanted = {"all": float("inf"), **{f"{size:g}": size for size in known}}.get(budget)
-        chosen = transfers[transfers["shots"] == wanted]
+            sought = {"all": float("inf"), **{f"{size:g}": size for size in known}}.get(budget)
+        chosen = transfers[transfers["shots"] == sought]
         if chosen.empty:
             names = ["largest"] * bool(shared.any()) + ["all" if size == float("inf") else f"{size:g}" for size in known]
             raise InputError(f"parameter `budget` must be one of {', '.join(names)}, got {budget!r}")

@@ -227,7 +227,7 @@ def forests(
     """
     places = range(len(rows)) if places is None else places
     shifts = np.linspace(-spread, spread, len(series)) if len(series) > 1 else [0.0]
-    for ax, (panel, title) in zip(axes, panels.items(), strict=True):
+    for ax, (panel, label) in zip(axes, panels.items(), strict=True):
         for (name, look), shift in zip(series.items(), shifts, strict=True):
             drawn = [
                 (place + shift, found[panel, row, name])
@@ -240,7 +240,7 @@ def forests(
         ax.xaxis.set_major_formatter(form)
         if form is POINTS:
             ax.locator_params(axis="x", nbins=6)
-        ax.set_xlabel(title)
+        ax.set_xlabel(label)
 
 
 @style()

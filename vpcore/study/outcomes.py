@@ -33,11 +33,11 @@ def compact(arrays: dict[str, Tensor]) -> dict[str, int | bytes]:
             `corrupted_right` and `corrupted_confidence` (C, L, n), and `program` (3, H, H) of a padded prompt.
     """
     probs = arrays["logits"].double().softmax(1)
-    confidence, read = probs.max(1)
+    highest, read = probs.max(1)
     row: dict[str, int | bytes] = {
         "images": len(read),
         "right": _bits(read == arrays["labels"]),
-        "confidence": _steps(confidence, WIDE),
+        "confidence": _steps(highest, WIDE),
     }
     if "set_size" in arrays:
         row["set_size"] = arrays["set_size"].clamp(max=255).to(torch.uint8).numpy().tobytes()

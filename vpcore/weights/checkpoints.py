@@ -101,12 +101,12 @@ def _zeros_and_ones(name: str, mask: Tensor, *, where: str) -> Tensor:
 
 def short(named: dict[str, Tensor], known: dict[str, Tensor], *, where: str) -> dict[str, Tensor]:
     """The same tensors without the prefixes that the network's names do not have."""
-    short = {}
+    found = {}
     for name, value in named.items():
         plain = name
         while plain not in known and plain.startswith(PREFIXES):
             plain = plain.partition(".")[2]
-        if plain in short:
+        if plain in found:
             raise InputError(f"{where} must hold {plain} once; it does so with a prefix ({name}) and without; delete one")
-        short[plain] = value
-    return short
+        found[plain] = value
+    return found

@@ -50,13 +50,13 @@ def pretrained(
     """
     check_source(weights)
     kind, colon, detail = weights.partition(":")
-    whole_number(round, name="round", least=0)
-    detail = detail.replace("{round}", str(round))
+    detail = detail.replace("{round}", str(whole_number(round, name="round", least=0)))
     network = _outline(model)  # also refuses a network that cannot be had, before anything is read
     state, masks = WEIGHT_SOURCES[kind + colon](model, detail, folder)
     if classes is None:
         classes = outputs(model, state) if kind + colon == FILES else IMAGENET_CLASSES
-    if whole_number(classes, name="classes") != IMAGENET_CLASSES:
+    classes = whole_number(classes, name="classes")
+    if classes != IMAGENET_CLASSES:
         network = _outline(model, classes)
     return fitted(state, masks, network, where=f"{kind}{colon}{detail} for {model} with {classes:,} classes")
 
