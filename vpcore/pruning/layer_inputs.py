@@ -1,8 +1,8 @@
-"""What a layer sees: the rows of numbers that it multiplies with the weights of an output channel.
+"""Inputs of layers: the vectors that a layer multiplies with the weights of its output channels.
 
-A linear layer and a convolution are the same at each place of their output, y = W x: x are the inputs of the linear layer,
-or the window of the convolution, flattened as its weights are. Methods that prune after training ask what x has been on some
-hundred images (`reconstruction`, `after_training`). A few places of each image, drawn at random, tell it well enough.
+A linear layer and a convolution compute the same at each place of their output, y = W x: x is the input of the linear layer,
+or the window of the convolution, flattened in the order of its weights. Methods that prune after training need x on some
+hundred images (`reconstruction`, `after_training`). A few places of each image, drawn at random, are enough for them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Layer = nn.Conv2d | nn.Linear
 
 
 def checked_batches(batches: Iterable[Tensor]) -> list[Tensor]:
-    """Batches of inputs as a list, of which there must be one; images channels-last, a third faster on a CPU."""
+    """Batches of inputs as a list of at least one; images are laid out channels-last, which is a third faster on a CPU."""
     found = as_batches(batches)
     if not found:
         raise InputError("`batches` must hold at least one batch of images, got none; some hundred images are enough")
@@ -35,7 +35,7 @@ def watch_masked(
     """Show the input and the output of each masked layer to `see`, with the name of its weight, as `watch` does.
 
     Raises:
-        InputError: for a mask of a weight whose inputs cannot be seen, as in the attention of torchvision.
+        InputError: for a mask of a weight whose inputs cannot be seen, such as those in torchvision's attention.
     """
     layers = {f"{name}.weight": layer for name, layer in model.named_modules() if isinstance(layer, Layer)}
     seen = set()
@@ -53,7 +53,7 @@ def watch_masked(
 
 
 def add_ridge(gram: Tensor, ridge: float) -> Tensor:
-    """(groups, d, d) X'X -> X'X + l I, where l is `ridge` times the mean of the diagonal; changes what it is given."""
+    """(groups, d, d) X'X -> X'X + l I in place, where l is `ridge` times the mean of the diagonal; returns its argument."""
     diagonal = gram.diagonal(dim1=1, dim2=2)
     diagonal.add_((ridge * diagonal.mean(1)).clamp(min=torch.finfo(gram.dtype).tiny)[:, None])
     return gram
@@ -65,19 +65,19 @@ def draw_places(values: Tensor, positions: int, generator: torch.Generator) -> T
 
 
 def by_place(layer: nn.Module, output: Tensor) -> Tensor:
-    """(N, L, O) outputs of a layer at the L places of each image, row by row; L = 1 after pooling."""
+    """(N, L, O) outputs of a layer at the L places of each image, row by row; after global pooling L is 1."""
     if isinstance(layer, nn.Linear):
         return output.reshape(len(output), -1, output.shape[-1])
     return output.flatten(2).transpose(1, 2)
 
 
 def at(values: Tensor, places: Tensor) -> Tensor:
-    """(N, L, O) values and (N, P) places -> (N, P, O)."""
+    """(N, L, O) values and (N, P) places -> (N, P, O) values at these places."""
     return values[torch.arange(len(places))[:, None], places]
 
 
 def inputs_at(layer: Layer, x: Tensor, shape: torch.Size, places: Tensor) -> Tensor:
-    """What a layer multiplies with its weights at some places of its output.
+    """The inputs that a layer multiplies with its weights at some places of its output.
 
     Args:
         layer: a linear layer or a convolution with zero padding.
@@ -85,13 +85,13 @@ def inputs_at(layer: Layer, x: Tensor, shape: torch.Size, places: Tensor) -> Ten
         places: (N, P) places in the output, counted row by row.
 
     Returns:
-        (groups, N * P, d) with d weights of an output channel, in their order.
+        (groups, N * P, d), where d is the number of weights of an output channel; they are in the order of these weights.
     """
     if isinstance(layer, nn.Linear):
         return at(by_place(layer, x), places).flatten(0, 1)[None]
     pads: list[int] = []
     for axis, (kernel, step, stretch) in enumerate(zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)):
-        # The output tells the padding, that of TensorFlow ("same", more on the right) too, which no attribute tells.
+        # the size of the output tells the padding, also that of TensorFlow ("same", more on the right): no attribute does
         total = (shape[axis + 2] - 1) * step + stretch * (kernel - 1) + 1 - x.shape[axis + 2]
         before = layer.padding[axis] if isinstance(layer.padding, tuple) and layer.padding[axis] else max(total, 0) // 2
         pads = [before, max(total - before, 0), *pads]

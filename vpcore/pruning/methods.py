@@ -1,19 +1,19 @@
-"""Sparse methods: how a network gets sparse, at matched density.
+"""Sparse methods: how a network becomes sparse, with equal densities for all methods.
 
-A lottery ticket is one sparse network among others. Round r of every method has the density (1 - rate)^r, so that rounds of
-different methods compare; round 0 is the dense network, which all share. The paper's method, iterative magnitude pruning
-with weight rewinding, stands in `iterative` as one loop.
+A lottery ticket is one sparse network among others. Round r of every method has the density (1 - rate)^r, so methods can be
+compared round by round; round 0 is the dense network, which they share. The paper's method, iterative magnitude pruning
+with weight rewinding, is written as one loop in `iterative`.
 
-A method answers four questions, each a field of `SparseMethod`: which network it starts from, which weights it keeps, which
-values they have at the start, and how they are trained (`schedules`). `rounds` puts the answers to work. A new method is one
-entry of `METHODS`; its label is what tables and figures call it.
+A method answers four questions, each by a field of `SparseMethod`: which network it starts from, which weights it keeps,
+which values they have at the start, and how they are trained (`schedules`). `rounds` carries a method out. A new method is
+one entry of `METHODS`; tables and figures call it by its label.
 
     imp              Frankle et al. 2020, arXiv 1912.05671
-    imp-lr           the same, but the learning rate alone is rewound (Renda et al. 2020, arXiv 2003.02389)
+    imp-lr           the same, but only the learning rate is rewound (Renda et al. 2020, arXiv 2003.02389)
     oneshot          the dense network is pruned at once and fine-tuned (Han et al. 2015, arXiv 1506.02626)
-    gmp              pruned ever more while it trains from fresh weights (Zhu & Gupta 2017, arXiv 1710.01878)
+    gmp              pruned gradually while it trains from fresh weights (Zhu & Gupta 2017, arXiv 1710.01878)
     acdc             dense and sparse phases take turns, from fresh weights (Peste et al. 2021, arXiv 2106.12379)
-    rigl             sparse from the start, but the masks move (Evci et al. 2020, arXiv 1911.11134)
+    rigl             sparse from the start, with masks that change in training (Evci et al. 2020, arXiv 1911.11134)
     random-uniform   random masks, the same density in every layer, trained from fresh weights
     random-erk       random masks, denser in small layers (`structures`), trained from fresh weights
     reinit           the ticket's masks with other fresh weights (Frankle & Carbin 2019, arXiv 1803.03635, section 2)
@@ -21,11 +21,14 @@ entry of `METHODS`; its label is what tables and figures call it.
     channels         whole filters of the dense network, fine-tuned (Li et al. 2017, arXiv 1608.08710)
     magnitude        as oneshot, but untrained
     magnitude-bn     the same, and the batch norms are re-estimated (`reconstruction`)
-    reconstruction   as oneshot, but untrained: layer by layer, what is left makes up for what is gone (`reconstruction`)
-    wanda            as magnitude-bn, but in each layer weights are ranked together with their inputs (`after_training`)
-    obs              as reconstruction, but in each layer ranked by what it loses at least without them (`after_training`)
+    reconstruction   as oneshot, but untrained: layer by layer, the other weights make up for the pruned ones
+                     (`reconstruction`)
+    wanda            as magnitude-bn, but ranked in each layer by |weight| times the norm of its input (`after_training`)
+    obs              as reconstruction, but ranked in each layer by the least error that removing a weight causes
+                     (`after_training`)
     snip             the fresh weights to which the loss is most sensitive (Lee et al. 2019, arXiv 1810.02340; `saliency`)
-    imp-unmasked     a mistake to be shown: the ticket's masks are lost, and what was pruned is back as it was rewound to
+    imp-unmasked     a mistake that is to be shown: the ticket's masks are lost, and the pruned weights have the values again
+                     that the ticket was rewound to
 """
 
 from __future__ import annotations
@@ -59,12 +62,12 @@ class Start:
 
     Attributes:
         model: the parent's network, or one with fresh weights.
-        masks: the parent's; all True where it is dense.
-        rewound: file with the weights of the dense network at epoch `rewind`.
+        masks: those of the parent; all True if it is dense.
+        rewound: the file with the weights of the dense network at epoch `rewind`.
         rewind: that epoch.
         seed: of random masks.
         build: offset of the seed -> a network with fresh weights.
-        batches: -> some hundred training images of the source task, on the device where the network is trained.
+        batches: a function that gives some hundred training images of the source task, on the device of the training.
     """
 
     model: nn.Module
@@ -99,7 +102,7 @@ def _own_round_before(number: int) -> tuple[str, int]:
     return "imp-lr" if number > 1 else "imp", number - 1
 
 
-# Which weights it keeps, at first -------------------------------------------------------------------------------------
+# Which weights it keeps at the start ----------------------------------------------------------------------------------
 
 
 def _images(batches: Iterable[Batch]) -> Iterable[Tensor]:
@@ -152,7 +155,7 @@ def _random_erk(start: Start, target: SparsityTarget) -> Masks:
     return select_counts(scores, start.masks, erk(start.masks, density=target.density))
 
 
-# Which values they have, and how many epochs of the schedule these have behind them -----------------------------------
+# Which values they have, and at which epoch of the schedule the training begins ---------------------------------------
 
 
 def _as_they_are(start: Start) -> tuple[State, int]:
@@ -177,7 +180,7 @@ def _unmasked(start: Start) -> tuple[State, int]:
     return ticket | {name: torch.where(mask, ticket[name], rewound[name]) for name, mask in start.masks.items()}, 0
 
 
-# How they are put right and trained -----------------------------------------------------------------------------------
+# How they are adjusted and trained ------------------------------------------------------------------------------------
 
 
 def _mask_(model: nn.Module, masks: Masks, batches: Iterable[Batch]) -> None:
@@ -202,18 +205,18 @@ def _densely(model: nn.Module, masks: Masks, target: SparsityTarget) -> Step:
 
 @dataclass(frozen=True)
 class SparseMethod:
-    """How a network gets sparse.
+    """How a network becomes sparse.
 
     Attributes:
         label: its name in tables and figures.
         parent: round -> method and round of the ticket that it starts from; None for fresh weights.
-        masks: which weights are kept, at first.
-        weights: their values at the start, and how many epochs of the schedule these have behind them.
-        adjust_: what it does to the model with the masks before it trains, or instead; it may look at `Start.batches`, and
-            leaves 0 where the masks are False.
-        train: the steps of its training (`schedules`), or None.
-        ranked: weights are ranked, over the whole network or layer by layer (`SparsityTarget.scope`).
-        schedules: round -> how many whole schedules the weights have been trained for in the end.
+        masks: which weights are kept at the start.
+        weights: their values at the start, and the epoch of the schedule at which the training begins.
+        adjust_: what is done to the model and the masks before the training, or in its place; it may look at
+            `Start.batches`, and sets weights to 0 where the masks are False.
+        train: the steps of the training (`schedules`); None: it is not trained.
+        ranked: whether weights are ranked over the whole network or layer by layer, as `SparsityTarget.scope` says.
+        schedules: round -> the number of whole schedules that its weights have been trained for in the end.
     """
 
     label: str
@@ -280,7 +283,7 @@ def rewinds(name: str) -> bool:
 
 
 def epochs_seen(name: str, number: int, *, epochs: int) -> int:
-    """How many epochs the weights of a round have been trained for in the end, those in the networks before included.
+    """How many epochs the weights of a round have been trained for in the end, including those in its parent networks.
 
     Args:
         name: a key of `METHODS`.

@@ -1,8 +1,8 @@
-"""Rounds: a sparse method, carried out for one density, from its parent's ticket to its own.
+"""Rounds: a sparse method carried out for one density, from the ticket of its parent to its own.
 
-Each round is a file, and each is resumable: what was trained lies beside the ticket to come, epoch by epoch, and is gone at
-the end (`resumable`). What happens in between is up to the method (`methods`): for the lottery ticket it is one turn of the
-loop in `iterative`.
+Each round ends in a file, its ticket, and can be resumed: after every epoch the training so far is saved beside that file,
+and deleted at the end (`resumable`). The method decides what is done (`methods`): for the lottery ticket it is one pass
+through the loop in `iterative`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from vpcore.pruning.schedules import SparsityTarget, check_rewind
 from vpcore.weights.resumable import fit_resumably, unfinished_path
 from vpcore.weights.tickets import read_ticket, write_ticket
 
-LOOKED_AT = 512  # so many training images a method may look at before it trains, or instead
-LOOKED_AT_ONCE = 64  # images of a batch of them
+LOOKED_AT = 512  # training images that a method may look at before it trains, or in place of training
+LOOKED_AT_ONCE = 64  # how many of them there are in a batch
 
 
 def make_round(
@@ -49,24 +49,24 @@ def make_round(
 ) -> None:
     """Make the network of a round and write its ticket.
 
-    A round that was killed goes on from its last finished epoch.
+    A round that was interrupted is resumed after its last finished epoch.
 
     Args:
         sparsifier: a key of `methods.METHODS`.
         number: of the round; 0 is dense, whatever the sparsifier.
-        build: offset -> the network with fresh weights, drawn from the seed of the chain plus this offset.
+        build: offset -> a network with fresh weights, drawn from the seed of the chain plus this offset.
         images: (N, 3, H, W) uint8 images of the source task; `labels`: (N,).
-        recipe: of every round.
+        recipe: how the network is trained in every round.
         path: of the ticket.
         parent: path of the ticket that it starts from, see `methods.parent`; None for fresh weights.
-        rewound: path of the weights of epoch `rewind`, which round 0 writes and others go back to.
+        rewound: path of the weights at epoch `rewind`, which round 0 writes and other rounds go back to.
         rate: share of the weights that each round removes.
         rewind: epoch of round 0 whose weights these are.
-        scope: among which weights they are ranked, one of `masks.SCOPES`.
+        scope: among which weights each weight is ranked, one of `masks.SCOPES`.
         part: of the network that is pruned, a key of `backbones.PARTS`.
         device: where it trains.
         header: provenance, kept in the ticket beside `epochs_seen` and the `history` of the losses.
-        log: is told the progress, a line an epoch.
+        log: called with a line of text on the progress after every epoch.
         statistics: mean and standard deviation that the images are normalised with.
 
     Raises:

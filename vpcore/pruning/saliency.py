@@ -1,7 +1,7 @@
 """Saliency: how much the loss depends on a weight, before anything is trained.
 
-Magnitude knows nothing of the task. SNIP (Lee et al. 2019, arXiv 1810.02340) asks of every weight w what the loss L would do
-if it were taken out: with a gate c = 1 on the connection, the network computes with c w, and
+Magnitude knows nothing of the task. SNIP (Lee et al. 2019, arXiv 1810.02340) asks how the loss L would change if a weight w
+were taken out: with a gate c = 1 on the connection, the network computes with c w, and
 
     s = |dL / dc| = |w dL / dw|
 
@@ -29,7 +29,7 @@ def sensitivity(model: nn.Module, masks: Masks, batches: Iterable[tuple[Tensor, 
 
     Args:
         model: left as it is; in training mode its batch norms use the statistics of each batch.
-        masks: whose names say which weights are meant.
+        masks: their names say which weights are scored.
         batches: (n, 3, H, W) normalised images and their (n,) labels each; L is the mean cross-entropy over all images.
 
     Raises:
@@ -57,7 +57,7 @@ def sensitivity(model: nn.Module, masks: Masks, batches: Iterable[tuple[Tensor, 
         )
     scores, weights = {}, dict(network.named_parameters())
     for name, mask in masks.items():
-        gradient = weights[name].grad  # none of a layer that is not used
+        gradient = weights[name].grad  # None for a layer that is not used
         product = torch.zeros(mask.shape) if gradient is None else (weights[name] * gradient).detach().abs() / seen
         scores[name] = product.to(mask.device)
     return scores

@@ -1,16 +1,16 @@
 """Sparse training: what happens to the masks while a network trains.
 
-Whatever is done to the masks is done in the step that `training.fit` lets one take, so that the weights that are left out
+Masks change in the function that `training.fit` calls in place of an optimizer's step, so that the weights that are left out
 are zero after every single step:
 
     fixed         the masks stay as they are
-    gradual       ever fewer weights, by the cubic schedule of Zhu & Gupta 2017 (arXiv 1710.01878, eq. 1): with the share x
-                  of the pruning period behind, density d(x) = d + (1 - d) (1 - x)^3
-    alternating   AC/DC: dense and sparse phases take turns; each sparse one begins with the weights that are then the
-                  largest, and the last phase is sparse (Peste et al. 2021, arXiv 2106.12379)
-    rewired       RigL: now and then the smallest weights of each layer are dropped and as many grown, at zero, where the
-                  gradient is largest (Evci et al. 2020, arXiv 1911.11134, algorithm 1); the share that moves falls from
-                  `DROPPED` to 0 along half a cosine, f(x) = DROPPED / 2 (1 + cos(pi x))
+    gradual       fewer and fewer weights, by the cubic schedule of Zhu & Gupta 2017 (arXiv 1710.01878, eq. 1): when the
+                  share x of the pruning period has passed, the density is d(x) = d + (1 - d) (1 - x)^3
+    alternating   AC/DC: dense and sparse phases alternate; a sparse phase begins by keeping the weights that are the largest
+                  at that time, and the last phase is sparse (Peste et al. 2021, arXiv 2106.12379)
+    rewired       RigL: at regular intervals the smallest weights of each layer are dropped, and as many are grown from
+                  zero, where the gradient is largest (Evci et al. 2020, arXiv 1911.11134, algorithm 1); the share that is
+                  replaced falls from `DROPPED` to 0 along half a cosine, f(x) = DROPPED / 2 (1 + cos(pi x))
 
 All times are shares of the schedule, so that a short one has the same phases as a long one.
 """
@@ -28,23 +28,23 @@ from vpcore.errors import InputError
 from vpcore.networks.training import Step
 from vpcore.pruning.masks import Masks, full, magnitude, select, top, zero_
 
-GRADUAL = (0.2, 0.75)  # gradual pruning begins at the highest learning rate; then the masks stay
-GRADUAL_TIMES = 100  # so often does it prune, if there are so many steps
+GRADUAL = (0.2, 0.75)  # where gradual pruning begins, at the highest learning rate, and where it ends
+GRADUAL_TIMES = 100  # how often it prunes, at most once a step
 DENSE_UNTIL, PHASE, LAST_DENSE, LAST_SPARSE = 10, 5, 75, 85  # percent of the steps: the phases of AC/DC
-DROPPED = 0.3  # share of a layer's weights that RigL moves at first
-REWIRED_UNTIL = 0.75  # then its masks stay
-REWIRED_TIMES = 30  # so often does it move weights, if the steps in between are
-REWIRED_EVERY = (10, 100)  # no fewer and no more than these
+DROPPED = 0.3  # share of a layer's weights that RigL replaces at first
+REWIRED_UNTIL = 0.75  # where the masks of RigL change for the last time
+REWIRED_TIMES = 30  # how often RigL replaces weights, as far as the number of steps in between
+REWIRED_EVERY = (10, 100)  # stays within these bounds
 
 
 @dataclass(frozen=True)
 class SparsityTarget:
-    """Where the masks shall be at the end.
+    """What the masks are to be at the end.
 
     Attributes:
         density: kept / prunable, in (0, 1].
         steps: of the whole schedule.
-        scope: among which weights they are ranked, one of `masks.SCOPES`.
+        scope: among which weights each weight is ranked, one of `masks.SCOPES`.
     """
 
     density: float
@@ -53,7 +53,7 @@ class SparsityTarget:
 
 
 def check_rewind(rewind: int, *, epochs: int) -> None:
-    """Refuse what is no epoch of a schedule before its end."""
+    """Raise an `InputError` for what is not an epoch before the end of a schedule."""
     if whole_number(rewind, name="rewind", least=0) >= epochs:
         raise InputError(f"`rewind` must be an epoch in 0..{epochs - 1}, got {rewind}; use 0 for the fresh weights")
 
@@ -69,7 +69,7 @@ def fixed(model: nn.Module, masks: Masks, target: SparsityTarget | None = None) 
 
 
 def gradual_density(step: int, target: SparsityTarget) -> float:
-    """Density that the cubic schedule has reached by a step, between 1 and the one asked for.
+    """The density that the cubic schedule has reached by a step, between 1 and that of the target.
 
     >>> [round(gradual_density(step, SparsityTarget(0.1, 100, "global")), 3) for step in (0, 20, 30, 50, 75, 99)]
     [1.0, 1.0, 0.593, 0.185, 0.1, 0.1]
@@ -80,7 +80,7 @@ def gradual_density(step: int, target: SparsityTarget) -> float:
 
 
 def gradual(model: nn.Module, masks: Masks, target: SparsityTarget) -> Step:
-    """Steps in which ever more weights are pruned, by their magnitude at that time, for good; changes `masks`."""
+    """Steps in which more and more weights are pruned for good, by their magnitude at that time; changes `masks`."""
     every = max(1, round((GRADUAL[1] - GRADUAL[0]) * target.steps / GRADUAL_TIMES))
 
     def take_step(optimizer: torch.optim.Optimizer, step: int) -> None:
@@ -96,8 +96,8 @@ def gradual(model: nn.Module, masks: Masks, target: SparsityTarget) -> Step:
 def in_sparse_phase(step: int, target: SparsityTarget) -> bool:
     """Whether AC/DC trains sparsely in a step.
 
-    As in the paper's 100 epochs of ImageNet, 10 % of the schedule are dense; then sparse and dense phases of 5 % take turns;
-    the last two, a dense and a sparse one, take 10 % and 15 %.
+    As in the paper's 100 epochs of ImageNet, the first 10 % of the schedule are dense; then sparse and dense phases of 5 %
+    alternate; the last two phases, a dense and a sparse one, take 10 % and 15 %.
 
     >>> "".join("-S"[in_sparse_phase(step, SparsityTarget(0.1, 20, "global"))] for step in range(20))
     '--S-S-S-S-S-S-S--SSS'
@@ -124,7 +124,7 @@ def alternating(model: nn.Module, masks: Masks, target: SparsityTarget) -> Step:
 
 
 def rewired_share(step: int, target: SparsityTarget) -> float:
-    """Share of its weights that RigL moves in a layer, when it does.
+    """The share of a layer's weights that RigL replaces in a step in which it replaces any.
 
     >>> [round(rewired_share(step, SparsityTarget(0.1, 100, "global")), 3) for step in (0, 25, 50, 75)]
     [0.3, 0.225, 0.075, 0.0]
@@ -138,7 +138,7 @@ def rewire(model: nn.Module, masks: Masks, *, share: float) -> Masks:
     Args:
         model: its weights have gradients, also where the masks leave them out.
         masks: left as they are.
-        share: of the kept weights of a layer, rounded down, that are dropped.
+        share: of the kept weights of a layer that are dropped; their number is rounded down.
 
     Returns:
         New masks with the same count in every layer. A weight that was dropped may be grown again, and then stays as it is.
@@ -154,9 +154,10 @@ def rewire(model: nn.Module, masks: Masks, *, share: float) -> Masks:
 
 
 def rewired(model: nn.Module, masks: Masks, target: SparsityTarget) -> Step:
-    """Steps of RigL; changes `masks`, but no layer's count.
+    """Steps of RigL; changes `masks`, but not how many weights each layer keeps.
 
-    A step that moves weights moves nothing else, as in the paper's algorithm 1. What is grown starts at 0, without momentum.
+    A step that replaces weights does not train the others, as in the paper's algorithm 1. A weight that is grown starts at
+    0, without momentum.
     """
     every = min(max(REWIRED_EVERY[0], int(REWIRED_UNTIL * target.steps / REWIRED_TIMES)), REWIRED_EVERY[1])
     weights = dict(model.named_parameters())

@@ -1,11 +1,12 @@
-"""Ranges: between which two numbers the integers of a quantized layer lie.
+"""Ranges: the two numbers between which the grid of a quantized layer lies.
 
 A grid of n equal steps from `low` to `high` has the scale s = (high - low) / n and the zero point z = round(-low / s). A
-wide range clips nothing and rounds coarsely, a narrow one clips and rounds finely; at 2 to 4 bits this choice decides. Three
-rules, for all channels of a weight at once or for the inputs of a layer, which are counted on unlabelled images (`observe`):
+wide range clips nothing and rounds coarsely, a narrow one clips and rounds finely; at 2 to 4 bits this choice decides if
+a network still works. There are three rules, for all channels of a weight at once or for the inputs of a layer, which are
+counted on unlabelled images (`observe`):
 
-    minmax      the whole range
-    percentile  without the outermost 0.1 %
+    minmax      the whole range of the values
+    percentile  the range without the outermost 0.1 %
     mse         the range of least squared error, ||Q(x) - x||^2 (Nagel et al. 2021, arXiv 2106.08295, section 3.1)
 """
 
@@ -21,7 +22,7 @@ from vpcore.errors import InputError
 from vpcore.networks.integer_grid import to_integers
 from vpcore.networks.watching import watch
 
-PERCENTILE = 99.9  # of the magnitudes of weights; of inputs above zero, and 100 - PERCENTILE below
+PERCENTILE = 99.9  # upper end of a range; its lower end is the percentile 100 - PERCENTILE
 RATIOS = tuple(k / 50 for k in range(50, 0, -1))  # shares of the whole range that `mse` tries
 BINS = 2048  # points at which the inputs of a layer are counted
 
@@ -30,7 +31,7 @@ RangeRule = Callable[[Tensor, Tensor, int], Range]
 
 
 def grid(ends: Range, steps: int) -> tuple[Tensor, Tensor]:
-    """(C,) scales and (C,) zero points, 0..steps, of ranges; an empty range has scale 1."""
+    """(C,) scales and (C,) zero points, in 0..steps, of C ranges; the scale of an empty range is 1."""
     low, high = ends
     scale = (high - low) / steps
     scale = torch.where(scale > torch.finfo(scale.dtype).tiny, scale, 1.0)
@@ -38,7 +39,15 @@ def grid(ends: Range, steps: int) -> tuple[Tensor, Tensor]:
 
 
 def minmax(values: Tensor, counts: Tensor, steps: int) -> Range:
-    """The whole range of (C, V) values that occur (C, V) or (1, 1) times, to be divided into `steps`.
+    """The whole range of values, of each of C channels.
+
+    Args:
+        values: (C, V).
+        counts: (C, V) how often each value occurs, or (1, 1) for all of them.
+        steps: of the grid.
+
+    Returns:
+        (C,) lower ends, at most 0, and (C,) upper ends, at least 0.
 
     >>> minmax(torch.tensor([[1.0, 3.0], [-2.0, -1.0]]), torch.ones(1, 1), 255)
     (tensor([ 0., -2.]), tensor([3., 0.]))
@@ -58,7 +67,7 @@ def percentile(values: Tensor, counts: Tensor, steps: int) -> Range:
 
 
 def mse(values: Tensor, counts: Tensor, steps: int) -> Range:
-    """The range of least squared error among those with both ends shrunk by `RATIOS`; arguments as in `minmax`."""
+    """The range of least squared error among those whose ends are `RATIOS` of the whole; arguments as in `minmax`."""
     low, high = best_low, best_high = minmax(values, counts, steps)
     lows = low * values.new_tensor(RATIOS if bool((low < 0).any()) else (1.0,))[:, None]  # tried at once
     least = torch.full_like(high, torch.inf, dtype=torch.float64)
@@ -72,13 +81,13 @@ def mse(values: Tensor, counts: Tensor, steps: int) -> Range:
     return best_low, best_high
 
 
-# name -> how a range is chosen
+# name -> the rule that chooses a range
 QUANT_RANGES: dict[str, RangeRule] = {"minmax": minmax, "percentile": percentile, "mse": mse}
 
 
 @torch.no_grad()
 def observe(network: nn.Module, layers: Mapping[str, nn.Module], batches: list[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Inputs of layers: name -> (1, BINS) points over their range, and (1, BINS) how often an input lies nearest to each."""
+    """Name of a layer -> (1, BINS) points over the range of its inputs, and (1, BINS) counts of those nearest to each."""
     ends: dict[str, tuple[float, float]] = dict.fromkeys(layers, (0.0, 0.0))
     counts: dict[str, Tensor] = {}
 

@@ -1,9 +1,9 @@
 """Adaptation: how a cohort of runs is carried out by its method, visual prompting, linear probing or full fine-tuning.
 
-A cohort is runs on one network that differ in their seed alone; on a GPU, which few prompts and few images leave idle, also
-in their task, where tasks have as many classes and images: the images of one task then lie behind those of another, and each
-member learns from rows of its own. Whatever the method, what comes out for each task is the same kind of thing, `Adapted`:
-something that gives logits for images, and what is known of each member.
+The runs of a cohort, its members, share a network and differ in their seed alone. A few prompts and a few images leave a GPU
+idle, so there they may differ in their task as well, if the tasks have the same number of classes and of images: the images
+of all tasks are then put one after the other, and each member learns from rows of its own. Whatever the method, the result
+for each task is the same kind of thing, `Adapted`: a function that gives logits for images, and the facts about each member.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from vpcore.study.run import Run
 from vpcore.study.session import Session
 from vpcore.study.store import Record
 
-# device type -> pixels that a step shows to a network, unless one member alone has more: on a CPU 256 images of 128 px
+# device type -> most pixels that a step shows to a network, unless a single member needs more; on a CPU 256 images of 128 px
 PIXELS_TRAINED = {"cpu": 2**22, "cuda": 2**24}
 Arrays = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A target task: what the members of a cohort that have it learn from, and what they are measured on.
+    """A target task: the images that members of a cohort learn from, and those that they are measured on.
 
     Attributes:
         runs: K members, which differ in their seed alone.
         train: all training images of the task.
-        index: (K, n) those that each member learns from.
-        held_out: the splits "test" and "val".
+        index: (K, n) rows of the training images that each member learns from.
+        held_out: name of a split, "test" or "val" -> its images.
     """
 
     runs: tuple[Run, ...]
@@ -56,18 +56,18 @@ class Task:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Numbers of classes and of images a member: tasks that have the same are learned together."""
+        """Number of classes, and of training images of a member: tasks of the same shape can be learned together."""
         return self.targets, self.index.shape[1]
 
 
 @dataclass(frozen=True)
 class Adapted:
-    """A network adapted to a task for every member of a cohort that has it.
+    """A network adapted to one task, by each of the K members of a cohort that have this task.
 
     Attributes:
-        predict: (N, 3, h, h) uint8 images, and which they are (a split, or how they were corrupted) -> (K, N, T) logits.
-        facts: what is known of each member, for its record.
-        arrays: what each member has learned.
+        predict: (N, 3, h, h) uint8 images, and the name of their split or corruption -> (K, N, T) logits.
+        facts: of each member, columns for its record.
+        arrays: of each member, the tensors that it has learned.
     """
 
     predict: Callable[[Tensor, str], Tensor]
@@ -76,20 +76,20 @@ class Adapted:
 
 
 def some(images: Images, count: int) -> Tensor:
-    """Rows of so many images, drawn without regard to their classes, always the same ones."""
+    """Rows of `count` images in ascending order, drawn whatever their class: always the same ones of a set."""
     return torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count].sort().values
 
 
 def joined(tasks: Sequence[Task], values: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """What members learn from, as if it were of one task.
+    """The training data of several tasks as if they were one.
 
     Args:
         tasks: of one shape.
-        values: of each task (M, ...), its training images or their features.
+        values: for each task, its (M, ...) training images or their features.
 
     Returns:
-        (M, ...) values, (M,) labels and the (K, n) rows of all members: of one task those that it has; of several the rows
-        that are used, one task after the other.
+        (M, ...) values, (M,) labels, and the (K, n) rows that each member learns from. A single task is returned as it is;
+        of several, only the rows that some member uses are kept, one task after the other.
     """
     if len(tasks) == 1:
         return values[0], tasks[0].train.labels, tasks[0].index
@@ -102,8 +102,14 @@ def joined(tasks: Sequence[Task], values: Sequence[Tensor]) -> tuple[Tensor, Ten
     )
 
 
+def _members(tasks: Sequence[Task]) -> list[range]:
+    """For each task, the numbers of its members among those of all tasks."""
+    ends = list(itertools.accumulate(len(task.runs) for task in tasks))
+    return [range(end - len(task.runs), end) for task, end in zip(tasks, ends, strict=True)]
+
+
 def _visual_prompt(tasks: Sequence[Task], session: Session) -> list[Adapted]:
-    """So many members at a time as memory allows; they learn the same together or alone."""
+    """As many members at a time as memory allows; a member learns the same alone and in company."""
     run, runs = tasks[0].runs[0], [run for task in tasks for run in task.runs]
     images, labels, index = joined(tasks, [task.train.images for task in tasks])
     train = Images(images, labels, tasks[0].train.classes)
@@ -134,18 +140,21 @@ def _visual_prompt(tasks: Sequence[Task], session: Session) -> list[Adapted]:
         )
 
     found = within_memory(in_parts, min(len(runs), max(1, limit // step)))
-    adapted, first = [], 0
-    for task in tasks:
-        last = first + len(task.runs)
-        here = [(part, learned) for part, learned in found if part.start < last and part.stop > first]
-        own = [learned.members(max(first - part.start, 0), last - part.start) for part, learned in here]
+    adapted = []
+    for mine in _members(tasks):
+        here = [(part, learned) for part, learned in found if part.start < mine.stop and part.stop > mine.start]
+        own = [learned.members(max(mine.start - part.start, 0), mine.stop - part.start) for part, learned in here]
         adapted.append(_as_prompted(own, session.source_classes(run)))
-        first = last
     return adapted
 
 
 def _as_prompted(parts: list[Prompted], names: tuple[str, ...]) -> Adapted:
-    """The members of a task; `names` of the source classes."""
+    """The prompts of one task, which were learned in one or several parts.
+
+    Args:
+        parts: the prompts, in the order of the members.
+        names: of the source classes.
+    """
     facts: list[Record] = [
         {
             "mapped": sources,
@@ -164,7 +173,7 @@ def _as_prompted(parts: list[Prompted], names: tuple[str, ...]) -> Adapted:
 
 
 def _linear_probe(tasks: Sequence[Task], session: Session) -> list[Adapted]:
-    run, first = tasks[0].runs[0], 0
+    run = tasks[0].runs[0]
     seen = [
         session.features(task.runs[0], task.train.images, "train", None if run.budget is None else task.index.unique())
         for task in tasks
@@ -187,15 +196,12 @@ def _linear_probe(tasks: Sequence[Task], session: Session) -> list[Adapted]:
             seeds=[r.seed for task in tasks for r in task.runs],
             select=None if picked is None else (session.features(run, picked.images, run.selection), picked.labels),
         )
-    adapted = []
-    for task in tasks:
-        adapted.append(_as_probed(probe.members(first, first + len(task.runs)), task, session))
-        first += len(task.runs)
-    return adapted
+    own = [probe.members(mine.start, mine.stop) for mine in _members(tasks)]
+    return [_as_probed(classifiers, task, session) for classifiers, task in zip(own, tasks, strict=True)]
 
 
 def _as_probed(probe: Classifiers, task: Task, session: Session) -> Adapted:
-    """The members of a task."""
+    """The probes of one task, with the CKA of their features to those of the dense network where the run asks for it."""
     run = task.runs[0]
     facts: list[Record] = [{"l2": strength} for strength in probe.strength] or [{} for _ in task.runs]
     if run.robustness_images and run.view == "frame":
@@ -231,7 +237,7 @@ def _fine_tune(tasks: Sequence[Task], session: Session) -> list[Adapted]:
     return [Adapted(lambda images, split: tuned(images), [{} for _ in task.runs], [{} for _ in task.runs])]
 
 
-# method -> how a cohort is adapted by it to its tasks, of one shape
+# method -> a function that adapts a cohort to its tasks, which have one shape
 ADAPTATIONS: dict[str, Callable[[Sequence[Task], Session], list[Adapted]]] = {
     "vp": _visual_prompt,
     "lp": _linear_probe,

@@ -1,7 +1,7 @@
 """Fake inputs for the toy of a profile whose real ones are large: `vpcore run --profile paper --toy` needs nothing.
 
-The code walks the same path as for the real study: image sets are read from their own formats on the disk, tickets from
-files in the form of the authors. Only what is in them is made up, so the numbers mean nothing.
+The code takes the same path as in the real study: image sets are read from the disk in their own formats, tickets from files
+in the authors' format. Only the contents of these files are made up, so the numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -21,12 +21,22 @@ from vpcore.study.run import Run
 from vpcore.study.store import Store
 from vpcore.weights.published import FILES, ticket_file
 
-CLASSES, SOURCE_CLASSES = 3, 1000  # of the target tasks; of networks with published weights
-PER_CLASS = 10  # of which a tenth is test where a set has no split of its own
+CLASSES, SOURCE_CLASSES = 3, 1000  # number of classes of a fake task, and of a network with published weights
+PER_CLASS = 10  # images a class; a set without a test split of its own holds out a tenth of them
 
 
 def data_or_fakes(profile: Profile, runs: tuple[Run, ...], store: Store, folder: Path | None) -> Path | None:
-    """The data folder for runs of a profile: the one given, or fakes below its results, if it wants fakes."""
+    """The data folder for runs of a profile: the one given or, if the profile asks for fakes, one with fakes in its results.
+
+    Args:
+        profile: with `fakes`, whether it asks for them.
+        runs: whose image sets and ticket files are made.
+        store: of the profile.
+        folder: the data folder that was given.
+
+    Raises:
+        InputError: when a pattern of ticket files leads out of the folder.
+    """
     if not profile.fakes:
         return folder
     made = store.root / "fakes"
@@ -39,7 +49,7 @@ def data_or_fakes(profile: Profile, runs: tuple[Run, ...], store: Store, folder:
 
 
 def _write_ticket(run: Run, folder: Path) -> None:
-    """A network with random weights and masks, in the two files of the authors' format."""
+    """Write a network with random weights, and its masks by magnitude, in the two files of the authors' format."""
     path = ticket_file(run.sparsifier, folder=folder, round=run.round)
     if not path.resolve().is_relative_to(folder.resolve()):
         raise InputError(

@@ -1,7 +1,7 @@
-"""Weights & Biases, when asked for: every record is mirrored as a run of its own. The files lead, the tracker follows.
+"""Tracking: every record is mirrored as a run of Weights & Biases, if that is asked for. The files of a study come first.
 
-Offline unless WANDB_MODE says otherwise; `wandb sync` sends offline runs later. The scalars of a record are the config and
-the summary; nothing else is sent.
+The runs are offline unless the environment variable WANDB_MODE says otherwise; `wandb sync` sends offline runs later. Only
+the scalars of a record are sent: the measures of `SUMMARY` as the summary, all others as the config.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ SUMMARY = ("accuracy", "ece", "nll", "brier", "confidence", "density", "seconds"
 
 
 class Tracker:
-    """Mirrors records to a project named after the profile.
+    """Mirrors records to the project vpcore-PROFILE.
 
     Args:
-        profile: name of the project, with vpcore- in front.
-        folder: where offline runs lie, in a folder wandb.
+        profile: name of the profile.
+        folder: offline runs are written to its subfolder wandb.
+
+    Raises:
+        InputError: when the package wandb is not installed.
     """
 
     def __init__(self, profile: str, folder: Path) -> None:
@@ -32,7 +35,7 @@ class Tracker:
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def log(self, records: tuple[Record, ...]) -> None:
-        """Mirror records; one that was mirrored before is updated, since its id is that of the run."""
+        """Mirror records. One that was mirrored before is updated, since both have the id of the run."""
         for record in records:
             scalars = {name: value for name, value in record.items() if isinstance(value, int | float | str)}
             run = self._wandb.init(
