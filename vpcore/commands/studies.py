@@ -1,4 +1,4 @@
-"""The commands of a study: `vpcore run`, `status`, `publish`, `replay`, `book`."""
+"""The commands of a study: `vpcore run`, `status`, `publish`, `replay`, `compare`, `book`."""
 
 from __future__ import annotations
 
@@ -156,6 +156,7 @@ def replay(card: Profile, store: Store, data: Path | None, device: str, count: i
 
     \b
     vpcore replay --profile real --data DIR --count 20
+    vpcore replay --results results/reference          # records of mini that are shipped, with two of its tickets
 
     Exit code 1 when a number differs that was recorded by the same kind of machine and with the same versions.
     """
@@ -168,6 +169,29 @@ def replay(card: Profile, store: Store, data: Path | None, device: str, count: i
     elsewhere = sum(not one.same_place for one in drawn)
     click.echo(f"{len(drawn)} records computed again: {changed} changed, {elsewhere} recorded elsewhere")
     if changed:
+        sys.exit(1)
+
+
+@click.command()
+@study_options
+def compare(card: Profile, store: Store) -> None:
+    """Compare a study that you have computed with ours: its headline numbers, and how many records are equal to the bit.
+
+    \b
+    vpcore run && vpcore compare
+
+    A number agrees when it differs by less than another dense network would explain (vpcore/report/reference.py). Exit code
+    1 when one does not.
+    """
+    from vpcore.report import reference
+
+    yours, ours = reference.both(card, store)
+    found = reference.compare(yours, ours, reference.tolerances(reference.spread()))
+    shown = found.assign(**{name: (100 * found[name]).map("{:.2f}".format) for name in reference.NUMBERS})
+    click.echo(shown.to_string(index=False))
+    click.echo(f"in per cent; {reference.equal_records(yours, ours)} of {len(ours)} records are equal to the bit")
+    if differing := int((found["verdict"] == "differs").sum()):
+        click.echo(f"{differing} of {len(found)} numbers differ by more than another dense network would explain")
         sys.exit(1)
 
 
