@@ -100,7 +100,7 @@ def _prompt_seconds(threads: int, keep: bool) -> float:
     torch.set_num_threads(threads)
     if keep:
         keep_freed_memory()
-    cohort = partial(prompted, SMALL, SMALL.frozen("float32"), count=160, cohort=3, epochs=3)
+    cohort = partial(prompted, SMALL, SMALL.frozen("float32"), count=160, members=3, epochs=3)
     cohort()
     start, done = time.perf_counter(), 0
     while not done or time.perf_counter() - start < SECONDS:
