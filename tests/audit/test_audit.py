@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch.nn.utils import prune as torch_prune
 
 from tests.audit import networks
-from vpcore.audit import findings
+from vpcore.audit import examples, findings
 from vpcore.audit.design import Speed, choose, half_width, seconds, seconds_of
 from vpcore.audit.findings import CLEAN, COST, EXIT, OPEN, PRIMARY, judge
 from vpcore.audit.networks import compared, read_network
@@ -24,6 +24,7 @@ from vpcore.audit.page import page
 from vpcore.audit.run import Audit, Options, audit
 from vpcore.cli import main
 from vpcore.errors import InputError
+from vpcore.networks.backbones import HALF
 from vpcore.pruning.masks import prune
 from vpcore.weights.tickets import save_ticket
 
@@ -296,3 +297,23 @@ def test_no_width_without_spread() -> None:
     assert half_width("vp", tasks=1, shots=3, seeds=1) == np.inf
     assert half_width("vp", tasks=4, shots=1, seeds=1) > half_width("vp", tasks=8, shots=1, seeds=1)
     assert half_width("vp", tasks=4, shots=1, seeds=1) > half_width("vp", tasks=4, shots=1, seeds=4)
+
+
+def test_the_examples_are_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examples, "LETTERS", 2)
+    examples.letters.cache_clear()
+    dense, pruned = (read_network(f"vpcore.audit.examples:{name}", canvas=32) for name in ("letters", "letters_pruned"))
+    examples.letters.cache_clear()
+    kept = dense.facts["weights"] - pruned.facts["weights_left"]
+    assert kept == pytest.approx(0.9 * (64 * 32 + 128 * 64) * 9, abs=1)  # between the stem and the classifier
+
+
+@pytest.mark.slow
+def test_the_networks_of_imagenet_are_what_they_say() -> None:
+    whole, five_lines = (read_network(f"vpcore.audit.examples:{name}", canvas=64) for name in ("lite0", "lite0_pruned"))
+    assert whole.frozen.statistics == HALF
+    assert five_lines.facts["weights_left"] < 0.82 * whole.facts["weights"]
+    integer = read_network("vpcore.audit.examples:lite0_at_4_bits", canvas=64)
+    assert (whole.facts["bits"], integer.facts["bits"]) == (32, 4)
+    assert integer.facts["bytes"] < 0.2 * whole.facts["bytes"]
+    assert integer.no_gradients == ""

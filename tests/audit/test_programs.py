@@ -59,18 +59,7 @@ def test_a_program_of_torch_export_is_the_network(given: dict[str, object], tmp_
 
 def test_an_audit_of_a_program(tmp_path: Path) -> None:
     path = exported(tmp_path / "network.pt2", networks.dense(), **of_any_number())
-    given = Options(
-        f"{HERE}:dense",
-        (str(path),),
-        tasks=("shapes",),
-        shots=(1,),
-        seeds=2,
-        canvas=16,
-        epochs=1,
-        test_images=12,
-        device="cpu",
-    )
-    found = audit(given)
+    found = audit(small(path))
     loss = [row["accuracy"] for row in found.rows]
     assert len(loss) == 8
     assert loss[:4] == pytest.approx(loss[4:], abs=0.11)  # of nine images, as sums are rounded otherwise
@@ -106,10 +95,7 @@ def test_onnx_has_no_gradients_and_the_same_features(tmp_path: Path) -> None:
     assert torch.allclose(read.frozen(IMAGES), network(IMAGES), atol=1e-6)
     assert torch.allclose(read.frozen.features(IMAGES), network.features(IMAGES), atol=1e-6)
     assert "grad" in read.no_gradients
-    given = Options(
-        f"{HERE}:dense", (str(path),), tasks=("shapes",), shots=(1,), seeds=1, canvas=16, epochs=1, test_images=12
-    )
-    found = audit(given)
+    found = audit(small(path))
     assert {row["method"] for row in found.rows if row["network"] == 1} == {"lp"}
     assert any(lack.startswith(f"visual prompting of {path}") for lack in found.not_measured)
 

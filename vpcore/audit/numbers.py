@@ -19,7 +19,7 @@ def numbers(found: Audit) -> dict[str, Any]:
     whole = {
         "verdict": found.verdict,
         "exit_code": EXIT[found.verdict],
-        "options": dataclasses.asdict(found.options),
+        "options": {**dataclasses.asdict(found.options), "data": None},  # a folder of this machine
         "command": command(found),
         "design": dataclasses.asdict(found.design),
         "networks": [{"name": each.name, "no_gradients": each.no_gradients, **each.facts} for each in found.networks],
@@ -77,7 +77,9 @@ def command(found: Audit) -> str:
     folders = {Path(name).name: name for name in options.tasks}
     parts += ["--tasks", ",".join(folders.get(name, name) for name in design.tasks)]
     parts += ["--shots", ",".join(map(str, design.shots)), "--seeds", str(len(design.seeds))]
-    for name in ("model", "data", "own_task", "margin", "canvas", "epochs", "lr", "test_images"):
+    if options.data is not None:
+        parts += ["--data", "DIR"]
+    for name in ("model", "own_task", "margin", "canvas", "epochs", "lr", "test_images"):
         if getattr(options, name) != getattr(given, name):
             parts += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     if options.image_px is not None:

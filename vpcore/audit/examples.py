@@ -1,0 +1,88 @@
+"""Networks that the book audits: functions without arguments, as `vpcore audit` takes them.
+
+    vpcore audit --dense vpcore.audit.examples:letters --compressed vpcore.audit.examples:letters_pruned --canvas 32
+
+The first two are trained in some seconds on drawn letters and need nothing. The others are EfficientNet-Lite0 with its
+ImageNet weights, from the extra `imagenet`: quantized after training to 8 and 4 bits, with ranges from drawn images; and
+pruned in five lines with PyTorch's own functions.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune as torch_prune
+
+from vpcore.data.tasks import load
+from vpcore.networks.backbones import HALF, build, normalise
+from vpcore.networks.training import Recipe, fit
+from vpcore.pruning.masks import apply_, prune
+from vpcore.pruning.schedules import fixed
+from vpcore.quantization.layers import quantize
+from vpcore.weights.published import pretrained
+
+RECIPE = Recipe(epochs=6, batch=32, lr=0.1, weight_decay=1e-3, augment="none", precision="float32", seed=0)
+LETTERS = 60  # images of each letter
+DENSITY = 0.1
+WIDTHS = ((3, 32), (32, 64), (64, 128))  # channels in and out
+
+
+@functools.cache
+def letters() -> nn.Module:
+    """Three convolutions that read 48 drawn letters at 32 px: the network of the book's page on one's own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = nn.Sequential(
+            *(nn.Sequential(nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()) for a, b in WIDTHS),
+            nn.Flatten(),
+            nn.Linear(128 * 4 * 4, 48),
+        )
+    shown = load("glyphs", "train", px=32, per_class=LETTERS)
+    fit(network, shown.images, shown.labels, RECIPE, progress=False)
+    return network
+
+
+def letters_pruned() -> nn.Module:
+    """The same with a tenth of its weights, trained on with these."""
+    network = copy.deepcopy(letters())
+    masks = prune(network, density=DENSITY)
+    apply_(network, masks)
+    shown = load("glyphs", "train", px=32, per_class=LETTERS)
+    fit(network, shown.images, shown.labels, RECIPE, take_step=fixed(network, masks), progress=False)
+    return network
+
+
+def lite0() -> nn.Module:
+    """EfficientNet-Lite0 with its ImageNet weights."""
+    network = build("efficientnet-lite0", classes=1000, seed=0)
+    network.load_state_dict(pretrained("efficientnet-lite0", "package")[0])
+    return network.eval()
+
+
+def lite0_at_8_bits() -> nn.Module:
+    """The same with weights and activations of 8 bits, after training."""
+    return quantize(lite0(), drawn_images(), weight_bits=8, activation_bits=8)
+
+
+def lite0_at_4_bits() -> nn.Module:
+    """The same with 4 bits."""
+    return quantize(lite0(), drawn_images(), weight_bits=4, activation_bits=4)
+
+
+def drawn_images(*, px: int = 128, per_class: int = 1) -> list[Tensor]:
+    """Unlabelled images, from which the ranges of activations come; in [-1, 1], as the network was trained."""
+    tasks = ("glyphs", "shapes", "textures")
+    return [normalise(load(task, "train", px=px, per_class=per_class).images / 255, HALF) for task in tasks]
+
+
+def lite0_pruned() -> nn.Module:
+    """EfficientNet-Lite0 with 70 % of the weights of its convolutions, as anyone does it in five lines."""
+    network = lite0()
+    layers = [(module, "weight") for module in network.modules() if isinstance(module, nn.Conv2d)]
+    torch_prune.global_unstructured(layers, pruning_method=torch_prune.L1Unstructured, amount=0.3)
+    for module, name in layers:
+        torch_prune.remove(module, name)
+    return network
