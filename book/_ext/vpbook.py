@@ -4,12 +4,18 @@ On `config-inited`, before Sphinx looks for documents, the study is completed an
 (those that are missing or out of date), so that `jupyter-book build book/` is all there is to do. A notebook that fails
 fails the build.
 
-    {num}`accuracy:vp_dense|.1%`     the number vp_dense of generated/accuracy/numbers.json, formatted; unknown keys fail
-    {num}`accuracy:vp_loss|points`   the same as percentage points: "4.2 points", or with |pt just "4.2"
-    ```{provenance} accuracy         what the results of a page come from
+    {num}`accuracy:vp_dense|.1%`         the number vp_dense of generated/accuracy/numbers.json, formatted; unknown keys fail
+    {num}`accuracy:vp_loss|points`       the same as percentage points: "4.2 points", or with |pt just "4.2"
+    {said}`accuracy:vp_loss|fall`        which way a cost goes, by `vpcore.report.prose`: "falls by 4.2 points (2.0 to 6.4)"
+    {verdict}`accuracy:vp_loss`          its verdict: **supported**
+    {across}`C1`                         the verdicts of all studies on a claim: **supported** on letters
+    ```{provenance} accuracy             what the results of a page come from
     ```
 
 What a notebook says of another profile lies in a folder of that name: its numbers are {num}`PROFILE/accuracy:vp_dense|.1%`.
+
+Figures of `generated` get what `vpcore.report.figure_files` left beside them: a picture for dark pages, words for those who
+cannot see it, and links to the files and to the notebook. Tables of `generated` get a link to their file.
 """
 
 from __future__ import annotations
@@ -17,18 +23,21 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.directives.patches import CSVTable, Figure
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from vpcore.errors import InputError
-from vpcore.report import batch
+from vpcore.report import batch, overview, prose
 from vpcore.study.profile import load_profile
 
 LOGGER = logging.getLogger(__name__)
@@ -57,6 +66,7 @@ def run_notebooks(app: Sphinx, config: Config) -> None:
                 batch.regenerate(GENERATED, profile=profile, toy=toy, only=mine, log=log)
         for profile, notebooks in config.vpcore_again.items():
             batch.regenerate(GENERATED / profile, profile=profile, only=tuple(notebooks), log=log)
+        overview.write(GENERATED)
     except InputError as error:
         raise ExtensionError(f"the notebooks of the book could not be brought up to date: {error}") from error
 
@@ -67,19 +77,128 @@ def _content(notebook: str, env) -> dict:  # noqa: ANN001 the environment of Sph
     return json.loads(path.read_text())
 
 
-class Number(SphinxRole):
-    """{num}`NOTEBOOK:KEY|FORMAT`"""
+class FromResults(SphinxRole):
+    """A role whose text is NOTEBOOK:KEY|HOW, and that fails the build where there is no such number."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         reference, _, how = self.text.partition("|")
         notebook, _, key = reference.partition(":")
         try:
-            value = _content(notebook, self.env)["numbers"][key]
-            text = f"{100 * value:.1f}{POINTS[how]}" if how in POINTS else format(value, how)
+            return self.told(notebook, key, how), []
         except (OSError, KeyError, ValueError, TypeError) as error:
             message = self.inliner.reporter.error(f"no number {self.text!r}: {error!r}", line=self.lineno)
             return [self.inliner.problematic(self.rawtext, self.rawtext, message)], [message]
-        return [nodes.inline(text, text.replace("-", "\u2212") if how else text)], []
+
+    def told(self, notebook: str, key: str, how: str) -> list[nodes.Node]:
+        raise NotImplementedError
+
+
+class Number(FromResults):
+    """{num}`NOTEBOOK:KEY|FORMAT`"""
+
+    def told(self, notebook: str, key: str, how: str) -> list[nodes.Node]:
+        value = _content(notebook, self.env)["numbers"][key]
+        text = f"{100 * value:.1f}{POINTS[how]}" if how in POINTS else format(value, how)
+        return [nodes.inline(text, prose.tidy(text) if how else text)]
+
+
+class Said(FromResults):
+    """{said}`NOTEBOOK:KEY|WORDS`"""
+
+    def told(self, notebook: str, key: str, how: str) -> list[nodes.Node]:
+        text = prose.said(_content(notebook, self.env)["numbers"], key, how)
+        return [nodes.inline(text, text)]
+
+
+class Verdict(FromResults):
+    """{verdict}`NOTEBOOK:KEY`"""
+
+    def told(self, notebook: str, key: str, how: str) -> list[nodes.Node]:
+        numbers = _content(notebook, self.env)["numbers"]
+        return [_verdict(numbers[f"{key}_verdict"])]
+
+
+class Across(FromResults):
+    """{across}`CLAIM`"""
+
+    def told(self, notebook: str, key: str, how: str) -> list[nodes.Node]:
+        self.env.note_dependency(str(GENERATED / "verdicts" / "claims.txt"))
+        parts: list[nodes.Node] = []
+        for verdict, studies in overview.answers(overview.found(GENERATED), notebook):
+            parts += [nodes.Text(", " * bool(parts)), _verdict(verdict), nodes.Text(f" {studies}")]
+        return parts or [_verdict("not tested here")]
+
+
+def _verdict(word: str) -> nodes.Node:
+    return nodes.strong(word, word, classes=["verdict", "verdict-" + word.partition(":")[0].replace(" ", "-")])
+
+
+class GeneratedFigure(Figure):
+    """The directive `figure`, with what lies beside a generated picture."""
+
+    def run(self) -> list[nodes.Node]:
+        picture = Path(self.arguments[0])
+        if picture.parts[:1] != (GENERATED.name,):
+            return super().run()
+        beside = GENERATED.parent / picture.with_suffix(".txt")
+        self.env.note_dependency(str(beside))
+        self.options["alt"] = beside.read_text()
+        (figure,) = super().run()
+        (image,) = figure.findall(nodes.image)
+        image["classes"].append("only-light")
+        night = image.copy()
+        night.attributes |= {"uri": f"{picture.with_suffix('')}-dark.svg", "classes": ["only-dark"], "ids": []}
+        figure.insert(figure.index(image) + 1, night)
+        names = {"SVG": ".svg", "PDF": ".pdf", "data (CSV)": "-data.csv"}
+        figure += _links({label: f"{picture.with_suffix('')}{end}" for label, end in names.items()}, self.env, legend=True)
+        return [figure]
+
+
+class GeneratedTable(CSVTable):
+    """The directive `csv-table`, with a link to its file."""
+
+    def run(self) -> list[nodes.Node]:
+        file = self.options.get("file", "")
+        made = super().run()
+        for cell in [cell for table in made for cell in table.findall(nodes.Text)]:
+            cell.parent.replace(cell, nodes.Text(re.sub(r"(?<![\w.-])-(?=\d)", "\N{MINUS SIGN}", cell)))
+        return [*made, _links({"table (CSV)": file}, self.env)] if file else made
+
+
+def _links(files: dict[str, str], env, *, legend: bool = False) -> nodes.Element:  # noqa: ANN001 the environment of Sphinx
+    """A line of links to files, given from the folder of the pages."""
+    line = nodes.paragraph(classes=["files"])
+    for label, target in files.items():
+        line += [nodes.Text(" \N{MIDDLE DOT} ")] * bool(len(line))
+        line += addnodes.download_reference(label, label, reftarget=f"/{target}", refdoc=env.docname)
+    return nodes.legend("", line) if legend else line
+
+
+class Notebooks(SphinxDirective):
+    """```{notebooks}: what was run for this book, when, on what, and how long its records took to compute."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = []
+        for path in sorted(GENERATED.rglob("numbers.json")):
+            place = path.parent.relative_to(GENERATED).as_posix()
+            origin = _content(place, self.env)["provenance"]
+            study = prose.study_of(origin["profile"]) if origin["profile"] != "none" else ""
+            rows.append([place, study, str(origin["runs"]), origin["computing"], origin["finished"][:10]])
+        table = nodes.table("", group := nodes.tgroup("", cols=5))
+        group += [nodes.colspec(colwidth=1) for _ in range(5)]
+        heads = ["notebook", "study", "runs", "their computing", "their last record"]
+        for part, lines in ((nodes.thead(), [heads]), (nodes.tbody(), rows)):
+            group += part
+            part += [nodes.row("", *(nodes.entry("", nodes.paragraph(text=cell)) for cell in line)) for line in lines]
+        for entry in [row[0] for row in group[-1]]:
+            entry[0] = self._link(entry.astext())
+        return [table]
+
+    def _link(self, place: str) -> nodes.paragraph:
+        target = f"generated/{place}/{place.rpartition('/')[2]}"
+        options = {"refdomain": "std", "reftype": "doc", "reftarget": f"/{target}", "refexplicit": True, "refwarn": True}
+        reference = addnodes.pending_xref("", nodes.inline(text=place), refdoc=self.env.docname, **options)
+        return nodes.paragraph("", "", reference)
 
 
 class Provenance(SphinxDirective, Directive):
@@ -119,6 +238,10 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.add_config_value("vpcore_profiles", ["mini"], "env")
     app.add_config_value("vpcore_again", {}, "env")
     app.connect("config-inited", run_notebooks, priority=100)
-    app.add_role("num", Number())
+    for name, role in {"num": Number, "said": Said, "verdict": Verdict, "across": Across}.items():
+        app.add_role(name, role())
+    app.add_directive("figure", GeneratedFigure, override=True)
+    app.add_directive("csv-table", GeneratedTable, override=True)
     app.add_directive("provenance", Provenance)
+    app.add_directive("notebooks", Notebooks)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

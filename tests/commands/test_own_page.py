@@ -1,4 +1,4 @@
-"""The commands of the page "Your own network and your own images" run one after the other, on files as the page says."""
+"""The commands of the section "Your own network and your own images" run one after the other, on files as the page says."""
 
 import re
 import sys
@@ -13,7 +13,7 @@ from tests.test_ten_lines import write_images
 from vpcore import apply_, prune, save_ticket
 from vpcore.cli import main
 
-PAGE = (Path(__file__).parents[2] / "book" / "own.md").read_text()
+PAGE = (Path(__file__).parents[2] / "book" / "tutorial.md").read_text().partition("## Your own network")[2]
 # few epochs, and a network of a study that takes a second
 FEWER = {
     "prompt": ["--epochs", "2"],

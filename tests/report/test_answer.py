@@ -29,6 +29,7 @@ def page(made: Path) -> str:
         assert known[notebook][key] is not None, match[1]
         return str(known[notebook][key])
 
+    text = re.sub(r"\{verdict\}`([^`|]+)`", r"**{num}`\1_verdict`**", text)
     return re.sub(r"\{num\}`([^`|]+)`", told, text)
 
 

@@ -63,7 +63,7 @@ def test_the_literal_command_builds_everything_from_nothing(clone: Path, built: 
     for page in (clone / "_build" / "html").glob("*.html"):
         assert "```" not in page.read_text(), f"{page.name} shows a directive that was not understood"
     pages = clone / "_build" / "html"
-    for name in ("intro", "background", "methods", "tickets", "accuracy", "budget", "calibration", "prompts", "claims"):
+    for name in ("intro", "claims", "methods", "tickets", "accuracy", "budget", "calibration", "ways", "choices", "defects"):
         text = (pages / f"{name}.html").read_text()
         assert "problematic" not in text
         assert "<h1" in text
@@ -100,7 +100,7 @@ def test_the_pages_ask_nothing_of_the_network(clone: Path, built: subprocess.Com
         outside = [url for url in parser.found if url.startswith(("http:", "https:", "//"))]
         assert outside == [], page
     assert (pages / "mathjax" / "tex-svg.js").exists()
-    assert "mathjax/tex-svg.js" in (pages / "background.html").read_text()
+    assert "mathjax/tex-svg.js" in (pages / "methods.html").read_text()
 
 
 @pytest.mark.slow

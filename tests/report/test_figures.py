@@ -11,11 +11,12 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 
+from tests.report.inside import check_data
 from vpcore.calibration.binned import reliability, toplabel
 from vpcore.calibration.predictions import Predictions
 from vpcore.calibration.scores import risk_coverage
 from vpcore.calibration.smooth_ece import cumulative_gap, smooth
-from vpcore.report import calibration_plots, curve_plots, image_plots, plots, protocol_plots, speed_plots
+from vpcore.report import calibration_plots, curve_plots, figure_files, image_plots, plots, protocol_plots, speed_plots
 from vpcore.report.plots import LOOKS, Look
 from vpcore.report.verdicts import Estimate
 
@@ -27,6 +28,8 @@ SUBJECTS = (calibration_plots, curve_plots, image_plots, protocol_plots, speed_p
 def axes() -> Iterator[np.ndarray]:
     figure, axes = plt.subplots(2, 2)
     yield axes.ravel()
+    figure.draw_without_rendering()
+    check_data(figure)  # whatever a test has drawn
     plt.close(figure)
 
 
@@ -126,7 +129,7 @@ def test_the_maps_of_classes_add_up_to_the_error(axes) -> None:
     assert [image.get_clim() for image in images] == [pytest.approx((-limit, limit))] * 2
 
 
-@pytest.mark.parametrize(("tasks", "shape"), [(1, (1, 1)), (3, (2, 2)), (5, (2, 3))])
+@pytest.mark.parametrize(("tasks", "shape"), [(1, (1, 1)), (3, (2, 2)), (5, (3, 2))])
 def test_accuracy_has_a_panel_for_each_task(tasks: int, shape: tuple[int, int]) -> None:
     rows = [
         {"task": f"t{t}", "method": m, "round": r, "density": 0.1**r, "accuracy": 0.1 * t + 0.05 * (m == "lp") + 0.1 * r}
@@ -160,11 +163,26 @@ def test_a_cost_against_density(axes) -> None:
     assert ticks(axes[0].xaxis) == ["50", "10"]
 
 
+def test_a_cost_by_budget_keeps_every_curve_inside_and_names_it(axes) -> None:
+    """One that lies far above the others, and two that end at the same height, which have their names apart."""
+    ends = {1: 0.3, 10: 0.01, "all": 0.01}
+    found = {
+        (size, number): Estimate(high * number, 0, 2 * high * number, 3) for size, high in ends.items() for number in (1, 2)
+    }
+    labels = {size: f"{size} a class" for size in ends}
+    curve_plots.cost_by_budget(axes[0], found, {1: 0.5, 2: 0.1}, budgets=labels, colour="blue")
+    assert {label: y for label, (_, y) in lines(axes[0]).items()} == {
+        labels[size]: pytest.approx([high, 2 * high]) for size, high in ends.items()
+    }
+    assert 0 in level(axes[0])
+    heights = {text.get_text(): text.xy[1] for text in axes[0].texts}
+    assert heights["1 a class"] == 0.6
+    assert abs(heights["10 a class"] - heights["all a class"]) > 0.05
+
+
 def test_tables_are_drawn_column_by_column(axes) -> None:
     means = pd.DataFrame({"a": [0.5, np.nan, 0.7], "b": [0.1, 0.2, 0.6]}, index=[0, 1, 2])
     series = {name: Look(name.upper(), "blue") for name in "abc"}
-    curve_plots.series_by_density(axes[0], means, {0: 1.0, 1: 0.5, 2: 0.1}, series)
-    assert lines(axes[0]) == {"A": ([1.0, 0.1], [0.5, 0.7]), "B": ([1.0, 0.5, 0.1], [0.1, 0.2, 0.6])}
     curve_plots.series_by_place(axes[1], means.fillna(0), series, ticks=["x", "y", "z"])
     assert lines(axes[1]) == {"A": ([0, 1, 2], [0.5, 0, 0.7]), "B": ([0, 1, 2], [0.1, 0.2, 0.6])}
     curve_plots.band_by_place(axes[2], means.fillna(0), Look("mean", "blue"), ticks=["x", "y", "z"])
@@ -188,7 +206,7 @@ def test_a_cost_against_bits(axes) -> None:
 def test_densities_of_layers(axes) -> None:
     table = pd.DataFrame([[1.0, 1.0], [0.2, 0.05]], index=[1.0, 0.1])
     curve_plots.layer_densities(axes[0], ["conv.weight", "fc.weight"], table)
-    assert lines(axes[0]) == {"100 %": ([0, 1], [1, 1]), "10 %": ([0, 1], [0.2, 0.05])}
+    assert lines(axes[0]) == {"100%": ([0, 1], [1, 1]), "10%": ([0, 1], [0.2, 0.05])}
     assert ticks(axes[0].xaxis) == ["conv", "fc"]
     assert axes[0].yaxis.get_major_formatter()(0.05, 0) == "5"
 
@@ -223,21 +241,6 @@ def test_matrices_are_shown_with_their_numbers(axes) -> None:
     image_plots.mapping_matrices(axes[:2], {"counts": torch.tensor([[3, 0]]), "weights": torch.tensor([[0.25, 0.5]])})
     assert [[text.get_text() for text in ax.texts] for ax in axes[:2]] == [["3", "0"], ["0.25", "0.50"]]
     assert [ax.get_title() for ax in axes[:2]] == ["counts", "weights"]
-
-
-def test_lists_of_mappings_are_bold_where_networks_agree(axes) -> None:
-    rows = pd.DataFrame([("t", "0", "p", "p"), ("t", "1", "q", "r"), ("t", "2", "s", "q"), ("u", "0", "v", "v")])
-    rows.columns = ["task", "target class", "dense", "sparsest"]
-    image_plots.mapping_lists(axes, rows, most=3)
-    named = [(text.get_text(), text.get_fontweight()) for text in axes[0].texts if text.get_position()[0] > 0][:6]
-    assert named == [("p", "bold")] * 2 + [(name, "normal") for name in "qrsq"]
-    places = {text.get_text(): text.get_position()[1] for text in axes[0].texts if text.get_position()[0] == 0}
-    assert places == {"0": 0, "1": 1, "2": 2}
-    assert [ax.get_title() for ax in axes] == ["t", "u", "", ""]
-    low, high = axes[0].get_ylim()  # downwards, and everything is inside
-    assert low > 2 > -1 > high
-    image_plots.mapping_lists(axes, rows, most=1)
-    assert [text.get_text() for text in axes[1].texts[-5:]] == ["0", "v", "v", "dense", "sparse"]
 
 
 def test_the_authors_ece_of_every_run(axes) -> None:
@@ -319,3 +322,19 @@ def test_seconds_of_a_run(axes) -> None:
     bars = axes[0].containers[0].lines[2][0].get_paths()
     assert [bar.vertices[:, 1].tolist() for bar in bars] == [[2, 4], [9, 9]]
     assert ticks(axes[0].xaxis) == ["1", "all"]
+
+
+def test_the_data_of_a_figure_are_those_that_were_drawn() -> None:
+    figure, [[left, right]] = plots.panels(1, 2, size=(6, 3))
+    found = {("loss", row, "a"): Estimate(0.1 * row, 0, 0.3, 2) for row in (1, 2)}
+    plots.forests([left], found, panels={"loss": "points"}, rows={1: "x", 2: "y"}, series={"a": Look("A", "blue")})
+    plots.heatmap(right, pd.DataFrame([[0.1, -0.05]], index=[1], columns=[0.5, 0.1]), label="loss", limit=0.1)
+    figure.draw_without_rendering()
+    table = figure_files.data_of(figure)
+    assert table[["series", "x", "y", "low", "high"]].iloc[:2].values.tolist() == [
+        ["A", 0.1, "x", 0, 0.3],
+        ["A", 0.2, "y", 0, 0.3],
+    ]
+    assert table[["x", "y"]].iloc[2:].values.tolist() == [["50", 10], ["10", -5]]
+    assert "x: 10% (A); y: 20% (A)" in figure_files.description(figure)
+    plt.close(figure)

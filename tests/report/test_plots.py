@@ -70,7 +70,7 @@ def test_a_heatmap_is_symmetric_about_no_cost(ax) -> None:
     grid = pd.DataFrame([[0.1, -0.05]], index=[1], columns=[0.5, 0.1])
     plots.heatmap(ax, grid, label="loss", limit=0.1)
     assert ax.collections[0].get_clim() == (-10, 10)
-    assert [text.get_text() for text in ax.texts] == ["10.0", "-5.0"]
+    assert [text.get_text() for text in ax.texts] == ["10.0", "\N{MINUS SIGN}5.0"]
 
 
 def test_figures_are_the_same_bytes_for_the_same_data(tmp_path) -> None:
@@ -82,7 +82,9 @@ def test_figures_are_the_same_bytes_for_the_same_data(tmp_path) -> None:
             plots.curve(ax, records(), "accuracy", BLUE)
         study.save_figure(figure, "f")
         plt.close(figure)
-        seen.append([(tmp_path / "out" / f"f.{kind}").read_bytes() for kind in ("svg", "pdf")])
+        seen.append(
+            [(tmp_path / "out" / f"f{kind}").read_bytes() for kind in (".svg", "-dark.svg", ".pdf", "-data.csv", ".txt")]
+        )
     assert seen[0] == seen[1]
 
 
@@ -235,6 +237,14 @@ def test_forests_draw_what_there_is(ax) -> None:
 def test_methods_are_told_apart_by_colour_and_by_marker() -> None:
     for part in ("label", "colour", "marker"):
         assert len({getattr(look, part) for look in plots.LOOKS.values()}) == len(plots.LOOKS)
+
+
+def test_shades_run_from_light_to_dark() -> None:
+    for colour in plots.PALETTE[:3]:
+        shown = [sum(look.colour) for look in plots.shades(colour, dict(enumerate("abc"))).values()]
+        assert shown[0] > shown[1] > shown[2]
+        assert shown[1] == pytest.approx(sum(colour), abs=0.01)
+        assert plots.shades(colour, {0: "a"})[0].colour == colour
 
 
 def test_a_figure_has_one_panel_unless_it_is_told_otherwise() -> None:

@@ -17,8 +17,11 @@ from vpcore.report.parameters import assigned
 ROOT = Path(__file__).parents[2]
 
 
-def shown(page: str) -> list[str]:
-    return [block.strip() for block in re.findall(r"```python\n(.*?)```", (ROOT / "book" / page).read_text(), re.DOTALL)]
+def shown(tutorial: str) -> list[str]:
+    """The blocks of Python of a section of the page of tutorials."""
+    sections = re.split(r"^## ", (ROOT / "book" / "tutorial.md").read_text(), flags=re.MULTILINE)
+    text = sections[1 + ["tutorial", "own"].index(tutorial)]
+    return [block.strip() for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
 
 
 class Filled(ast.NodeTransformer):
@@ -39,14 +42,14 @@ def test_a_page_shows_what_its_notebook_runs(name: str) -> None:
     values = assigned(source["parameters"])
     run = [text.split("\nstudy.save_figure(")[0] for identity, text in source.items() if identity.endswith("-lines")]
     filled = [ast.unparse(Filled(values).visit(ast.parse(text))) for text in run]
-    assert [ast.unparse(ast.parse(block)) for block in shown(f"{name}.md")] == filled
+    assert [ast.unparse(ast.parse(block)) for block in shown(name)] == filled
 
 
 def test_the_lines_on_ones_own_network_run(tmp_path: Path) -> None:
     write_images(tmp_path, train=4, test=6)
     names = {"root": tmp_path, "torch": torch, "nn": nn, "copy": copy}
     names |= {"plots": plots, "calibration_plots": calibration_plots}
-    for block in shown("own.md"):
+    for block in shown("own"):
         exec(block.replace("per_class=60", "per_class=2"), names)
     dense, sparse = names["dense"], names["sparse"]
     kept = sum(int((sparse.get_parameter(name) != 0).sum()) for name in names["masks"])

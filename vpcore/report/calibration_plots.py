@@ -14,10 +14,11 @@ from vpcore.calibration.binned import Reliability, reliability
 from vpcore.calibration.predictions import Predictions
 from vpcore.calibration.scores import risk_coverage
 from vpcore.calibration.smooth_ece import cumulative_gap, smooth
-from vpcore.report.plots import PALETTE, PERCENT, style
+from vpcore.report.plots import PALETTE, PERCENT, shades, style
 
-# colour, marker and line
-PAIR = (("0.25", "o", "-"), (PALETTE[1], "s", "--"))  # of a dense network, and of a compressed one
+# colour, marker and line of a dense network, and of a compressed one
+_DENSE, _SPARSE = shades(PALETTE[0], {0: "", 1: ""}).values()
+PAIR = ((_DENSE.colour, "o", "-"), (_SPARSE.colour, "s", "--"))
 
 
 def pooled(records: pd.DataFrame) -> Reliability:
@@ -94,7 +95,8 @@ def four_views(axes: Iterable[Axes], networks: Mapping[str, Predictions]) -> Non
         risk = risk_coverage(predictions)
         risks.plot(risk.coverage, risk.risk, line, color=colour, label=f"{label}: AURC {risk.aurc:.1%}")
     masses.set(title="Bins of equal mass", xlabel="confidence", ylabel="accuracy", ylim=(0, 1))
-    kernel.set(title="Kernel-smoothed", xlabel="confidence", ylabel="accuracy", ylim=(-0.25, 1))
+    top = max(1.0, 1.02 * kernel.dataLim.ymax) if networks else 1.0  # what a kernel makes of accuracy may lie above 1
+    kernel.set(title="Kernel-smoothed", xlabel="confidence", ylabel="accuracy", ylim=(-0.25, top))
     sums.set(title="Cumulative gap", xlabel="confidence", ylabel="sum of accuracy minus confidence")
     risks.set(title="Risk and coverage", xlabel="coverage", ylabel="risk")
     if not networks:

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from vpcore.report.plots import LOOKS, PERCENT, Look, curve, density_axis, error_bars, legend, panels, style
+from vpcore.report.plots import (
+    LOOKS,
+    MARKERS,
+    PERCENT,
+    POINTS,
+    Look,
+    arms,
+    curve,
+    density_axis,
+    error_bars,
+    legend,
+    panels,
+    shades,
+    style,
+)  # fmt: skip
 from vpcore.report.verdicts import Estimate
+
+LINES = ("-", "--", "-.", ":")
 
 
 @style()
 def accuracy_by_task(shown: pd.DataFrame) -> Figure:
     """Test accuracy against density, a panel for each task, a curve for each method, and chance as a dotted line."""
     tasks = sorted(shown["task"].unique())
-    columns = min(2 if len(tasks) <= 4 else 3, len(tasks))
+    columns = min(2, len(tasks))
     rows = -(-len(tasks) // columns)
-    figure, axes = panels(rows, columns, size=(3.3 * columns + 0.6, 2.3 * rows + 0.3), sharey=True)
+    figure, axes = panels(rows, columns, size=(2.9 * columns + 0.5, 2.1 * rows + 0.3), sharey=True)
     for ax, task in zip(axes.flat, tasks, strict=False):
         mine = shown[shown["task"] == task]
         for method, look in LOOKS.items():
@@ -53,14 +69,50 @@ def cost_by_density(
 
 
 @style()
-def series_by_density(ax: Axes, means: pd.DataFrame, density: Mapping[int, float], series: Mapping[Hashable, Look]) -> Axes:
-    """A line for each column of a table whose index is the round."""
-    for name, look in series.items():
-        if name in means:
-            line = means[name].dropna()
-            ax.plot([density[number] for number in line.index], line, **look.line)
-    ax.yaxis.set_major_formatter(PERCENT)
-    return density_axis(ax, list(density.values()))
+def label_ends(ax: Axes, ends: Mapping[str, float]) -> None:
+    """Names of curves beside the axes, at the height where each ends, moved apart where they would lie on each other."""
+    low, high = ax.get_ylim()
+    gap, before = 0.085 * (high - low), -np.inf
+    for label, y in sorted(ends.items(), key=lambda item: item[1]):
+        before = max(y, before + gap)
+        aside = {"xycoords": ("axes fraction", "data"), "va": "center", "annotation_clip": False}
+        ax.annotate(label, (1.02, before), **aside)
+    ax.set_ylim(low, high)
+
+
+@style()
+def cost_by_budget(
+    ax: Axes,
+    found: Mapping[tuple[Hashable, int], Estimate],
+    density: Mapping[int, float],
+    *,
+    budgets: Mapping[Hashable, str],
+    colour: object,
+) -> Axes:
+    """A cost against density, a line with its intervals for each budget, named where it ends.
+
+    Args:
+        ax: where to draw.
+        found: (budget, round) -> estimate.
+        density: of each round.
+        budgets: budget -> label, in their order; lines and marks tell them apart.
+        colour: of the method.
+    """
+    ends = {}
+    for (size, label), marker, line in zip(budgets.items(), MARKERS, itertools.cycle(LINES), strict=False):
+        mine = {number: e for (budget, number), e in found.items() if budget == size}
+        if mine:
+            x = [density[number] * 1.04 ** (len(ends) - 2) for number in mine]  # side by side
+            look = {"color": colour, "marker": marker, "linestyle": line, "label": label, "linewidth": 1.2, "markersize": 5}
+            ax.errorbar(x, [e.mean for e in mine.values()], yerr=arms(list(mine.values())), capsize=2.5, **look)
+            ends[label] = list(mine.values())[-1].mean
+    ax.axhline(0, color="0.3", linewidth=0.8)
+    ax.yaxis.set_major_formatter(POINTS)
+    if ends:
+        density_axis(ax, [density[number] for number in {number for _, number in found}])
+        ax.set_xlim(ax.get_xlim()[0] * 1.1, ax.get_xlim()[1] / 1.1)
+        label_ends(ax, ends)
+    return ax
 
 
 @style()
@@ -108,9 +160,9 @@ def layer_densities(ax: Axes, names: Sequence[str], densities: pd.DataFrame) -> 
         names: of the layers, first to last.
         densities: one row a round (its index the overall density), one column a layer.
     """
-    colours = sns.color_palette("viridis", len(densities))
-    for colour, (overall, row) in zip(colours, densities.iterrows(), strict=True):
-        ax.plot(range(len(names)), row, marker="o", markersize=3.5, color=colour, label=f"{100 * overall:.3g} %")
+    looks = shades(LOOKS["source"].colour, {overall: f"{100 * overall:.3g}%" for overall in densities.index})
+    for (_, row), look in zip(densities.iterrows(), looks.values(), strict=True):
+        ax.plot(range(len(names)), row, markersize=4, **look.line)
     ax.set_yscale("log")
     ax.set_xticks(range(len(names)), [n.removesuffix(".weight") for n in names], rotation=60, ha="right", fontsize=8)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{100 * value:g}"))

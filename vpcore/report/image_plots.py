@@ -1,17 +1,16 @@
-"""Figures of pictures: images, prompts, and the label mappings that go with them."""
+"""Figures of pictures: images, prompts, and the matrices of label mappings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from vpcore.report.plots import LOOKS, style
+from vpcore.report.plots import style
 
 
 @style()
@@ -48,29 +47,3 @@ def mapping_matrices(axes: Sequence[Axes], maps: Mapping[str, Tensor]) -> None:
         ax.set(title=name, xlabel="source class s")
         ax.tick_params(length=0)
     axes[0].set_ylabel("target class t")
-
-
-@style()
-def mapping_lists(axes: Sequence[Axes], rows: pd.DataFrame, *, most: int = 12) -> None:
-    """Lists of target classes beside the source classes that stand for them, bold where two networks agree.
-
-    Args:
-        axes: a list, as many as there are tasks, or more.
-        rows: columns task, "target class", dense, sparsest.
-        most: how many classes of a task are listed.
-    """
-    if rows.empty:
-        return
-    for ax in axes:
-        ax.axis("off")
-    for ax, (task, listed) in zip(axes, rows.groupby("task"), strict=False):
-        mine = listed.head(most).reset_index(drop=True)
-        for y, row in mine.iterrows():
-            ax.text(0, y, row["target class"], ha="left", va="center", fontsize=9)
-            weight = "bold" if row["dense"] == row["sparsest"] else "normal"
-            for x, label, method in ((1.45, row["dense"], "vp"), (2.2, row["sparsest"], "lp")):
-                look = {"fontweight": weight, "color": LOOKS[method].colour}
-                ax.text(x, y, label, ha="center", va="center", fontsize=9, **look)
-        for x, label in ((1.45, "dense"), (2.2, "sparse")):
-            ax.text(x, -1, label, ha="center", va="center", fontsize=8)
-        ax.set(xlim=(-0.1, 2.6), ylim=(len(mine) - 0.4, -1.6), title=task)

@@ -4,7 +4,7 @@ A notebook begins with a cell of parameters and opens its study,
 
     study = open_study(globals())
 
-which checks the parameters and computes what is missing. It writes what the book shows: figures (SVG and PDF), tables (CSV)
+which checks the parameters and computes what is missing. It writes what the book shows: figures, tables (CSV)
 and `numbers.json`, all in one folder. `batch` runs all notebooks.
 
 A notebook asks for records by what it tells apart. Whatever else varies in a grid is an error: two sparsifiers are two axes,
@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from vpcore.errors import InputError
 from vpcore.files import write_atomically
-from vpcore.report import plots
+from vpcore.report import figure_files, plots
 from vpcore.report.parameters import PARAMETERS, check_parameters
 from vpcore.study.execution import device_named, execute
 from vpcore.study.jobs import jobs
@@ -178,7 +178,7 @@ class Study:
         return self.store.arrays(run) if self.store.arrays_path(run).exists() else None
 
     def save_figure(self, figure: Figure, name: str, *, lack: str = "") -> Figure:
-        """Write a figure as NAME.svg and NAME.pdf, the same bytes for the same data; empty axes say why they are (`lack`).
+        """Write a figure with its data (`figure_files.save`); empty axes say why they are (`lack`).
 
         The figure is closed, and returned for the notebook to show.
         """
@@ -186,9 +186,7 @@ class Study:
             for ax in figure.axes:
                 if ax.get_visible() and ax.axison and not ax.has_data():
                     plots.nothing(ax, lack or f"The profile {self.profile.name}\nhas no runs for this.")
-            for kind, metadata in (("svg", {"Date": None}), ("pdf", {"CreationDate": None})):
-                write = functools.partial(figure.savefig, format=kind, metadata=metadata)
-                write_atomically(self.output / f"{name}.{kind}", write)
+            figure_files.save(figure, self.output / name)
         plt.close(figure)
         return figure
 

@@ -21,7 +21,7 @@ import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import Formatter, FuncFormatter, PercentFormatter
+from matplotlib.ticker import Formatter, FuncFormatter
 
 from vpcore.report.verdicts import Estimate
 
@@ -49,8 +49,29 @@ LOOKS = {
     "ft": Look("full fine-tuning", PALETTE[3], "^"),
     "source": Look("source task", PALETTE[2], "D"),
 }
-PERCENT = FuncFormatter(lambda value, position: f"{100 * value:.6g}%".replace("-", "\N{MINUS SIGN}"))
-POINTS = PercentFormatter(1, decimals=1, symbol="")
+
+
+class VerdictLook(NamedTuple):
+    """How a verdict is drawn: filled marks are verdicts that have a direction."""
+
+    colour: str
+    face: str
+
+
+VERDICT_LOOKS = {
+    "supported": VerdictLook("#3b0f70", "#3b0f70"),
+    "contradicted": VerdictLook("#c51b7d", "#c51b7d"),
+    "no relevant effect": VerdictLook("#595959", "white"),
+    "inconclusive": VerdictLook("#8c8c8c", "white"),
+}
+SHAPES = {"letters": "o", "Tiny-ImageNet": "D", "ImageNet": "s", "the pre-stated study": "*"}  # of a study
+PERCENT = FuncFormatter(lambda value, position: _number(100 * value) + "%")
+POINTS = FuncFormatter(lambda value, position: _number(100 * value))  # percentage points
+NUMBER = FuncFormatter(lambda value, position: _number(value))
+
+
+def _number(value: float) -> str:
+    return f"{round(value, 6):.6g}".replace("-", "\N{MINUS SIGN}")
 
 
 def label_of(name: str, registry: Mapping[str, object]) -> str:
@@ -64,6 +85,17 @@ def looks(labels: Mapping[Hashable, str], *, palette: str = "viridis", markers: 
     return {
         key: Look(label, colour, marker)
         for (key, label), colour, marker in zip(labels.items(), colours, itertools.cycle(markers), strict=False)
+    }
+
+
+def shades(colour: object, labels: Mapping[Hashable, str], *, markers: str = MARKERS) -> dict[Hashable, Look]:
+    """A look for each density of a method, in shades of its colour: the first of the labels lightest, the last darkest."""
+    mixed = sns.blend_palette([sns.light_palette(colour, 10)[4], colour, sns.dark_palette(colour, 10)[4]], len(labels))
+    if len(labels) == 1:
+        mixed = [colour]
+    return {
+        key: Look(label, shade, marker)
+        for (key, label), shade, marker in zip(labels.items(), mixed, itertools.cycle(markers), strict=False)
     }
 
 
@@ -138,7 +170,8 @@ def density_axis(ax: Axes, densities: list[float]) -> Axes:
     ticks = sorted(set(densities), reverse=True)
     ax.set_xscale("log")
     ax.set_xlim(max(ticks) * 1.15, min(ticks) / 1.15)
-    ax.set_xticks(ticks, [f"{100 * d:.3g}" for d in ticks])
+    ax.set_xticks(ticks)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{100 * value:.3g}"))
     ax.xaxis.set_minor_formatter(FuncFormatter(lambda value, position: ""))
     ax.minorticks_off()
     ax.set_xlabel("weights kept, %")
@@ -248,14 +281,15 @@ def heatmap(ax: Axes, grid: pd.DataFrame, *, label: str, limit: float) -> Axes:
     """A grid of costs, budgets down and densities across; blue is harm, orange is gain, white is none."""
     shown = grid.set_axis([f"{100 * d:.3g}" for d in grid.columns], axis=1)
     colours = sns.diverging_palette(40, 245, s=85, l=55, as_cmap=True)
+    values = (100 * shown).round(1) + 0.0  # no minus before a zero
     sns.heatmap(
-        (100 * shown).round(1) + 0.0,  # no minus before a zero
+        values,
         ax=ax,
         cmap=colours,
         vmin=-100 * limit,
         vmax=100 * limit,
-        annot=True,
-        fmt=".1f",
+        annot=values.map(lambda value: "" if np.isnan(value) else f"{value:.1f}".replace("-", "\N{MINUS SIGN}")),
+        fmt="",
         linewidths=1,
         cbar_kws={"label": label},
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,7 @@ def ratios(ax: Axes, rows: pd.DataFrame) -> Axes:
 
 
 @style()
-def growth(axes: Sequence[Axes], rows: pd.DataFrame, names: Mapping[str, str]) -> None:
+def growth(axes: Iterable[Axes], rows: pd.DataFrame, names: Mapping[str, str]) -> None:
     """Milliseconds of a step against what there is more of, beside a line in proportion to it.
 
     Args:
@@ -44,6 +44,7 @@ def growth(axes: Sequence[Axes], rows: pd.DataFrame, names: Mapping[str, str]) -
         rows: columns axis, value and seconds.
         names: of `axis` -> label; a "canvas" grows with its square.
     """
+    axes = list(axes)
     for ax, (axis, name) in zip(axes, names.items(), strict=True):
         mine = rows[rows["axis"] == axis]
         power = 2 if axis == "canvas" else 1

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from vpcore.data.corruptions import CORRUPTIONS
 from vpcore.report.contrasts import Beside
-from vpcore.report.plots import LOOKS, PALETTE, POINTS, Look, error_bars, forest, legend, looks, panels, style, title
+from vpcore.report.plots import LOOKS, POINTS, VERDICT_LOOKS, Look, error_bars, forest, legend, looks, panels, style, title
 from vpcore.report.specifications import CHOICES
 from vpcore.report.verdicts import VERDICTS, Estimate
 
 GREY = "0.93"
 CLAIMS = {"C1": "loss of accuracy", "C2": "scarce minus plenty", "C3": "rise of ECE"}
-COLOURS = dict(zip(VERDICTS, (PALETTE[0], PALETTE[1], PALETTE[2], "0.6", "0.85"), strict=True))
+COLOURS = {verdict: VERDICT_LOOKS[verdict].colour if verdict in VERDICT_LOOKS else "0.85" for verdict in VERDICTS}
 
 
 @style()
@@ -148,7 +148,7 @@ def specification_curve(found: pd.DataFrame) -> Figure:
         zorder=5,
         label="the protocol's",
     )
-    reach = 1.3 * max(found["mean"].abs().max(), 1.2)
+    reach = 1.05 * max(found[["low", "high"]].abs().max().max(), 1.2)
     top.set(ylabel="cost, in margins", ylim=(-reach, reach))
     for place, (choice, value) in enumerate(options):
         mine = found[found[choice] == value]
