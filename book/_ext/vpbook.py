@@ -41,6 +41,7 @@ from vpcore.report import batch, overview, prose
 from vpcore.study.profile import load_profile
 
 LOGGER = logging.getLogger(__name__)
+PHONE = 500  # points: a wider picture scrolls on a phone, where its text would be too small
 POINTS = {"points": " points", "pt": ""}  # 0.042 is 4.2 percentage points
 GENERATED = Path(__file__).resolve().parent.parent / "generated"
 
@@ -145,9 +146,11 @@ class GeneratedFigure(Figure):
         self.options["alt"] = beside.read_text()
         (figure,) = super().run()
         (image,) = figure.findall(nodes.image)
-        image["classes"].append("only-light")
+        width = re.search(r'<svg [^>]*width="([\d.]+)pt"', (GENERATED.parent / picture).read_text())
+        image["classes"] += ["only-light"] + ["wide"] * bool(width and float(width[1]) > PHONE)
         night = image.copy()
-        night.attributes |= {"uri": f"{picture.with_suffix('')}-dark.svg", "classes": ["only-dark"], "ids": []}
+        night.attributes |= {"uri": f"{picture.with_suffix('')}-dark.svg", "ids": []}
+        night["classes"] = ["only-dark" if name == "only-light" else name for name in image["classes"]]
         figure.insert(figure.index(image) + 1, night)
         names = {"SVG": ".svg", "PDF": ".pdf", "data (CSV)": "-data.csv"}
         figure += _links({label: f"{picture.with_suffix('')}{end}" for label, end in names.items()}, self.env, legend=True)
@@ -161,7 +164,8 @@ class GeneratedTable(CSVTable):
         file = self.options.get("file", "")
         made = super().run()
         for cell in [cell for table in made for cell in table.findall(nodes.Text)]:
-            cell.parent.replace(cell, nodes.Text(re.sub(r"(?<![\w.-])-(?=\d)", "\N{MINUS SIGN}", cell)))
+            plain = re.sub(r"-(0\.0+)(?!\d)", r"\1", cell)
+            cell.parent.replace(cell, nodes.Text(re.sub(r"(?<![\w.-])-(?=\d)", "\N{MINUS SIGN}", plain)))
         return [*made, _links({"table (CSV)": file}, self.env)] if file else made
 
 

@@ -1,6 +1,6 @@
 """What machines read of the book: a description of each page, `llms.txt`, and a sitemap.
 
-A page is described by its first paragraph. `llms.txt` lists the pages in their order, each with its description; `sitemap.xml`
+A page is described by its first paragraph. `llms.txt` lists the pages in their order, each with its description; the sitemap
 is written where `html_baseurl` says at which address the book is published.
 """
 

@@ -117,17 +117,15 @@ def test_specifications_are_estimates_of_what_they_choose(claim: str) -> None:
     found = specifications.specifications(main, claim)
     assert not found[list(specifications.CHOICES)].duplicated().any()
     stated = found[found["stated"]]
-    assert sorted(stated["density"]) == ["16 %", "40 %"]
+    assert sorted(stated["density"]) == ["16%", "40%"]
     cost = costs(main[main["method"].isin(["vp", "source"])], also=["images"])
     column = {"C1": "accuracy_loss", "C3": "ece_rise"}[claim]
     for row in stated.to_dict("records"):
-        e = estimate(cost[cost["round"] == {"16 %": 2, "40 %": 1}[row["density"]]], column)
+        e = estimate(cost[cost["round"] == {"16%": 2, "40%": 1}[row["density"]]], column)
         assert [row["mean"], row["low"], row["high"]] == pytest.approx([x / MARGIN for x in (e.mean, e.low, e.high)])
     if claim == "C1":  # shares, and weights
         at = cost[cost["round"] == 2]
-        share = found[
-            (found["measure"] == "share above chance") & (found["density"] == "16 %") & (found["budgets"] == "all")
-        ]
+        share = found[(found["measure"] == "share above chance") & (found["density"] == "16%") & (found["budgets"] == "all")]
         e = estimate(linearised(at, "accuracy_loss", "above_chance"), "lost_share")
         row = share[share["weights"] == "tasks alike"].iloc[0]
         assert [row["mean"], row["low"], row["high"]] == pytest.approx([x / 0.05 for x in (e.mean, e.low, e.high)])
@@ -193,7 +191,7 @@ def test_contrasts_name_their_ways() -> None:
     for chain, lost in zip(own["source_seed"], own["accuracy_loss"], strict=True):
         assert lost == pytest.approx(dense[chain, 0] - rigl[chain, 2])
     tuned = contrasts.contrast(table("finetuned"), [])
-    assert set(tuned["way"]) == {"40 % kept", "16 % kept"}
+    assert set(tuned["way"]) == {"40% kept", "16% kept"}
     assert tuned.loc[tuned["method"] == "ft", "lr"].nunique() == 1
     prompts = contrasts.contrast(table("newcomers"), ["prompt"])
     assert set(prompts["method"]) == {"vp"}  # nothing is done to the network

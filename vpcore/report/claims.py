@@ -257,7 +257,7 @@ def secondary(main: pd.DataFrame, *, harm_seen: bool, round: int) -> dict[str, J
     found = {name: holm({name: e})[name] for name, e in alone.items()}
     for number, mine in main[main["method"] == "source"].groupby("round"):
         if number not in (0, round):
-            kept = f"{100 * mine['density'].mean():.2g} % kept"
+            kept = f"{100 * mine['density'].mean():.2g}% kept"
             family = holm(of_sparsity(main, round=int(number), harm_seen=harm_seen))
             found |= {f"{name}, {kept}": one for name, one in family.items()}
     return found

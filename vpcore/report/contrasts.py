@@ -70,8 +70,8 @@ class Section:
 
 
 SECTIONS = {  # of the profile `real`
-    "sparsifiers": Section("Ticket or sparsity? Other ways to 16 %", ("sparsifier",)),
-    "untrained": Section("Newcomers: masks without training, at 40 %", ("sparsifier",)),
+    "sparsifiers": Section("Ticket or sparsity? Other ways to 16%", ("sparsifier",)),
+    "untrained": Section("Newcomers: masks without training, at 40%", ("sparsifier",)),
     "recipe": Section("Recipe? Label smoothing and mixup", ("label_smoothing",)),
     "quantized": Section("Quantized in training", ("weight_bits",), "float"),
     "bits": Section("Quantized in training, other bits", ("weight_bits",), "float"),
@@ -273,5 +273,5 @@ def _way(row: Mapping[str, object], fields: Sequence[str], several: bool) -> str
         "steps": f"{row.get('steps'):.0f} steps of {row.get('batch')}" if "steps" in fields else "",
     }
     parts = [labels.get(name, str(row.get(name))) for name in fields]
-    kept = [f"{100 * row['density']:.2g} % kept"] if several and isinstance(row["density"], float) else []
+    kept = [f"{100 * row['density']:.2g}% kept"] if several and isinstance(row["density"], float) else []
     return ", ".join([*parts, *kept])

@@ -2,7 +2,7 @@
 
 A claim leaves choices open: at which density, of which budgets, by which measure, without which tasks, how tasks weigh, and
 with which seeds. Each combination is an analysis that someone could have stated beforehand (Simonsohn, Simmons & Nelson
-2020); one of them is that of the protocol. A verdict that hangs on the combination speaks of the analysis.
+2020); one of them is that of the protocol. A verdict that depends on the combination speaks of the analysis.
 
 With weights w of the tasks the mean is sum(w x) / sum(w), and varies as `inference.linearised` says. Analyses that come to
 the same, since there is one seed, say, count once. Left out are measures of another scale, to which the margin of one point
@@ -50,7 +50,7 @@ def specifications(table: pd.DataFrame, claim: str) -> pd.DataFrame:
     for number, mine in cost.groupby("round"):
         if mine["source_seed"].nunique() < chains:
             continue
-        density = f"{100 * mine['density'].mean():.2g} %"
+        density = f"{100 * mine['density'].mean():.2g}%"
         for (budgets, few), (tasks, out), (seeds, kept) in itertools.product(_budgets(mine), left_out.items(), _seeds(mine)):
             chosen = few.loc[few.index.intersection(kept.index)]
             chosen = chosen[~chosen["task"].isin(out)]
@@ -112,9 +112,9 @@ def _analyses(chosen: pd.DataFrame, weight: pd.Series, columns: Sequence[str]) -
 def counted(found: pd.DataFrame, by: str) -> pd.DataFrame:
     """How many analyses give each verdict: a row for each value of a choice, a column for each verdict.
 
-    >>> found = pd.DataFrame({"density": ["16 %", "16 %", "40 %"], "verdict": ["supported", "inconclusive", "supported"]})
+    >>> found = pd.DataFrame({"density": ["16%", "16%", "40%"], "verdict": ["supported", "inconclusive", "supported"]})
     >>> counted(found, "density")[["supported", "inconclusive"]].to_dict("index")
-    {'16 %': {'supported': 1, 'inconclusive': 1}, '40 %': {'supported': 1, 'inconclusive': 0}}
+    {'16%': {'supported': 1, 'inconclusive': 1}, '40%': {'supported': 1, 'inconclusive': 0}}
     """
     return pd.crosstab(found[by], found["verdict"]).reindex(columns=list(VERDICTS), fill_value=0)
 
