@@ -52,6 +52,8 @@ def _written(ax: Axes) -> list[Text]:
     """Titles, labels, notes, and the names of those ticks that are drawn."""
     texts = [*ax.texts, ax.title, ax._left_title, ax._right_title]
     for axis in (ax.xaxis, ax.yaxis) if ax.axison else ():
+        ticks = "".join(label.get_text() for label in axis.get_ticklabels())
+        assert not ("points" in axis.get_label_text() and "%" in ticks), "one unit on the axis and another on its ticks"
         low, high = sorted(axis.get_view_interval())
         ticks = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=False)
         texts += [axis.label, *(label for place, label in ticks if low <= place <= high)]

@@ -336,5 +336,5 @@ def test_the_data_of_a_figure_are_those_that_were_drawn() -> None:
         ["A", 0.2, "y", 0, 0.3],
     ]
     assert table[["x", "y"]].iloc[2:].values.tolist() == [["50", 10], ["10", -5]]
-    assert "x: 10% (A); y: 20% (A)" in figure_files.description(figure)
+    assert "x: 10 (A); y: 20 (A)" in figure_files.description(figure)
     plt.close(figure)

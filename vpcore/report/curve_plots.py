@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
@@ -46,6 +47,8 @@ def accuracy_by_task(shown: pd.DataFrame) -> Figure:
         ax.axhline(1 / len(mine.iloc[0]["classes"]), color="0.4", linestyle=":", linewidth=1)
         ax.set(title=task, ylim=(0, 1))
         ax.tick_params(axis="x", labelsize=8)
+    for ax in axes.flat[: len(tasks) - columns]:
+        ax.set_xlabel("")
     for ax in axes.flat[len(tasks) :]:
         ax.set_visible(False)
     for ax in axes[:, 0]:
@@ -64,6 +67,7 @@ def cost_by_density(
         error_bars(ax, [density[number] for number in mine], list(mine.values()), LOOKS[method])
     if found:
         ax.axhline(0, color="0.3", linewidth=0.8)
+        ax.yaxis.set_major_formatter(POINTS)
         density_axis(ax, [density[number] for number in {key[1] for key in found}])
     return ax
 
@@ -147,7 +151,7 @@ def cost_by_bits(
     ax.plot([bits.index(b) for b in upstream.index], upstream, linestyle="--", **LOOKS["source"].line)
     ax.axhline(0, color="0.3", linewidth=0.8)
     ax.set_xticks(range(len(bits)), [str(b) for b in bits])
-    ax.yaxis.set_major_formatter(PERCENT)
+    ax.yaxis.set_major_formatter(POINTS)
     return ax
 
 
@@ -181,10 +185,11 @@ def transfer_against_source(axes: Sequence[Axes], networks: pd.DataFrame, *, tic
         ticks: densities that the colour bar names.
     """
     shown = [method for method in LOOKS if method in set(networks["method"])]
-    scale = {"cmap": "viridis", "vmin": np.log10(networks["density"].min()), "vmax": 0}
+    scale = {"vmin": np.log10(networks["density"].min()), "vmax": 0}
     for ax, method in zip(axes, shown, strict=True):
         mine = networks[networks["method"] == method]
         ticket = mine["way"].isin(["imp", "dense"])
+        scale["cmap"] = sns.light_palette(LOOKS[method].colour, as_cmap=True, reverse=True)  # the sparsest darkest
         for part, marker, size, label in (
             (mine[~ticket], "o", 28, "other ways"),
             (mine[ticket], "*", 90, "dense and tickets"),
@@ -195,6 +200,6 @@ def transfer_against_source(axes: Sequence[Axes], networks: pd.DataFrame, *, tic
         ax.xaxis.set_major_formatter(PERCENT)
         ax.yaxis.set_major_formatter(PERCENT)
     axes[0].set_ylabel("accuracy after transfer\n(mean over tasks and budgets)")
-    axes[-1].legend(loc="upper left")
+    legend(axes[0].figure, axes[-1], place="lower center")
     bar = axes[0].figure.colorbar(dots, ax=list(axes), label="weights kept, %")
     bar.set_ticks(np.log10(ticks), labels=[f"{100 * d:.3g}" for d in ticks])

@@ -120,7 +120,7 @@ def _value(axis: Axis, value: object) -> str:
     """A value as its axis writes it."""
     if isinstance(value, str):
         return value
-    form = axis.get_major_formatter()
+    form, value = axis.get_major_formatter(), float(f"{value:.3g}")
     text = form(value, 0) if isinstance(form, FuncFormatter) and not _names(axis) else f"{value:.3g}"
     return str(text).replace("-", "\N{MINUS SIGN}")
 
@@ -144,7 +144,8 @@ def _marks(ax: Axes) -> Iterator[tuple[str, object, object, float, float]]:
             if cells.shape == (len(rows), len(columns)):
                 for row, values in zip(rows, cells, strict=True):
                     for column, value in zip(columns, values, strict=True):
-                        yield f"{ax.get_ylabel()} {row}", column, float(value), np.nan, np.nan
+                        if np.isfinite(value):
+                            yield f"{ax.get_ylabel()} {row}", column, float(value), np.nan, np.nan
         elif isinstance(drawn, PathCollection) and not str(drawn.get_label()).startswith("_"):
             for x, y in np.ma.filled(np.ma.asarray(drawn.get_offsets(), dtype=float), np.nan):
                 yield str(drawn.get_label()), *_places(ax, x, y), np.nan, np.nan

@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vpcore.report.figure_files import save
-from vpcore.report.plots import NUMBER, SHAPES, VERDICT_LOOKS, panels, style
+from vpcore.report.plots import NUMBER, SHAPES, VERDICT_COLOURS, panels, style
 from vpcore.report.prose import across, study_of, tidy
 from vpcore.report.verdicts import INCONCLUSIVE, VERDICTS
 
@@ -77,13 +77,18 @@ def forest_of_claims(table: pd.DataFrame) -> Figure:
     figure, [[ax]] = panels(size=(6.2, 0.29 * (place + 2)))
     ax.axvline(0, color="0.3", linewidth=0.8)
     for at, row in zip(places, table.to_dict("records"), strict=True):
-        look = VERDICT_LOOKS.get(row["verdict"], VERDICT_LOOKS[INCONCLUSIVE])
+        colour = VERDICT_COLOURS.get(row["verdict"], VERDICT_COLOURS[INCONCLUSIVE])
         arms = [[row["points"] - row["low"]], [row["high"] - row["points"]]]
         shape = SHAPES.get(row["study"].partition(",")[0], "o")
         ax.fill_betweenx([at - 0.4, at + 0.4], -row["margin"], row["margin"], color="0.9", linewidth=0, zorder=0)
-        marks = {"color": look.colour, "marker": shape, "markerfacecolor": look.face, "label": row["verdict"]}
+        marks = {
+            "color": colour,
+            "marker": shape,
+            "markerfacecolor": colour if row["verdict"] in VERDICTS[:2] else "white",
+            "label": row["verdict"],
+        }
         ax.errorbar([row["points"]], [at], xerr=arms, capsize=2.5, markersize=6, linewidth=1.4, **marks)
-        aside = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 10, "color": look.colour}
+        aside = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 10, "color": colour}
         ax.annotate(row["verdict"], (1.02, at), fontweight="bold" if row["verdict"] in VERDICTS[:2] else "normal", **aside)
     for claim, mine in table.assign(at=places).groupby("claim"):
         text = f"{claim}  {mine['says'].iloc[0]}"

@@ -49,21 +49,9 @@ LOOKS = {
     "ft": Look("full fine-tuning", PALETTE[3], "^"),
     "source": Look("source task", PALETTE[2], "D"),
 }
-
-
-class VerdictLook(NamedTuple):
-    """How a verdict is drawn: filled marks are verdicts that have a direction."""
-
-    colour: str
-    face: str
-
-
-VERDICT_LOOKS = {
-    "supported": VerdictLook("#3b0f70", "#3b0f70"),
-    "contradicted": VerdictLook("#c51b7d", "#c51b7d"),
-    "no relevant effect": VerdictLook("#595959", "white"),
-    "inconclusive": VerdictLook("#8c8c8c", "white"),
-}
+VERDICT_COLOURS = {
+    "supported": "#3b0f70", "contradicted": "#c51b7d", "no relevant effect": "#595959", "inconclusive": "#8c8c8c",
+}  # fmt: skip
 SHAPES = {"letters": "o", "Tiny-ImageNet": "D", "ImageNet": "s", "the pre-stated study": "*"}  # of a study
 PERCENT = FuncFormatter(lambda value, position: _number(100 * value) + "%")
 POINTS = FuncFormatter(lambda value, position: _number(100 * value))  # percentage points
@@ -97,6 +85,12 @@ def shades(colour: object, labels: Mapping[Hashable, str], *, markers: str = MAR
         key: Look(label, shade, marker)
         for (key, label), shade, marker in zip(labels.items(), mixed, itertools.cycle(markers), strict=False)
     }
+
+
+def kept(method: str, densities: Mapping[int, float]) -> dict[Hashable, Look]:
+    """The `shades` of a method for the densities of some rounds, dense to sparse."""
+    labels = {number: f"{100 * density:.3g}% kept" for number, density in densities.items()}
+    return shades(LOOKS[method].colour, labels, markers="Dos^v<>")
 
 
 @contextlib.contextmanager
@@ -256,7 +250,7 @@ def forests(
         series: series -> its look.
         spread: how far the first and the last series of a row are from its middle.
         places: of the rows; None for 0, 1, 2, ...
-        form: of the x axis.
+        form: of the x axis, unless its label says that it is in points.
     """
     places = range(len(rows)) if places is None else places
     shifts = np.linspace(-spread, spread, len(series)) if len(series) > 1 else [0.0]
@@ -270,9 +264,8 @@ def forests(
             if drawn:
                 forest(ax, [place for place, _ in drawn], [estimate for _, estimate in drawn], look)
         ax.set_yticks(places, rows.values())
-        ax.xaxis.set_major_formatter(form)
-        if form is POINTS:
-            ax.locator_params(axis="x", nbins=6)
+        ax.xaxis.set_major_formatter(POINTS if "points" in label else form)
+        ax.locator_params(axis="x", nbins=5)
         ax.set_xlabel(label)
 
 

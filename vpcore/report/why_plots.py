@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from vpcore.data.corruptions import CORRUPTIONS
 from vpcore.report.contrasts import Beside
-from vpcore.report.plots import LOOKS, POINTS, VERDICT_LOOKS, Look, error_bars, forest, legend, looks, panels, style, title
+from vpcore.report.plots import LOOKS, POINTS, VERDICT_COLOURS, Look, error_bars, forest, legend, looks, panels, style, title
 from vpcore.report.specifications import CHOICES
 from vpcore.report.verdicts import VERDICTS, Estimate
 
 GREY = "0.93"
 CLAIMS = {"C1": "loss of accuracy", "C2": "scarce minus plenty", "C3": "rise of ECE"}
-COLOURS = {verdict: VERDICT_LOOKS[verdict].colour if verdict in VERDICT_LOOKS else "0.85" for verdict in VERDICTS}
+COLOURS = {verdict: VERDICT_COLOURS.get(verdict, "0.85") for verdict in VERDICTS}
 
 
 @style()
