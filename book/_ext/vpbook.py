@@ -134,7 +134,7 @@ def _verdict(word: str) -> nodes.Node:
     return nodes.strong(word, word, classes=["verdict", "verdict-" + word.partition(":")[0].replace(" ", "-")])
 
 
-class GeneratedFigure(Figure):
+class GeneratedFigure(SphinxDirective, Figure):
     """The directive `figure`, with what lies beside a generated picture."""
 
     def run(self) -> list[nodes.Node]:
@@ -157,7 +157,7 @@ class GeneratedFigure(Figure):
         return [figure]
 
 
-class GeneratedTable(CSVTable):
+class GeneratedTable(SphinxDirective, CSVTable):
     """The directive `csv-table`, with a link to its file."""
 
     def run(self) -> list[nodes.Node]:
