@@ -102,7 +102,7 @@ def cost_by_budget(
         budgets: budget -> label, in their order; lines and marks tell them apart.
         colour: of the method.
     """
-    ends = {}
+    ends: dict[str, float] = {}
     for (size, label), marker, line in zip(budgets.items(), MARKERS, itertools.cycle(LINES), strict=False):
         mine = {number: e for (budget, number), e in found.items() if budget == size}
         if mine:

@@ -138,7 +138,7 @@ def _marks(ax: Axes) -> Iterator[tuple[str, object, object, float, float]]:
                 yield str(line.get_label()), *_places(ax, x, y), np.nan, np.nan
     for drawn in ax.collections:
         if isinstance(drawn, QuadMesh):
-            cells = np.ma.filled(np.ma.asarray(drawn.get_array(), dtype=float), np.nan)
+            cells: np.ndarray = np.ma.filled(np.ma.asarray(drawn.get_array(), dtype=float), np.nan)
             rows, columns = ([label.get_text() for label in axis.get_ticklabels()] for axis in (ax.yaxis, ax.xaxis))
             cells = cells.reshape(len(cells) if cells.ndim == 2 else max(1, len(rows)), -1)
             if cells.shape == (len(rows), len(columns)):

@@ -89,7 +89,7 @@ def shades(colour: object, labels: Mapping[Hashable, str], *, markers: str = MAR
 
 def kept(method: str, densities: Mapping[int, float]) -> dict[Hashable, Look]:
     """The `shades` of a method for the densities of some rounds, dense to sparse."""
-    labels = {number: f"{100 * density:.3g}% kept" for number, density in densities.items()}
+    labels: dict[Hashable, str] = {number: f"{100 * density:.3g}% kept" for number, density in densities.items()}
     return shades(LOOKS[method].colour, labels, markers="Dos^v<>")
 
 
