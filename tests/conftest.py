@@ -1,4 +1,8 @@
-"""What tests share: a data folder of real images, where there is one, and a study so small that it takes a second."""
+"""What tests share: a data folder of real images, where there is one, and a study so small that it takes a second.
+
+Tests named in `costly.txt` take more than a second or two of a core each and are slow ones as well: `make test` stays quick
+enough to be run at every change.
+"""
 
 import os
 from pathlib import Path
@@ -9,6 +13,15 @@ import torch
 from vpcore.study.profile import Profile
 from vpcore.study.run import Run, source_run
 from vpcore.study.store import Store
+
+COSTLY = frozenset(Path(__file__).with_name("costly.txt").read_text().splitlines())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid in COSTLY:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

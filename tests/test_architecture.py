@@ -121,3 +121,9 @@ def test_a_new_room_must_be_given_a_floor(copy: Path) -> None:
     (copy / "vpcore" / "attic.py").unlink()
     assert done.returncode == 1
     assert "vpcore.attic" in done.stdout
+
+
+def test_the_tests_that_are_listed_as_costly_exist() -> None:
+    for name in (ROOT / "tests" / "costly.txt").read_text().splitlines():
+        path, _, test = name.partition("::")
+        assert f"def {test.partition('[')[0]}(" in (ROOT / path).read_text(), name

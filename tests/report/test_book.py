@@ -1,40 +1,18 @@
 """The whole way in a temporary clone: study, notebooks, book, a second build, and a notebook on its own."""
 
 import json
-import os
-import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from vpcore.study.profile import profile_names
-
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
+from tests.report.clones import BIN, clone_to, run
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What git would check out of the working tree: tracked and new files that are not ignored."""
-    folder = tmp_path_factory.mktemp("clone") / "vpcore"
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split("\n")
-    for name in filter(None, listed):
-        if (ROOT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    return folder
-
-
-def run(clone: Path, *command: str, **variables: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(clone), "VPCORE_TOY": "1", **variables}
-    return subprocess.run(
-        [str(BIN / command[0]), *command[1:]], cwd=clone, env=environment, capture_output=True, text=True, check=False
-    )
+    return clone_to(tmp_path_factory.mktemp("clone") / "vpcore")
 
 
 @pytest.fixture(scope="module")
@@ -157,56 +135,3 @@ def test_a_number_that_is_not_there_fails_the_build(clone: Path, built: subproce
     broken = build_with(clone, "book/tickets.md", "tickets:dense_accuracy", "tickets:dense_acuracy")
     assert broken.returncode != 0
     assert "dense_acuracy" in broken.stdout + broken.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("profile", profile_names())
-def test_every_profile_makes_its_notebooks(clone: Path, built: subprocess.CompletedProcess, profile: str) -> None:
-    """From nothing, where the book has not computed it already: each notebook that fits the profile leaves its output."""
-    assert built.returncode == 0
-    done = run(clone, "vpcore", "book", "--profile", profile, "--toy")
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    fitting = {line.partition(":")[0] for line in done.stdout.splitlines() if line.endswith((": running", ": unchanged"))}
-    made = {path.parent.name for path in (clone / "results" / f"{profile}-toy" / "book").glob("*/numbers.json")}
-    assert fitting
-    assert made == fitting
-
-
-AWKWARD = {  # what a profile lacks -> what its grids have instead
-    "one-budget": {"budget": "[2]"},
-    "one-task": {"task": '["shapes"]', "seed": "[0]"},
-    "three-chains": {"source_seed": "[0, 1, 2]"},
-    "no-pruning": {"round": "[0]"},
-    "no-probes": {"methods": '[["vp", 0.1, 2]]'},
-    "no-prompts": {"methods": '[["lp", 0.01, 2]]'},
-}
-GRID = """title = "Awkward"
-[run]
-source_epochs = 2
-source_per_class = 8
-test_per_class = 6
-[[grid]]
-"method, lr, epochs" = {methods}
-round = {round}
-task = {task}
-budget = {budget}
-seed = {seed}
-source_seed = {source_seed}
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", AWKWARD)
-def test_a_notebook_shows_what_a_profile_has(clone: Path, name: str) -> None:
-    axes = {"methods": '[["vp", 0.1, 2], ["lp", 0.01, 2]]', "round": "[0, 2]", "task": '["digits", "shapes"]'}
-    axes |= {"budget": "[1, 4]", "seed": "[0, 1]", "source_seed": "[0]"}
-    (clone / f"{name}.toml").write_text(GRID.format(**{**axes, **AWKWARD[name]}))
-    shown = ("accuracy", "budget", "calibration", "claims", "costs", "prompts", "tickets")
-    only = [part for notebook in shown for part in ("--only", notebook)]
-    done = run(clone, "vpcore", "book", "--profile", f"{name}.toml", *only)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    output = clone / "results" / name / "book"
-    assert {path.parent.name for path in output.glob("*/numbers.json")} == set(shown)
-    if name != "three-chains":  # it lacks nothing
-        lacks = f"The profile {name} has no runs for this." in "".join(path.read_text() for path in output.glob("*/*.csv"))
-        assert lacks == (name in ("one-budget", "no-pruning", "no-prompts"))
