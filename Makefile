@@ -34,7 +34,7 @@ check: $(READY)
 # written last, so that an interrupted install is taken up again
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book,imagenet,fetch,wandb,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book,imagenet,fetch,wandb,cluster,test]'
 	touch $@
 
 clean:

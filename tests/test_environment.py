@@ -7,7 +7,7 @@ from pathlib import Path
 import vpcore
 
 ROOT = Path(__file__).parent.parent
-EXTRAS = ".[book,imagenet,fetch,wandb,test]"
+EXTRAS = ".[book,imagenet,fetch,wandb,cluster,test]"
 
 
 def pins() -> dict[str, str]:

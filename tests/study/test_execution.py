@@ -15,18 +15,17 @@ from vpcore import InputError
 from vpcore.calibration.all_metrics import metrics
 from vpcore.networks.backbones import build
 from vpcore.quantization.layers import layer_bits
-from vpcore.study import adaptation, execution, outcomes
+from vpcore.study import adaptation, outcomes
 from vpcore.study import session as sessions
 from vpcore.study import store as store_module
 from vpcore.study.chains import make_ticket
 from vpcore.study.execution import execute
-from vpcore.study.jobs import Job, jobs
+from vpcore.study.jobs import jobs
 from vpcore.study.profile import Profile
 from vpcore.study.provenance import provenance
 from vpcore.study.run import Run, chain_id, run_id, source_run, ticket_run
 from vpcore.study.session import Session
 from vpcore.study.store import Store
-from vpcore.study.workers import Outcome
 from vpcore.weights.tickets import read_ticket, ticket_digest, write_ticket
 
 
@@ -37,7 +36,7 @@ def finish(runs: tuple[Run, ...], store: Store, cpu: torch.device) -> list:
 def test_a_study_leaves_one_record_a_run_and_is_not_computed_twice(tiny: Profile, store: Store, cpu: torch.device) -> None:
     done = finish(tiny.runs, store, cpu)
     assert [d.error for d in done] == [None] * len(done)
-    assert done[-1].left == 0
+    assert [d.number for d in done] == list(range(1, done[-1].total + 1))
     table = store.table(tiny.runs)
     assert table["id"].tolist() == [run_id(run) for run in tiny.runs]
     before = {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()}
@@ -546,15 +545,3 @@ def test_outcomes_hold_sets_of_up_to_255_classes() -> None:
     arrays = {"logits": torch.eye(3), "labels": torch.arange(3), "set_size": torch.tensor([1, 255, 900])}
     row = outcomes.compact({**arrays, "covered": torch.tensor([True, False, True])})
     assert list(row["set_size"]) == [1, 255, 255]
-
-
-def test_the_time_that_is_left_is_told_from_jobs_of_the_same_kind(store: Store) -> None:
-    """Unknown until one of each kind has ended; then in proportion to what is to do, side by side."""
-    tickets = [Job((ticket_run(Run(method="source", source_epochs=epochs)),)) for epochs in (2, 6)]
-    prompts = [
-        Job((Run(method="vp", epochs=epochs, budget=budget),)) for epochs, budget in ((1, 1000), (1, 1000), (2, 1500))
-    ]
-    ended = [Outcome(job, (), None, "", 10.0) for job in (tickets[0], prompts[0], tickets[1], *prompts[1:])]
-    left = [done.left for done in execution._reported(iter(ended), [*tickets, *prompts], store, 1)]
-    assert left == [None, 30 + 30, 30, 20, 0]
-    assert [done.left for done in execution._reported(iter(ended), [*tickets, *prompts], store, 2)][:2] == [None, 30]

@@ -1,36 +1,50 @@
-"""Jobs side by side: the same numbers, no job before its ticket, and no hanging when a process is lost."""
+"""Jobs side by side: the same numbers, no job before its ticket, nothing done twice, and no process left behind."""
 
 import dataclasses
 import itertools
 import os
-import re
+import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 
 from vpcore import InputError
-from vpcore.study import workers
+from vpcore.study import execution, workers
+from vpcore.study.chains import _make_ticket
 from vpcore.study.execution import execute, workers_for
-from vpcore.study.jobs import Job, jobs
+from vpcore.study.jobs import Job, blocks, jobs
 from vpcore.study.profile import Profile
 from vpcore.study.run import Run, canonical, source_run
 from vpcore.study.session import Session
 from vpcore.study.store import Store
-from vpcore.study.workers import Agenda, Outcome, compute
+from vpcore.study.workers import Outcome, attempt, compute, in_turn, side_by_side
+from vpcore.weights.tickets import ticket_digest
+
+distributed = pytest.importorskip("distributed")
+CHANGING = ["seconds", "finished", "commit"]
+ROOT = Path(__file__).parents[2]
+ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def done(job: Job, error: Exception | None = None) -> Outcome:
-    return Outcome(job, (), error, "", 0.0)
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    """A worker that is a thread of this process, where torch traces one network at a time."""
+    quiet = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, scheduler_kwargs=quiet) as cluster:
+        yield cluster.scheduler_address
 
 
-@pytest.fixture
-def one_thread() -> object:
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
     """What a worker has."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -38,159 +52,131 @@ def one_thread() -> object:
     torch.set_num_threads(before)
 
 
-def test_two_workers_give_the_numbers_of_one(
-    tiny: Profile, store: Store, cpu: torch.device, one_thread: None, tmp_path: object
-) -> None:
-    alone = list(execute(tiny.runs, store, device=cpu))
+@pytest.fixture
+def other(store: Store, tmp_path: Path) -> Store:
+    """A second store, with the same decoded images."""
     other = Store(tmp_path / "other", "tiny")
-    other.cache, lines = store.cache, []
-    both = list(execute(tiny.runs, other, device=cpu, workers=2, log=lines.append))
-    assert {str(d.job) for d in both} == {str(d.job) for d in alone}
-    assert [d.error for d in both] == [None] * len(both)
-    assert both[-1].left == 0
-    assert any("epoch 1/2" in line for line in lines)
-    changing = ["seconds", "finished", "commit"]
-    pd.testing.assert_frame_equal(
-        other.table(tiny.runs).drop(columns=changing), store.table(tiny.runs).drop(columns=changing), check_exact=True
-    )
+    other.cache = store.cache
+    return other
 
 
-def test_failures_in_a_worker_come_back(tiny: Profile, store: Store, cpu: torch.device) -> None:
-    runs = tuple(dataclasses.replace(run, source_lr=1e20) for run in tiny.runs)
-    ended = list(execute(runs, store, device=cpu, workers=2))
-    assert len(ended) == len(jobs(runs, store))
-    assert all(isinstance(d.error, InputError) for d in ended)
-    assert "loss must be a finite number" in str(ended[0].error)
-    assert all(re.search("needs the ticket of .* could not be made", str(d.error)) for d in ended[1:])
-    assert len(list((store.root / "failed").glob("*.txt"))) == len(runs)
+def assert_same(ours: Store, theirs: Store, runs: tuple[Run, ...]) -> None:
+    """To the bit."""
+    tables = [store.table(runs).drop(columns=CHANGING) for store in (ours, theirs)]
+    assert len(tables[0]) == len(runs)
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
-def test_a_killed_worker_costs_its_job_alone(tiny: Profile, store: Store, cpu: torch.device) -> None:
-    killed = []
-
-    def kill(text: str) -> None:
-        if not killed:  # the one that trains the dense network
-            crew = [p for p in workers.multiprocessing.active_children() if p.pid]
-            killed.append(crew[0].pid)
-            os.kill(crew[0].pid, signal.SIGKILL)
-
-    ended = list(execute(tiny.runs, store, device=cpu, workers=2, log=kill))
-    assert killed
-    first = next(d for d in ended if d.job.is_ticket and d.job.runs[0].round == 0)
-    assert "its process ended with exit code -9; out of memory? use fewer --workers" in str(first.error)
-    again = list(execute(tiny.runs, store, device=cpu))
-    assert [d.error for d in again] == [None] * len(again)
-    assert jobs(tiny.runs, store) == []
-
-
-PARENT = """
-import multiprocessing, time
-from vpcore.study.workers import _end_with_parent
-
-def work():
-    _end_with_parent()
-    print(multiprocessing.current_process().pid, flush=True)
-    time.sleep(600)
-
-if __name__ == "__main__":
-    process = multiprocessing.get_context("spawn").Process(target=work, daemon=True)
-    process.start()
-    process.join()
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc who is alive")
-def test_a_worker_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
-    """Even if that was killed, and had no time to end its workers."""
-    (tmp_path / "parent.py").write_text(PARENT)
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as parent:
-        worker = parent.stdout.readline().strip()
-        assert running(worker)
-        parent.kill()
-    deadline = time.monotonic() + 30
-    while running(worker):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def running(pid: str) -> bool:
-    """Whether there is such a process that has not ended; nobody may have asked yet how a dead one did."""
-    stat = Path(f"/proc/{pid}/stat")
-    try:
-        return stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def test_an_agenda_gives_tickets_first_and_nothing_before_its_ticket(tiny: Profile, store: Store) -> None:
-    todo = jobs(tiny.runs, store)
-    agenda = Agenda(todo)
-    dense = agenda.take()
-    assert (dense.is_ticket, dense.runs[0].round) == (True, 0)
-    assert agenda.take() is None
-    agenda.note(done(dense))
-    sparse = agenda.take()
-    assert (sparse.is_ticket, sparse.runs[0].round) == (True, 1)
-    first = agenda.take()
-    second = agenda.take(first)
-    assert {job.runs[0].round for job in (first, second)} == {0}
-    assert agenda.take() is None
-    agenda.note(done(sparse, error=InputError("no")))
-    assert agenda.take() is None
-    lost = [agenda.take_lost(), agenda.take_lost()]
-    assert all("could not be made" in str(outcome.error) for outcome in lost)
-    assert agenda.take_lost() is None
-    assert agenda.left == []
-
-
-def test_a_worker_stays_on_its_network_and_task(tiny: Profile, store: Store) -> None:
-    runs = [run for run in tiny.runs if run.round == 0]
-    more = [dataclasses.replace(run, task="textures") for run in runs if run.method != "source"]
-    agenda = Agenda([job for job in jobs((*runs, *more), store) if not job.is_ticket])
-    taken = [agenda.take()]
-    while agenda.left:
-        taken.append(agenda.take(taken[-1]))
-    seen = [(job.runs[0].method, job.runs[0].task) for job in taken]
-    assert seen == sorted(seen)
-
-
-def test_whole_chains_come_before_others(tiny: Profile, store: Store) -> None:
-    """Whatever the order of the grids: networks, then what is measured on them; another chain only while the first waits."""
-    other = [dataclasses.replace(run, source_seed=1) for run in tiny.runs]
-    later = [dataclasses.replace(run, sparsifier="oneshot") for run in tiny.runs if run.round]
-    runs = (*tiny.runs, *other, *map(canonical, (run for run in (*map(source_run, later), *later))))
-    todo = jobs(runs, store)
-    chains = [job.chain for job in todo]
-    assert chains == sorted(chains)
-    assert len({run.sparsifier for job in todo if job.chain == 0 for run in job.runs}) == 2
-    agenda, begun = Agenda(todo), []
-    while agenda.left:
-        job = agenda.take()
-        begun.append(job.chain)
-        agenda.note(done(job))
-    assert begun == chains
-    waiting = Agenda(todo)
-    assert [(job.is_ticket, job.chain) for job in (waiting.take(), waiting.take())] == [(True, 0), (True, 1)]
-    assert waiting.take() is None
-
-
-@pytest.mark.parametrize("count", [1, 2])
-def test_no_job_begins_when_the_time_is_up(
-    count: int, tiny: Profile, store: Store, cpu: torch.device, monkeypatch: pytest.MonkeyPatch
+def test_a_worker_gives_the_numbers_of_the_calling_process(
+    tiny: Profile, store: Store, other: Store, cpu: torch.device, scheduler: str
 ) -> None:
-    """What has begun is finished and recorded, and the rest is done another time."""
-    now = time.monotonic()
-    clock = iter([now, *[now + 59] * (2 * count), *[now + 61] * 1000])  # `execute` asks once, an agenda for every job
-    monkeypatch.setattr(workers.time, "monotonic", lambda: next(clock))
-    ended = list(execute(tiny.runs, store, device=cpu, workers=count, minutes=1))
+    alone = list(in_turn(blocks(tiny.runs, store), Session(store, cpu)))
+    lines: list[str] = []
+    there = list(side_by_side(blocks(tiny.runs, other), Session(other, cpu, log=lines.append), scheduler=scheduler))
+    assert {str(d.job) for d in there} == {str(d.job) for d in alone}
+    assert [d.error for d in there] == [None] * len(there)
+    assert any("epoch 1/2" in line for line in lines)
+    assert_same(other, store, tiny.runs)
+
+
+def test_failures_in_a_worker_come_back(tiny: Profile, store: Store, cpu: torch.device, scheduler: str) -> None:
+    runs = tuple(dataclasses.replace(run, source_lr=1e20) for run in tiny.runs)
+    todo = blocks(runs, store)
+    for ended in (
+        list(side_by_side(todo, Session(store, cpu), scheduler=scheduler)),
+        list(in_turn(todo, Session(store, cpu))),
+    ):
+        assert len(ended) == len(jobs(runs, store))
+        assert all(isinstance(d.error, InputError) for d in ended)
+        assert "loss must be a finite number" in str(ended[0].error)
+        assert all("it needs the ticket of" in str(d.error) for d in ended[1:])
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """Jobs in the order in which they begin; none takes any time."""
+    begun: list[Job] = []
+    monkeypatch.setattr(workers, "compute", lambda job, session: begun.append(job) or Outcome(job, (), None, "", 0.0))
+    return begun
+
+
+def test_tickets_and_whole_chains_come_first_and_nothing_before_its_ticket(
+    tiny: Profile, store: Store, cpu: torch.device, scheduler: str, begun: list[Job]
+) -> None:
+    """Whatever the order of the grids; another chain only while the first waits for its tickets."""
+    chain1 = [dataclasses.replace(run, source_seed=1) for run in tiny.runs]
+    later = [dataclasses.replace(run, sparsifier="oneshot") for run in tiny.runs if run.round]
+    runs = (*tiny.runs, *chain1, *map(canonical, (run for run in (*map(source_run, later), *later))))
+    todo = blocks(runs, store)
+    ended = list(side_by_side(todo, Session(store, cpu), scheduler=scheduler))
+    assert sorted(map(str, begun)) == sorted(str(d.job) for d in ended) == sorted(map(str, jobs(runs, store)))
+    made: set[Run] = set()
+    for job in begun:
+        assert made.issuperset(job.needs)
+        made |= {job.runs[0]} if job.is_ticket else set()
+    chains = [job.chain for job in begun if not job.is_ticket]
+    assert chains == sorted(chains)
+
+
+def test_no_job_begins_when_the_time_is_up(
+    tiny: Profile, store: Store, cpu: torch.device, scheduler: str, begun: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    todo, session = blocks(tiny.runs, store), Session(store, cpu)
+    clock = itertools.count()
+    monkeypatch.setattr(workers.time, "time", lambda: next(clock))
+    assert len(list(in_turn(todo, session, until=2))) == len(begun) == 2
     monkeypatch.undo()
-    assert 0 < len(ended) < len(jobs(tiny.runs, store)) + len(ended) == 6
-    assert [d.error for d in ended] == [None] * len(ended)
-    assert len(store.records()) == sum(len(d.records) for d in ended)
-    assert len(list(execute(tiny.runs, store, device=cpu))) == 6 - len(ended)
+    assert list(side_by_side(todo, session, scheduler=scheduler, until=time.time())) == []
     with pytest.raises(InputError, match="`minutes` must be above 0, got 0; leave it out"):
         execute(tiny.runs, store, device=cpu, minutes=0)
+
+
+def test_a_job_that_was_done_meanwhile_is_not_done_again(tiny: Profile, store: Store, cpu: torch.device) -> None:
+    """By a worker whose answer was lost, say; its records are the answer."""
+    session = Session(store, cpu)
+    first = jobs(tiny.runs, store)[0]
+    done = compute(first, session)
+    before = {path: path.stat().st_mtime_ns for path in store.root.rglob("*")}
+    again = compute(first, session)
+    assert again.records == done.records
+    assert {path: path.stat().st_mtime_ns for path in store.root.rglob("*")} == before
+    store.ticket_path(first.runs[0]).unlink()
+    assert compute(first, session).error is None
+    assert store.ticket_path(first.runs[0]).exists()  # which is what was missing
+    failed = dataclasses.replace(done, error=RuntimeError("no luck"))
+    assert "could not be made" in str(attempt(first, session, [None, failed], float("inf")).error)
+
+
+def test_one_process_at_a_time_computes_a_study(tiny: Profile, store: Store, cpu: torch.device) -> None:
+    """The second one waits, says so, and finds nothing to do."""
+    lines: list[str] = []
+    ended: list[object] = []
+    runs = tiny.runs[:1]
+    with FileLock(store.root / ".lock", thread_local=False):
+        thread = threading.Thread(target=lambda: ended.extend(execute(runs, store, device=cpu, log=lines.append)))
+        thread.start()
+        while not lines:
+            time.sleep(0.01)
+        assert "another process computes what is missing in" in lines[0]
+        assert list(in_turn(blocks(runs, store), Session(store, cpu)))[0].error is None
+    thread.join()
+    assert (ended, lines[1:]) == ([], [])
+
+
+def test_a_ticket_is_made_once_by_studies_that_share_it(tiny: Profile, store: Store, cpu: torch.device) -> None:
+    """Two profiles with the same network, at the same time."""
+    second = Store(store.results, "second")
+    second.cache = store.cache
+    dense, path = tiny.runs[0], store.ticket_path(tiny.runs[0])
+    lines: list[str] = []
+    sessions = [Session(each, cpu, log=lines.append) for each in (store, second)]
+    path.parent.mkdir(parents=True)
+    with FileLock(path.with_name(".round-00.lock"), thread_local=False):
+        (thread := threading.Thread(target=compute, args=(Job((dense,)), sessions[1]))).start()
+        _make_ticket(dense, sessions[0], path)
+    thread.join()
+    assert [record["ticket"] for record in second.records()] == [ticket_digest(path)]
+    assert [line for line in lines if "epoch 1/2" in line] == lines[:1]
 
 
 def test_needs_are_the_very_jobs_that_make_them(store: Store) -> None:
@@ -219,8 +205,149 @@ def test_errors_that_cannot_travel_are_told(store: Store, cpu: torch.device, mon
     assert "Strange: it broke" in outcome.text
 
 
+def test_workers_with_other_code_are_refused(
+    tiny: Profile, store: Store, cpu: torch.device, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = itertools.chain(["one"], itertools.repeat("another"))
+    monkeypatch.setattr(workers, "commit", lambda: next(commits))
+    ended = list(side_by_side(blocks(tiny.runs, store), Session(store, cpu), scheduler=scheduler))
+    assert all("workers must have the code of the study, one; the one at" in str(outcome.error) for outcome in ended)
+
+
 def test_how_many_workers(cpu: torch.device, monkeypatch: pytest.MonkeyPatch, tiny: Profile, store: Store) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)), raising=False)
     assert (workers_for(cpu, 19), workers_for(cpu, 20), workers_for(torch.device("cuda"), 500)) == (1, 4, 1)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert workers_for(torch.device("cuda"), 500) == 3
     with pytest.raises(InputError, match="`workers` must be at least 1, got 0"):
         execute(tiny.runs, store, device=cpu, workers=0)
+    with pytest.raises(InputError, match="`scheduler` must be the address of a Dask scheduler, .*; got 'host'"):
+        list(execute(tiny.runs, store, device=cpu, scheduler="host"))
+
+
+def test_without_distributed_the_jobs_are_done_in_their_order(
+    tiny: Profile, store: Store, cpu: torch.device, begun: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "find_spec", lambda name: None)
+    todo = jobs(tiny.runs, store)
+    assert [done.job for done in execute(tiny.runs, store, device=cpu, workers=2)] == begun == todo
+    with pytest.raises(InputError, match="`scheduler` needs the package distributed; use: pip install"):
+        execute(tiny.runs, store, device=cpu, scheduler="tcp://127.0.0.1:8786")
+
+
+def test_what_travels_is_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = pickle.loads(pickle.dumps(Store(Path("results"), "tiny").absolute()))
+    assert store.root == tmp_path / "results" / "tiny"
+    assert store.cache == tmp_path / "results" / "cache"
+
+
+@pytest.mark.slow
+def test_a_killed_process_costs_nothing_but_time(
+    tiny: Profile, store: Store, other: Store, cpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another takes its place; and all listen on this machine alone."""
+    psutil = pytest.importorskip("psutil")
+    list(execute(tiny.runs, store, device=cpu))
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    killed: list[object] = []
+
+    def kill(text: str) -> None:
+        if not killed:  # in the training of the dense network
+            ours = [p for p in psutil.Process().children(recursive=True) if p.pid not in before and p.net_connections()]
+            busiest = max(ours, key=lambda process: process.cpu_times().user)
+            listening = {c.laddr.ip for p in ours for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
+            killed.extend([busiest, len(ours), listening])
+            busiest.kill()
+
+    ended = list(execute(tiny.runs, other, device=cpu, workers=2, log=kill))
+    assert killed[1:] == [2, {"127.0.0.1"}]
+    assert [d.error for d in ended] == [None] * 6
+    assert_same(other, store, tiny.runs)
+
+
+def spawn(*arguments: object, cwd: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", *map(str, arguments)], cwd=cwd, env=ENV, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_workers_of_a_scheduler_give_the_numbers_of_one_machine(
+    tiny: Profile, store: Store, other: Store, cpu: torch.device, tmp_path: Path
+) -> None:
+    """Two that share the folder of results; one is killed half-way, and nobody takes its place."""
+    list(execute(tiny.runs, store, device=cpu))
+    file, nodes = tmp_path / "scheduler.json", []
+    local = ("--host", "127.0.0.1", "--no-dashboard")
+    try:
+        nodes.append(spawn("dask", "scheduler", *local, "--port", 0, "--scheduler-file", file, cwd=tmp_path))
+        for number in (0, 1):
+            (folder := tmp_path / f"node{number}").mkdir()
+            nodes.append(
+                spawn("dask", "worker", "--scheduler-file", file, "--nthreads", 1, "--no-nanny", *local, cwd=folder)
+            )
+        while not file.exists():
+            time.sleep(0.1)
+        with distributed.Client(scheduler_file=str(file)) as client:
+            client.wait_for_workers(2)
+            address, pids = client.scheduler.address, client.run(os.getpid)
+        killed: list[int] = []
+
+        def kill(text: str) -> None:
+            if not killed:  # while it trains the dense network
+                with distributed.Client(address, set_as_default=False) as watcher:
+                    (busy,) = (worker for worker, keys in watcher.processing().items() if keys)
+                killed.append(pids[busy])
+                os.kill(killed[0], signal.SIGKILL)
+
+        ended = list(execute(tiny.runs, other, device=cpu, scheduler=address, log=kill))
+    finally:
+        for node in nodes:
+            node.kill()
+            node.communicate()
+    assert killed
+    assert [d.error for d in ended] == [None] * 6
+    assert_same(other, store, tiny.runs)
+
+
+LONG = """
+[run]
+source_epochs = 2000
+source_per_class = 4
+[[grid]]
+source_seed = [0, 1]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc who is alive")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_whatever_ends_a_study_ends_its_workers(number: int, code: int, tmp_path: Path) -> None:
+    """Ctrl-C goes to all processes of a terminal, the others to one; even one that is killed leaves nobody behind."""
+    (tmp_path / "long.toml").write_text(LONG)
+    study = spawn("vpcore", "run", "--profile", "long.toml", "--workers", 2, cwd=tmp_path)
+    while "epoch 1/" not in study.stdout.readline():
+        assert study.poll() is None
+    assert len(alive(study.pid)) >= 3
+    (os.killpg if number == signal.SIGINT else os.kill)(study.pid, number)
+    study.communicate(timeout=60)
+    assert study.returncode == code
+    deadline = time.monotonic() + 30
+    while alive(study.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def alive(session: int) -> list[int]:
+    """The processes of a session that have not ended."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] not in "ZX":
+            found.append(int(stat.parent.name))
+    return found

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import click
+from tqdm import tqdm
 
 from vpcore.commands.options import a_path, check_known, data_option, device_option, study_options, warn_of_emulation
 from vpcore.errors import InputError
@@ -24,6 +25,8 @@ from vpcore.study.toy import data_or_fakes
 @data_option
 @device_option
 @click.option("--workers", type=int, help="Processes side by side, with one thread each.  [default: the cores; 1 on a GPU]")
+@click.option("--scheduler", default="", help="Let the workers of this Dask scheduler do it, such as tcp://HOST:8786.")
+@click.option("--dashboard", is_flag=True, help="Let Dask show on a web page of this machine what its workers do.")
 @click.option("--minutes", type=float, help="Begin no job after so many minutes, and say what is left.  [default: no limit]")
 @click.option("--only", multiple=True, help=f"Only runs of this method ({', '.join(FIELDS)}); may be repeated.")
 @click.option("--grid", "grids", multiple=True, help="Only the grids of this name; may be repeated.")
@@ -34,8 +37,9 @@ from vpcore.study.toy import data_or_fakes
 )
 @click.option("--quiet", is_flag=True, help="Print failures and the last line only.")
 def run(
-    card: Profile, store: Store, data: Path | None, device: str, workers: int | None, minutes: float | None,
-    only: tuple[str, ...], grids: tuple[str, ...], tasks: tuple[str, ...], chains: tuple[int, ...], wandb: bool, quiet: bool,
+    card: Profile, store: Store, data: Path | None, device: str, workers: int | None, scheduler: str, dashboard: bool,
+    minutes: float | None, only: tuple[str, ...], grids: tuple[str, ...], tasks: tuple[str, ...], chains: tuple[int, ...],
+    wandb: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Compute what is missing of a profile.
 
@@ -54,13 +58,13 @@ def run(
 
     def say(text: str) -> None:
         if not quiet:
-            click.echo(text)
+            tqdm.write(text)
 
     where, start, failed = device_named(device), time.perf_counter(), []
     folder = data_or_fakes(card, runs, store, data)
     steps = execute(
-        runs, store, device=where, folder=folder, protocol=card.protocol, workers=workers, minutes=minutes,
-        log=lambda text: say(f"    {text}"),
+        runs, store, device=where, folder=folder, protocol=card.protocol, workers=workers, scheduler=scheduler,
+        dashboard=dashboard, minutes=minutes, log=lambda text: say(f"    {text}"),
     )  # fmt: skip
     todo = jobs(runs, store, across_tasks=where.type != "cpu")
     say(f"{card.title}: {len(runs)} runs, {len(todo)} jobs to do, on {where}")
@@ -71,28 +75,28 @@ def run(
 
         mirror = Tracker(card.name, store.results)
     ended = 0
-    for done in steps:
+    for done in tqdm(steps, total=len(todo), unit="job", smoothing=0, leave=False, disable=quiet or None):
         ended += 1
         if done.error is not None:
             failed.append(done)
-            click.echo(f"FAILED {done.job}: {_reason(done.error)}", err=True)
+            tqdm.write(f"FAILED {done.job}: {_reason(done.error)}", file=sys.stderr)
         else:
-            say(progress_line(done))
+            left = (time.perf_counter() - start) / done.number * (done.total - done.number)
+            say(f"{progress_line(done)} | {_clock(left)} left")
             if mirror is not None:
                 mirror.log(done.records)
     told = f"{card.name}: {ended - len(failed)} jobs done, {len(failed)} failed, in {_clock(time.perf_counter() - start)}"
     click.echo(f"{told}; records in {home(store, store.root / 'records')}")
-    if ended < len(todo):
-        click.echo(f"{len(todo) - ended} jobs are left; the same command goes on with them")
+    if left := len(jobs(runs, store, across_tasks=where.type != "cpu")) - len(failed):
+        click.echo(f"{left} jobs are left; the same command goes on with them")
     if failed:
         sys.exit(2 if all(isinstance(done.error, InputError) for done in failed) else 1)
 
 
 def progress_line(done: Done) -> str:
-    """One line on a finished job: what, how long, the mean result, and the time left."""
+    """One line on a finished job: what, the mean result, and how long."""
     accuracy, ece = (sum(r[name] for r in done.records) / len(done.records) for name in ("accuracy", "ece"))
-    left = "" if done.left is None else f" | {_clock(done.left)} left"
-    return f"[{done.number}/{done.total}] {done.job}: accuracy {accuracy:.3f}, ECE {ece:.3f} | {done.seconds:.1f} s{left}"
+    return f"[{done.number}/{done.total}] {done.job}: accuracy {accuracy:.3f}, ECE {ece:.3f} | {done.seconds:.1f} s"
 
 
 def home(store: Store, path: Path) -> Path:

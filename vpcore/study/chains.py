@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from filelock import FileLock
+
 from vpcore.errors import InputError
 from vpcore.networks.backbones import backbone
 from vpcore.networks.state import load_weights_
@@ -42,9 +44,17 @@ def check_tickets(runs: tuple[Run, ...], store: Store, folder: Path | None) -> N
 
 def make_ticket(run: Run, session: Session) -> None:
     """Make the ticket of a run unless it exists: train it, or take weights that come from elsewhere."""
-    path, store = session.store.ticket_path(run), session.store
+    path = session.store.ticket_path(run)
     if path.exists():
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.stem}.lock")):  # a study that shares the network waits for it
+        if not path.exists():
+            _make_ticket(run, session, path)
+
+
+def _make_ticket(run: Run, session: Session, path: Path) -> None:
+    store = session.store
     stamp = provenance(session.device)
     stamp["started"] = stamp.pop("finished")  # the training has yet to begin
     before = parents(run)

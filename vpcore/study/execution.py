@@ -1,21 +1,25 @@
 """The study: what is missing of the runs of a profile gets computed, what failed is reported.
 
 All checks come before anything is computed. Then blocks (`jobs`) are handed to something that does their jobs and yields an
-outcome for each, in this process or in several (`workers`).
+outcome for each, in this process or in several (`workers`). One process at a time computes a study; others wait for it, by a
+lock that the system takes from a process that ends, however it does, so that nothing is computed twice. On a network file
+system this needs locks that hold across nodes (`flock`: NFS 4, Lustre mounted with flock).
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from vpcore.data.builtin import BUILTIN
 from vpcore.data.tasks import classes, digest
@@ -24,7 +28,7 @@ from vpcore.files import write_atomically
 from vpcore.networks.backbones import build, check_canvas, prunable
 from vpcore.pruning.methods import METHODS
 from vpcore.study.chains import check_tickets
-from vpcore.study.jobs import Job, blocks
+from vpcore.study.jobs import Block, Job, blocks
 from vpcore.study.provenance import PLACE, commit, provenance
 from vpcore.study.run import Run, run_id
 from vpcore.study.session import Session
@@ -50,8 +54,8 @@ def device_named(name: str) -> torch.device:
 
 
 def workers_for(device: torch.device, count: int) -> int:
-    """How many workers so many jobs get by default: one on a GPU or when there are few jobs, else one a core."""
-    return 1 if device.type != "cpu" or count < FEW_JOBS else cores()
+    """How many workers so many jobs get by default: one when there are few, else one a core, or one a GPU."""
+    return 1 if count < FEW_JOBS else cores() if device.type == "cpu" else max(1, torch.cuda.device_count())
 
 
 def cores() -> int:
@@ -66,12 +70,10 @@ class Done(Outcome):
 
     Attributes:
         number, total: of the job, and how many there are.
-        left: estimated seconds until the end, or None while a kind of job has not been timed yet.
     """
 
     number: int
     total: int
-    left: float | None
 
 
 def execute(
@@ -82,6 +84,8 @@ def execute(
     folder: Path | None = None,
     protocol: str = "",
     workers: int | None = 1,
+    scheduler: str = "",
+    dashboard: bool = False,
     minutes: float | None = None,
     log: Log = lambda text: None,
 ) -> Iterator[Done]:
@@ -96,7 +100,11 @@ def execute(
         device: where it runs.
         folder: the data folder, for tasks that are not built in.
         protocol: tag of the study's protocol, see `Session`.
-        workers: processes that do jobs side by side, with one thread each; 1: this one; None: as `workers_for` says.
+        workers: processes that do jobs side by side, with one thread each; 1: this one; None: as `workers_for` says. They
+            need the package `distributed`; without it this process does the jobs in their order.
+        scheduler: address of a Dask scheduler whose workers do the jobs instead: they share the folders of results and data,
+            and have one thread each.
+        dashboard: let Dask show on a web page of this machine what its workers do.
         minutes: after which no job begins; those that have begun are finished. None: until all are done.
         log: is told what happens within a long job.
 
@@ -104,7 +112,8 @@ def execute(
         An iterator; each step is a job that ended.
 
     Raises:
-        InputError: at once, when a data set or a ticket file is missing or damaged, or the results cannot be written.
+        InputError: at once, when a data set or a ticket file is missing or damaged, or the results cannot be written, or
+            `distributed` is missing that is asked for.
     """
     store.set_aside_damaged()
     ahead = blocks(runs, store, across_tasks=device.type != "cpu")
@@ -115,6 +124,13 @@ def execute(
         raise InputError(f"`workers` must be at least 1, got {workers}")
     if minutes is not None and not minutes > 0:
         raise InputError(f"`minutes` must be above 0, got {minutes}; leave it out to go on until all is done")
+    for name, asked, extra in (("distributed", scheduler or dashboard, "cluster"), ("bokeh", dashboard, "dashboard")):
+        if asked and not find_spec(name):
+            option = "dashboard" if dashboard else "scheduler"
+            raise InputError(f"`{option}` needs the package {name}; use: pip install 'vpcore[{extra}]', or leave it out")
+    if workers > 1 and not find_spec("distributed"):
+        log("jobs are done one after the other, since the package distributed is not installed")
+        workers = 1
     for block in ahead:
         check_canvas(block.ticket.model, block.ticket.canvas)
     for task in sorted({name for job in todo for run in job.runs for name in (run.source, run.task)}):
@@ -133,12 +149,14 @@ def execute(
         _check_place(todo, store, here)
     write_atomically(store.root / "records" / ".writable", b"")
     session = Session(store, device, folder, protocol, log)
-    until = math.inf if minutes is None else time.monotonic() + 60 * minutes
-    if workers == 1:
-        outcomes = in_turn(ahead, session, until=until)
+    until = math.inf if minutes is None else time.time() + 60 * minutes
+    if workers == 1 and not scheduler and not dashboard:
+        do = functools.partial(in_turn, session=session, until=until)
     else:
-        outcomes = side_by_side(ahead, session, workers=workers, until=until)
-    return _reported(outcomes, todo, store, workers)
+        do = functools.partial(
+            side_by_side, session=session, until=until, workers=workers, scheduler=scheduler, dashboard=dashboard
+        )
+    return _reported(runs, do, session) if todo else iter(())
 
 
 def _check_round(run: Run, sources: int) -> None:
@@ -191,31 +209,31 @@ def _check_place(todo: list[Job], store: Store, here: dict[str, object]) -> None
             )
 
 
-def _reported(outcomes: Iterator[Outcome], todo: list[Job], store: Store, workers: int) -> Iterator[Done]:
-    """Note failures, and estimate the time that is left from the seconds that jobs of the same kind took for their size."""
-    left: Counter[str] = Counter()
-    done: Counter[str] = Counter()
-    seconds: dict[str, float] = defaultdict(float)
-    for job in todo:
-        left[job.kind] += _size(job)
-    for number, outcome in enumerate(outcomes, start=1):
-        if isinstance(outcome.error, WriteError):
-            raise outcome.error
-        kind, size = outcome.job.kind, _size(outcome.job)
-        left[kind] -= size
-        if outcome.error is None:
-            done[kind] += size
-            seconds[kind] += outcome.seconds
-        else:
-            for run in outcome.job.runs:
-                store.write_failure(run, outcome.text)
-        ahead = [rest * seconds[kind] / done[kind] if done[kind] else None for kind, rest in left.items() if rest]
-        busy = min(workers, max(1, len(todo) - number))
-        estimate = None if None in ahead else sum(filter(None, ahead)) / busy
-        yield Done(**vars(outcome), number=number, total=len(todo), left=estimate)
+def _reported(runs: tuple[Run, ...], do: Callable[[list[Block]], Iterator[Outcome]], session: Session) -> Iterator[Done]:
+    """Do what is missing, as soon as no other process does, and note failures."""
+    store = session.store
+    with _alone(store, session.log):
+        ahead = blocks(runs, store, across_tasks=session.device.type != "cpu")
+        total = sum(len(block.jobs) for block in ahead)
+        for number, outcome in enumerate(do(ahead) if ahead else (), start=1):
+            if isinstance(outcome.error, WriteError):
+                raise outcome.error
+            if outcome.error is not None:
+                for run in outcome.job.runs:
+                    store.write_failure(run, outcome.text)
+            yield Done(**vars(outcome), number=number, total=total)
 
 
-def _size(job: Job) -> int:
-    """How the seconds of jobs of one kind compare: passes over images, up to a factor."""
-    run = job.runs[0]
-    return run.source_epochs if run.method == "source" else len(job.runs) * run.epochs * (run.budget or 50) + 1000
+@contextlib.contextmanager
+def _alone(store: Store, log: Log) -> Iterator[None]:
+    """Wait until no other process computes this study."""
+    lock = FileLock(store.root / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        log(f"another process computes what is missing in {store.root}; this one waits for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -27,7 +27,7 @@ from vpcore.data.splits import saturated, shots
 from vpcore.errors import InputError
 from vpcore.networks.training import predict
 from vpcore.prompting.prompts import input_px
-from vpcore.study.adaptation import ADAPTATIONS, Adapted, Task, some
+from vpcore.study.adaptation import ADAPTATIONS, Adapted, Arrays, Task, some
 from vpcore.study.chains import make_ticket
 from vpcore.study.provenance import provenance
 from vpcore.study.run import Run
@@ -75,10 +75,11 @@ def adapt(runs: tuple[Run, ...], session: Session) -> list[Record]:
     for own in members.values():
         task = _task(tuple(own), session)
         together.setdefault(task.shape, []).append(task)
-    done = [pair for tasks in together.values() for pair in _adapt_together(tasks, session)]
-    members_done = tuple(run for task, _ in done for run in task.runs)
-    facts, arrays = ([each for _, adapted in done for each in getattr(adapted, name)] for name in ("facts", "arrays"))
-    return session.store.write(members_done, facts, arrays)
+    found: dict[Run, tuple[Record, Arrays]] = {}
+    for tasks in together.values():
+        for task, adapted in zip(tasks, _adapt_together(tasks, session), strict=True):
+            found |= zip(task.runs, zip(adapted.facts, adapted.arrays, strict=True), strict=True)
+    return session.store.write(runs, [found[run][0] for run in runs], [found[run][1] for run in runs])
 
 
 def _task(runs: tuple[Run, ...], session: Session) -> Task:
@@ -96,7 +97,7 @@ def _task(runs: tuple[Run, ...], session: Session) -> Task:
     return Task(runs, train, index, held_out)
 
 
-def _adapt_together(tasks: list[Task], session: Session) -> list[tuple[Task, Adapted]]:
+def _adapt_together(tasks: list[Task], session: Session) -> list[Adapted]:
     """Adapt to tasks of one shape in one pass, and measure each."""
     run, start = tasks[0].runs[0], time.perf_counter()
     company = [f"{r.task} {r.seed}" for task in tasks for r in task.runs]
@@ -117,7 +118,7 @@ def _adapt_together(tasks: list[Task], session: Session) -> list[tuple[Task, Ada
             facts |= shared
             arrays["index"] = rows
         _finish(task.runs, session, task.held_out, adapted, start)
-    return list(zip(tasks, found, strict=True))
+    return found
 
 
 def image_side(run: Run) -> int:

@@ -16,6 +16,7 @@ and named after the ids of its runs: one that was cut off, changed or renamed is
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -85,6 +86,17 @@ class Store:
             except InputError as error:
                 warnings.warn(str(error), stacklevel=2)
         return {str(row["id"]) for row in rows}
+
+    def absolute(self) -> Store:
+        """The same store, for processes that work in another folder."""
+        other = copy.copy(self)
+        vars(other).update({name: path.absolute() for name, path in vars(self).items() if isinstance(path, Path)})
+        return other
+
+    def recorded(self, runs: tuple[Run, ...]) -> tuple[Record, ...]:
+        """The records of runs that were computed together, or none."""
+        path = self.root / "records" / f"{run_name(*runs)}.json"
+        return tuple(_read_records(path, path.stat().st_mtime_ns)) if path.exists() else ()
 
     def set_aside_damaged(self) -> None:
         """Rename damaged files of records, with a warning, so that their runs are computed again."""

@@ -1,9 +1,11 @@
-"""Workers: the jobs of a study, one after the other or side by side.
+"""Workers: the jobs of a study, one after the other in this process, or side by side in the processes of a Dask cluster.
 
 Small networks leave most of a processor idle in every step, so that several processes with one thread each get more done
-than one process with as many threads. A worker is such a process. It keeps the network that it used last, and takes the next
-job when it has finished one: of the first chain that has any, tickets first, since others wait for them, then what is
-measured on the same network and task.
+than one process with as many threads. A worker is such a process, on this machine or on any node that shares the folder of
+results. Who does what is left to `distributed` (Rocklin, SciPy 2015): the study is a graph of tasks, a ticket before what
+needs it, those of a chain before the next chain, tickets first, since others wait for them. A worker keeps the network that
+it used last; a job goes where its ticket was made, and idle workers take from busy ones. Records are the only results: a job
+that has them is not done again, whoever asks.
 
 How a sum is rounded depends on the number of threads. Workers have one, so that a study gives the same numbers with one of
 them as with twenty; a single worker is the calling process itself, with one thread for that time.
@@ -14,32 +16,39 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import math
-import multiprocessing
-import os
 import pickle
-import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from vpcore.errors import InputError
 from vpcore.study.jobs import Block, Job
 from vpcore.study.measurement import adapt, measure_source
+from vpcore.study.provenance import commit
 from vpcore.study.run import Run
 from vpcore.study.session import Session
-from vpcore.study.store import Record, Store
+from vpcore.study.store import Record
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names of glibc's mallopt
 Log = Callable[[str], None]
+# of a cluster on this machine: nobody is killed or kept waiting for want of memory, nobody else can connect
+LOCAL = {
+    "threads_per_worker": 1, "memory_limit": 0, "host": "127.0.0.1", "silence_logs": "CRITICAL",
+    # Ctrl-C goes to all processes of a terminal; the one that has started the others ends them
+    "preload": "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)",
+    "scheduler_kwargs": {"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,76 +71,136 @@ class Outcome:
 
 
 def compute(job: Job, session: Session) -> Outcome:
-    """Do a job; an error is part of the outcome."""
+    """Do a job, with one thread, unless another process was first; an error is part of the outcome."""
     start, error, text = time.perf_counter(), None, ""
     records: tuple[Record, ...] = ()
     try:
         first = job.runs[0]
-        records = tuple(measure_source(first, session) if first.method == "source" else adapt(job.runs, session))
+        if session.store.ticket_path(first).exists():
+            records = session.store.recorded(job.runs)
+        if not records:
+            with as_workers_do():
+                records = tuple(measure_source(first, session) if first.method == "source" else adapt(job.runs, session))
     except Exception as caught:  # noqa: BLE001 a run that fails must not stop the others
         error = caught
         text = str(caught) if isinstance(caught, InputError) else "".join(traceback.format_exception(caught))
     return Outcome(job, records, error, text, time.perf_counter() - start)
 
 
-class Agenda:
-    """The jobs that are left, and which of them can begin.
+def attempt(job: Job, session: Session, needed: Iterable[Outcome | None], until: float) -> Outcome | None:
+    """Do a job unless a ticket that it needs could not be made; None when the time is up.
 
     Args:
-        todo: all jobs, those that make a ticket before those that need it.
-        until: by `time.monotonic`, from when on no job begins.
+        job: the job.
+        session: of this process.
+        needed: how the jobs ended that make the tickets which it needs.
+        until: by `time.time`, from when on no job begins.
     """
-
-    def __init__(self, todo: list[Job], *, until: float = math.inf) -> None:
-        self.left, self.until = list(todo), until
-        self.making = {job.runs[0] for job in todo if job.is_ticket}  # tickets that do not exist yet
-        self.broken: set[Run] = set()  # tickets that could not be made
-
-    @property
-    def closed(self) -> bool:
-        """Whether no other job begins: all have, or the time is up."""
-        return not self.left or time.monotonic() >= self.until
-
-    def take_lost(self) -> Outcome | None:
-        """A job that can no longer be done, since it needs a ticket that could not be made."""
-        for job in self.left if self.broken else ():
-            for ticket in job.needs:
-                if ticket in self.broken:
-                    self.left.remove(job)
-                    error = InputError(f"it needs the {Job((ticket,))}, which could not be made; see above")
-                    self.note(lost := Outcome(job, (), error, str(error), 0.0))
-                    return lost
+    if time.time() >= until:
         return None
-
-    def take(self, last: Job | None = None) -> Job | None:
-        """The job that a worker does next after `last`, or None while all that are left wait for tickets, or time is up."""
-        ready = [] if self.closed else [job for job in self.left if not self.making.intersection(job.needs)]
-        ready = [job for job in ready if job.chain == ready[0].chain]
-        tickets = (job for job in ready if job.is_ticket)
-        related = (job for job in ready if last is not None and job.affinity == last.affinity)
-        job = next(tickets, None) or next(related, None) or next(iter(ready), None)
-        if job is not None:
-            self.left.remove(job)
-        return job
-
-    def note(self, outcome: Outcome) -> None:
-        """Take in how a job ended."""
-        if outcome.job.is_ticket and outcome.error is None:
-            self.making.discard(outcome.job.runs[0])
-        elif outcome.job.is_ticket:
-            self.broken.add(outcome.job.runs[0])
+    if lost := next((outcome for outcome in needed if outcome and outcome.error), None):
+        error = InputError(f"it needs the {lost.job}, which could not be made; see above")
+        return Outcome(job, (), error, str(error), 0.0)
+    return compute(job, session)
 
 
 def in_turn(todo: list[Block], session: Session, *, until: float = math.inf) -> Iterator[Outcome]:
-    """Do blocks one after the other, in their order, in this process; no job begins after `until`, see `Agenda`."""
-    agenda = Agenda([job for block in todo for job in block.jobs], until=until)
-    while not agenda.closed:
-        outcome = agenda.take_lost()
+    """Do blocks one after the other, in their order, in this process; no job begins after `until`, see `attempt`."""
+    made: dict[Run, Outcome] = {}
+    for job in (job for block in todo for job in block.jobs):
+        outcome = attempt(job, session, [made[ticket] for ticket in job.needs if ticket in made], until)
         if outcome is None:
-            with as_workers_do():
-                outcome = compute(agenda.left.pop(0), session)
-            agenda.note(outcome)
+            return
+        if job.is_ticket:
+            made[job.runs[0]] = outcome
         yield outcome
+
+
+def side_by_side(
+    todo: list[Block],
+    session: Session,
+    *,
+    until: float = math.inf,
+    workers: int = 1,
+    scheduler: str = "",
+    dashboard: bool = False,
+) -> Iterator[Outcome]:
+    """Do the jobs of blocks on the workers of a cluster, as soon as the tickets they need exist.
+
+    A worker that is killed costs nothing but time: others do its job, until it has ended the processes of four of them.
+    `workers`, `scheduler` and `dashboard` say which cluster, see `execution.execute`.
+
+    Raises:
+        InputError: when there is no scheduler at the address, or no longer.
+    """
+    from distributed import as_completed
+
+    jobs = [job for block in todo for job in block.jobs]
+    place = {chain: number for number, chain in enumerate(dict.fromkeys(job.chain for job in jobs))}
+    store, folder = session.store.absolute(), session.folder and session.folder.absolute()
+    made: dict[Run, Future] = {}
+    ahead: dict[Future, Job] = {}
+    with _crew(workers, scheduler, dashboard) as client:
+        if dashboard:
+            session.log(f"Dask shows what its workers do on {client.dashboard_link}")
+        client.subscribe_topic(topic := f"vpcore-{client.id}", lambda event: session.log(event[1]))
+        shared = pickle.dumps((store, session.device, folder, session.protocol, topic, commit()))
+        for number, job in enumerate(sorted(jobs, key=lambda job: (place[job.chain], not job.is_ticket))):
+            needed = [made[ticket] for ticket in job.needs if ticket in made]
+            key = job.kind, f"{store.root}: {job}, {number}"
+            ahead[future := client.submit(_at_worker, job, shared, needed, until, key=key, priority=-number)] = job
+            if job.is_ticket:
+                made[job.runs[0]] = future
+        for future in as_completed([*ahead]):
+            job = ahead.pop(future)  # and with it what the cluster keeps of the result
+            if future.cancelled():
+                raise InputError(f"the scheduler {scheduler} is gone; start it again, and the same command goes on")
+            if ended := future.exception():
+                error = RuntimeError(f"its process ended, several times; out of memory? use fewer --workers ({ended})")
+                yield Outcome(job, (), error, str(error), 0.0)
+            elif (outcome := future.result()) is not None:
+                yield outcome
+
+
+_kept = threading.local()  # of a worker, which has one thread: the study that it works for, and its session
+
+
+def _at_worker(job: Job, shared: bytes, needed: list[Outcome | None], until: float) -> Outcome | None:
+    """`attempt` in the process of a worker."""
+    from distributed import get_worker
+
+    if getattr(_kept, "shared", None) != shared:
+        store, device, folder, protocol, topic, code = pickle.loads(shared)
+        if commit() != code:
+            raise InputError(
+                f"workers must have the code of the study, {code}; the one at {get_worker().address} has {commit()}"
+            )
+        if device.type == "cuda" and isinstance(name := get_worker().name, int):
+            torch.cuda.set_device(name % torch.cuda.device_count())
+        keep_freed_memory()
+        log = functools.partial(get_worker().log_event, topic)
+        _kept.shared, _kept.session = shared, Session(store, device, folder, protocol, log=log)
+    outcome = attempt(job, _kept.session, needed, until)
+    return outcome and dataclasses.replace(outcome, error=_portable(outcome.error))
+
+
+@contextlib.contextmanager
+def _crew(workers: int, scheduler: str, dashboard: bool) -> Iterator[Client]:
+    """A client of so many workers on this machine, which end with the with-block, or of those of a scheduler."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    shown = {"scheduler_kwargs": {"dashboard": True, "dashboard_address": "127.0.0.1:8787"}} if dashboard else {}
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": {}}))
+        at = scheduler or opened.enter_context(LocalCluster(n_workers=workers, **LOCAL | shown))
+        try:
+            client = Client(at, timeout=10)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"`scheduler` must be the address of a Dask scheduler, such as tcp://HOST:8786; got {scheduler!r}: {error}"
+            ) from error
+        yield opened.enter_context(client)
 
 
 @contextlib.contextmanager
@@ -141,88 +210,13 @@ def as_workers_do() -> Iterator[None]:
     TF32 would round what float32 convolutions multiply to ten bits, on some GPUs and not on others.
     """
     before = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
-    _compute_alike()
+    torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
-
-
-def _compute_alike() -> None:
-    torch.set_num_threads(1)
-    torch.backends.cudnn.allow_tf32 = False
-
-
-def side_by_side(todo: list[Block], session: Session, *, workers: int, until: float = math.inf) -> Iterator[Outcome]:
-    """Do the jobs of blocks in as many processes as `workers` says, as soon as the tickets they need exist.
-
-    A process that is killed, for want of memory perhaps, costs its job alone: another one takes its place.
-    """
-    agenda = Agenda([job for block in todo for job in block.jobs], until=until)
-    crew: list[_Worker] = []
-    try:
-        while True:
-            while (lost := agenda.take_lost()) is not None:
-                yield lost
-            for worker in crew:
-                if worker.job is None and (job := agenda.take(worker.last)) is not None:
-                    worker.give(job)
-            while len(crew) < workers and (job := agenda.take()) is not None:
-                crew.append(_Worker(session))
-                crew[-1].give(job)
-            busy = [worker.connection for worker in crew if worker.job]
-            if not busy:
-                return
-            for connection in wait(busy):
-                worker = next(worker for worker in crew if worker.connection is connection)
-                answer = worker.answer()
-                if isinstance(answer, str):
-                    session.log(answer)
-                    continue
-                if not worker.process.is_alive():
-                    crew.remove(worker)
-                agenda.note(answer)
-                yield answer
-    finally:
-        for worker in crew:
-            worker.process.kill()
-            worker.process.join()
-
-
-class _Worker:
-    """A process that waits for jobs, as seen from the one that has them."""
-
-    def __init__(self, session: Session) -> None:
-        shared = session.store, session.device, session.folder, session.protocol
-        context = multiprocessing.get_context("spawn")  # a fork would share the threads of torch, which breaks them
-        self.connection, theirs = context.Pipe()
-        self.process: BaseProcess = context.Process(target=_work, args=(theirs, *shared), daemon=True)
-        self.process.start()
-        theirs.close()  # so that its end is noticed
-        self.job: Job | None = None
-        self.last: Job | None = None
-
-    def give(self, job: Job) -> None:
-        self.job = self.last = job
-        with contextlib.suppress(BrokenPipeError):  # then `answer` tells that the process is gone
-            self.connection.send(job)
-
-    def answer(self) -> str | Outcome:
-        """A line of progress, or how the job ended."""
-        if self.job is None:
-            raise RuntimeError("a worker without a job has nothing to tell")
-        try:
-            answer = self.connection.recv()
-        except (EOFError, ConnectionResetError):
-            self.process.join()
-            error = RuntimeError(
-                f"its process ended with exit code {self.process.exitcode}; out of memory? use fewer --workers"
-            )
-            answer = Outcome(self.job, (), error, str(error), 0.0)
-        if isinstance(answer, Outcome):
-            self.job = None
-        return answer
 
 
 def keep_freed_memory() -> None:
@@ -238,31 +232,6 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_MAX, 0)  # no block of its own for a large tensor
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # the heap does not shrink
-
-
-def _end_with_parent() -> None:
-    """Let this process end with the one that started it, however that ends and whatever is being computed here."""
-
-    def watch() -> None:
-        if (parent := multiprocessing.parent_process()) is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _work(connection: Connection, store: Store, device: torch.device, folder: Path | None, protocol: str) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the parent ends this one
-    _end_with_parent()
-    _compute_alike()
-    keep_freed_memory()
-    session = Session(store, device, folder, protocol, log=connection.send)
-    try:
-        while True:
-            outcome = compute(connection.recv(), session)
-            connection.send(dataclasses.replace(outcome, error=_portable(outcome.error)))
-    except (EOFError, BrokenPipeError):  # nobody waits for it any more
-        return
 
 
 def _portable(error: Exception | None) -> Exception | None:
