@@ -7,15 +7,17 @@ import re
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 
 from vpcore import InputError
 from vpcore.report import batch
 from vpcore.report.batch import NOTEBOOKS
-from vpcore.report.notebook import _plain
+from vpcore.report.notebook import _plain, open_study, wanted
 from vpcore.report.parameters import PARAMETERS, assigned, check_parameters
 from vpcore.study.profile import load_profile
+from vpcore.study.run import identity, run_id
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 BOOK = NOTEBOOKS.parent / "book"
@@ -155,3 +157,20 @@ def test_what_a_batch_leaves_out_is_named_with_its_reason() -> None:
     assert "quantization: skipped, the profile paper has no grid ranges" in lines
     assert "the grid backbones: skipped, no notebook shows it" in lines
     assert not any(line.startswith(("accuracy", "the grid main")) for line in lines)
+
+
+def test_of_a_grid_with_a_star_nothing_is_computed_and_what_is_missing_is_known(tmp_path: Path) -> None:
+    """Half of its records are there; to compute the others would need images that are not."""
+    card = load_profile("imagenet")
+    runs = card.grid("renewed")
+    rows = [{"id": run_id(run), **identity(run), "accuracy": 0.5} for run in runs[::2]]
+    pd.DataFrame(rows).to_parquet(tmp_path / "imagenet.parquet")
+    given = {"In": ["grids = []"], "notebook": "n", "profile": "imagenet", "toy": False, "device": "cpu", "data": "nowhere"}
+    study = open_study(
+        {**given, "results": str(tmp_path), "output": str(tmp_path / "out"), "grids": ["renewed*", "absent*"]}
+    )
+    assert list(study.tables) == ["renewed"]
+    assert study.tables["renewed"]["id"].tolist() == [row["id"] for row in rows]
+    assert study.missing("renewed") == len(runs) - len(rows) > 0
+    assert wanted(["renewed*", "canvas", "absent?"], card) == ["canvas"]
+    assert wanted(["renewed*", "canvas", "absent?"], card, looked_at=True) == ["renewed", "canvas"]

@@ -15,6 +15,8 @@ def test_profiles_are_complete_and_paired(name: str, toy: bool) -> None:
     for runs in map(set, profile.grids.values()):
         assert all(source_run(run) in runs for run in runs)
         for run in runs:  # every compressed run has its dense float twin in the same grid
+            if 1 - 1e-6 < run.density < 1:  # the control of renewed batch norms, which prunes nothing
+                continue
             twin = dataclasses.replace(run, round=0, weight_bits=32, activation_bits=32)
             assert (source_run if run.method == "source" else canonical)(twin) in runs
     assert {"vp", "lp"} <= {run.method for run in profile.runs} or name == "pilot"  # which only chooses rates of prompts

@@ -99,7 +99,8 @@ def regenerate(
         folder = output / name
         inside = folder.is_relative_to(ROOT)  # a published notebook should not show a path of this machine
         parameters = {**shared, "output": str(folder.relative_to(ROOT) if inside else folder)}
-        measured = [(i, records[i]["accuracy"], records[i]["finished"]) for i in runs_of[name]]
+        looked_at = {run_id(run): run for grid in wanted(grids_of(name), card, looked_at=True) for run in card.grid(grid)}
+        measured = [(i, records[i]["accuracy"], records[i]["finished"]) for i in looked_at if i in records]
         key = _key(name, parameters, code, measured)
         if _is_current(folder, key):
             log(f"{name}: unchanged")
@@ -152,7 +153,7 @@ def of_no_profile() -> tuple[str, ...]:
 
 def skipped(card: Profile) -> list[str]:
     """Sentences on what a batch leaves out: notebooks whose grids the profile lacks, and grids that no notebook shows."""
-    needs = {name: wanted(grids_of(name), card) for name in names()}
+    needs = {name: wanted(grids_of(name), card, looked_at=True) for name in names()}
     lacks = {name: [grid for grid in grids if grid not in card.grids] for name, grids in needs.items()}
     shown = {grid for name, grids in needs.items() if not lacks[name] for grid in grids}
     lines = [f"{name}: skipped, it shows no runs of a profile; --only {name} runs it" for name in of_no_profile()]

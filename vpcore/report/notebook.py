@@ -143,6 +143,10 @@ class Study:
                 )
         return table
 
+    def missing(self, grid: str) -> int:
+        """How many records of a grid are not there: none, but of a grid of which the notebook computes nothing."""
+        return len(self.profile.grid(grid)) - len(self.tables[grid])
+
     def at_budget(self, budget: str) -> pd.DataFrame:
         """The transfers at one budget: a number of images per class, as text, "all" images, or the "largest" of each task.
 
@@ -234,8 +238,8 @@ def open_study(namespace: dict[str, Any]) -> Study:
         data        folder of Parquet image sets; "" for the environment variable VPCORE_DATA
         results     folder of all results; a relative one is taken from the root of the project
         output      folder for figures, tables and numbers; "" for RESULTS/PROFILE/book/NOTEBOOK
-        grids       names of the grids of the profile that the notebook shows, the one of `Study.transfers` first; one that
-                    ends in "?" is left out where the profile lacks it (`wanted`)
+        grids       names of the grids of the profile that the notebook shows, the one of `Study.transfers` first, with
+                    the marks of `wanted`
 
     Args:
         namespace: `globals()` of the notebook, whose first cell assigns the parameters.
@@ -248,20 +252,27 @@ def open_study(namespace: dict[str, Any]) -> Study:
     card = load_profile(profile, toy=toy)
     store = Store(ROOT / results, card.name)
     folder = ROOT / output if output else store.root / "book" / notebook
-    runs = {name: card.grid(name) for name in wanted(grids, card)}
-    needed = tuple(dict.fromkeys(itertools.chain(*runs.values())))
+    needed = tuple(dict.fromkeys(itertools.chain(*(card.grid(name) for name in wanted(grids, card)))))
     images = data_or_fakes(card, (), store, data_folder(data))
     complete(card, needed, store, device=device, data=data)
-    return Study(card, store, {name: store.table(mine) for name, mine in runs.items()}, folder, images)
+    tables = {name: store.table(card.grid(name)) for name in wanted(grids, card, looked_at=True)}
+    return Study(card, store, tables, folder, images)
 
 
-def wanted(grids: Sequence[str], card: Profile) -> list[str]:
-    """The grids of a profile that a notebook shows, less those that end in "?" and that the profile lacks.
+def wanted(grids: Sequence[str], card: Profile, *, looked_at: bool = False) -> list[str]:
+    """The grids of a profile that a notebook computes where records are missing, in order.
 
-    >>> wanted(["main", "quantized?"], load_profile("mini"))
+    Args:
+        grids: names; one that ends in "?" is left out where the profile lacks it. Of one that ends in "*" nothing is
+            computed: the notebook shows the records that are there, and says how many are missing (`Study.missing`).
+        card: the profile.
+        looked_at: whether grids that end in "*" are named, too, as far as the profile has them.
+
+    >>> wanted(["main", "quantized?", "more*"], load_profile("mini"))
     ['main']
     """
-    return [name.removesuffix("?") for name in grids if not name.endswith("?") or name[:-1] in card.grids]
+    marked = [(name.rstrip("?*"), name[-1]) for name in grids if looked_at or not name.endswith("*")]
+    return [name for name, mark in marked if mark not in "?*" or name in card.grids]
 
 
 def data_folder(data: str) -> Path | None:

@@ -6,9 +6,12 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from vpcore.pruning.methods import METHODS
 from vpcore.report.inference import estimate
+from vpcore.report.plots import LOOKS, label_of
 from vpcore.report.verdicts import Estimate, Judged
 
 
@@ -98,6 +101,35 @@ def beside_dense(source: pd.DataFrame) -> pd.DataFrame:
     dense = source[source["round"] == 0].set_index("source_seed")
     beside = dense.loc[pruned["source_seed"]].set_index(pruned.index)
     return pruned.assign(loss=beside["accuracy"] - pruned["accuracy"], size=pruned["ticket_bytes"] / beside["ticket_bytes"])
+
+
+def beside_control(transfers: pd.DataFrame, control: pd.DataFrame) -> tuple[list[dict[str, str]], dict[str, float | str]]:
+    """The accuracy of networks that are sparse without training, by task and method, with a row for a dense control.
+
+    Args:
+        transfers: records of the dense network and of every way and density, at one budget of each task.
+        control: records of a network of which no weight is pruned, round 1; perhaps none, or of other budgets too.
+
+    Returns:
+        The rows of a table, in per cent, mean and standard deviation over seeds, or "missing"; and for the prose
+        WAY_ROUND_TASK_METHOD, the way being "dense", "control" or a sparsifier.
+    """
+    if len(control):
+        control = control[(control["round"] > 0) & control["budget"].isin(transfers["budget"])]
+    known = pd.concat([transfers.assign(way=transfers["sparsifier"].fillna("dense")), control.assign(way="control")])
+    cells = {key: mine["accuracy"] for key, mine in known.groupby(["way", "round", "task", "method"])}
+    density, rows, numbers = known.groupby(["way", "round"])["density"].mean(), [], dict[str, float | str]()
+    pruned = transfers[transfers["round"] > 0].groupby(["round", "sparsifier"]).groups
+    labels = {"dense": "dense", "control": "dense, batch norm renewed"}
+    for number, way in [(0, "dense"), (1, "control"), *pruned]:
+        row = {"weights kept, %": "100" if way in labels else f"{100 * density[way, number]:.0f}"}
+        row["network"] = labels.get(way) or label_of(way, METHODS)
+        for task, method in itertools.product(sorted(transfers["task"].unique()), ("vp", "lp")):
+            values = cells.get((way, number, task, method), [])
+            row[f"{task}, {LOOKS[method].label}"] = mean_and_sd(values) or "missing"
+            numbers[f"{way}_{number}_{task}_{method}"] = float(np.mean(values)) if len(values) else "missing"
+        rows.append(row)
+    return rows, numbers
 
 
 def mean_and_sd(values: Iterable[float]) -> str:
