@@ -143,9 +143,7 @@ def seconds(design: Design, speeds: Sequence[Speed], classes: Sequence[int]) -> 
     return total
 
 
-def choose(
-    design: Design, speeds: Sequence[Speed], classes: Sequence[int], *, limit: float, fixed: Sequence[str] = ()
-) -> Design:
+def choose(design: Design, speeds: Sequence[Speed], classes: Sequence[int], *, limit: float) -> Design:
     """The design with the narrowest interval among those that fit into a time.
 
     Args:
@@ -153,7 +151,6 @@ def choose(
         speeds: of each network.
         classes: of each task.
         limit: seconds.
-        fixed: fields that stay as they are: "tasks", "shots", "seeds".
 
     Returns:
         The design. Where not even the smallest with prompts fits, prompts are left out, and where nothing fits, it is the
@@ -165,8 +162,8 @@ def choose(
     (('a', 'b', 'c'), ('vp', 'lp'), ('lp',))
     """
     numbers = range(design.seeds[0], design.seeds[0] + MOST_SEEDS)
-    levels = {"tasks": design.tasks, "shots": design.shots, "seeds": design.seeds if "seeds" in fixed else tuple(numbers)}
-    sizes = [[len(each)] if name in fixed else range(1, len(each) + 1) for name, each in levels.items()]
+    levels = {"tasks": design.tasks, "shots": design.shots, "seeds": tuple(numbers)}
+    sizes = [range(1, len(each) + 1) for each in levels.values()]
     found = []
     for methods in dict.fromkeys((design.methods, tuple(m for m in design.methods if m == "lp") or design.methods)):
         for counts in itertools.product(*sizes):

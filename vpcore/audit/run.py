@@ -43,7 +43,7 @@ class Options:
         model: the network that files of weights alone are read into; "" for that of the dense network.
         tasks: names of image sets, or folders of images, the most important first; () for the built-in ones.
         data: folder of image sets.
-        budget: the time to spend, such as "10 min".
+        budget: the time to spend, such as "10 min", where the number of seeds is left open.
         shots: images a class, the smallest first.
         seeds: how many; None: as many as fit.
         margin: the largest cost that is too small to matter, of accuracy and of the ECE.
@@ -186,9 +186,8 @@ def _design(
         whole_number(options.test_images, name="test_images"),
     )  # fmt: skip
     speeds = [measured_speed(network, options.canvas, image_px) for network in networks]
-    fixed = [] if options.seeds is None else ["seeds", "shots", "tasks"]
     classes = [len(task.classes) for task in tasks]
-    design = choose(largest, speeds, classes, limit=limit, fixed=fixed)
+    design = choose(largest, speeds, classes, limit=limit) if options.seeds is None else largest
     lacks = [f"the task {name}, for which there was no time" for name in largest.tasks if name not in design.tasks]
     lacks += [f"{shots} images a class, for which there was no time" for shots in largest.shots if shots not in design.shots]
     lacks += [f"{METHODS[m]}, for which there was no time" for m in largest.methods if m not in design.methods]
