@@ -152,7 +152,7 @@ class GeneratedFigure(SphinxDirective, Figure):
         night.attributes |= {"uri": f"{picture.with_suffix('')}-dark.svg", "ids": []}
         night["classes"] = ["only-dark" if name == "only-light" else name for name in image["classes"]]
         figure.insert(figure.index(image) + 1, night)
-        names = {"SVG": ".svg", "PDF": ".pdf", "data (CSV)": "-data.csv"}
+        names = {"PDF": ".pdf", "data (CSV)": "-data.csv"}
         figure += _links({label: f"{picture.with_suffix('')}{end}" for label, end in names.items()}, self.env, legend=True)
         return [figure]
 

@@ -38,14 +38,16 @@ def in_order(app: Sphinx, page: str) -> Iterator[str]:
 
 
 def write_lists(app: Sphinx, failed: Exception | None) -> None:
-    """Write `llms.txt`, and `sitemap.xml` for a book that has an address."""
+    """Write `llms.txt`, and `sitemap.xml` for a book that has an address; what nobody reads is left out."""
     if failed or app.builder.format != "html":
         return
     pages = [page for page in in_order(app, app.config.root_doc) if not page.startswith("generated/")]
-    lines = [f"# {app.config.project or app.config.html_title}", ""]
+    lines = [f"# {app.config.html_title}", ""]
     for page in pages:
         lines.append(f"- [{app.env.titles[page].astext()}]({page}.html): {described(app.env.get_doctree(page))}")
     (Path(app.outdir) / "llms.txt").write_text("\n".join(lines) + "\n")
+    for path in (Path(app.outdir) / "_static").rglob("*.map"):  # for developers of the theme
+        path.unlink()
     if base := app.config.html_baseurl:
         urls = "".join(f"<url><loc>{base.rstrip('/')}/{page}.html</loc></url>" for page in pages)
         sitemap = f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">{urls}</urlset>\n'

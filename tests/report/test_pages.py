@@ -55,6 +55,13 @@ def test_a_page_of_results_states_no_direction_by_itself(name: str) -> None:
     assert directed((BOOK / f"{name}.md").read_text()) == []
 
 
+def test_a_role_in_a_row_of_a_table_escapes_its_bar() -> None:
+    """A bar that is not escaped ends the cell, inside of a role as well."""
+    rows = [line for path in BOOK.glob("*.md") for line in path.read_text().splitlines() if line.startswith("|")]
+    assert any("\\|" in row for row in rows)
+    assert [row for row in rows if re.search(r"\{\w+\}`[^`|]*(?<!\\)\|[^`|]*`", row)] == []
+
+
 def test_directions_are_found() -> None:
     assert (
         len(
@@ -113,7 +120,7 @@ def test_pages_say_what_the_tables_say(made: tuple[int, Path]) -> None:
     asked = 0
     for page in RESULTS:
         for role, notebook, key, words in re.findall(
-            r"\{(said|verdict)\}`(\w+):([\w-]+)\|?(\w*)`", (BOOK / f"{page}.md").read_text()
+            r"\{(said|verdict)\}`(\w+):([\w-]+)\\?\|?(\w*)`", (BOOK / f"{page}.md").read_text()
         ):
             if notebook in numbers:
                 asked += 1

@@ -74,7 +74,7 @@ def forest_of_claims(table: pd.DataFrame) -> Figure:
         place += 1.0 if number == 0 or claim != table["claim"].iloc[number - 1] else 0.0
         places.append(place)
         place += 0.8
-    figure, [[ax]] = panels(size=(6.2, 0.29 * (place + 2)))
+    figure, [[ax]] = panels(size=(5.4, 0.28 * (place + 2)))
     ax.axvline(0, color="0.3", linewidth=0.8)
     for at, row in zip(places, table.to_dict("records"), strict=True):
         colour = VERDICT_COLOURS.get(row["verdict"], VERDICT_COLOURS[INCONCLUSIVE])
@@ -88,7 +88,7 @@ def forest_of_claims(table: pd.DataFrame) -> Figure:
             "label": row["verdict"],
         }
         ax.errorbar([row["points"]], [at], xerr=arms, capsize=2.5, markersize=6, linewidth=1.4, **marks)
-        aside = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 10, "color": colour}
+        aside = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 10, "color": "0.2"}
         ax.annotate(row["verdict"], (1.02, at), fontweight="bold" if row["verdict"] in VERDICTS[:2] else "normal", **aside)
     for claim, mine in table.assign(at=places).groupby("claim"):
         text = f"{claim}  {mine['says'].iloc[0]}"
@@ -114,7 +114,8 @@ def write(folder: Path) -> None:
     table = found(folder)
     told = [
         f"{row['claim']}, {row['says'].removeprefix('... ')}, {row['study']}: "
-        + tidy(f"{row['points']:.1f} points ({row['low']:.1f} to {row['high']:.1f}), {row['verdict']}")
+        + "{} points ({} to {}), ".format(*(tidy(f"{row[part]:.1f}") for part in ("points", "low", "high")))
+        + row["verdict"]
         for row in table.to_dict("records")
     ]
     save(forest_of_claims(table), folder / "verdicts" / "claims", words="; ".join(told))

@@ -50,7 +50,7 @@ LOOKS = {
     "source": Look("source task", PALETTE[2], "D"),
 }
 VERDICT_COLOURS = {
-    "supported": "#3b0f70", "contradicted": "#c51b7d", "no relevant effect": "#595959", "inconclusive": "#8c8c8c",
+    "supported": "#5e35b1", "contradicted": "#c51b7d", "no relevant effect": "#595959", "inconclusive": "#8c8c8c",
 }  # fmt: skip
 SHAPES = {"letters": "o", "Tiny-ImageNet": "D", "ImageNet": "s", "the pre-stated study": "*"}  # of a study
 PERCENT = FuncFormatter(lambda value, position: _number(100 * value) + "%")

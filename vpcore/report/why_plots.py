@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from vpcore.data.corruptions import CORRUPTIONS
 from vpcore.report.contrasts import Beside
@@ -135,8 +136,8 @@ def specification_curve(found: pd.DataFrame) -> Figure:
     for name, colour in COLOURS.items():
         mine = found[found["verdict"] == name]
         if len(mine):
-            top.vlines(mine.index, mine["low"], mine["high"], color=colour, linewidth=0.8, alpha=0.5)
-            top.scatter(mine.index, mine["mean"], color=colour, s=7, label=f"{name}: {len(mine)}", zorder=3)
+            _strokes(top, mine.index, mine["low"], mine["high"], colour=colour, alpha=0.5)
+            top.plot(mine.index, mine["mean"], ".", color=colour, markersize=4, label=f"{name}: {len(mine)}", zorder=3)
     stated = found[found["stated"]]
     top.scatter(
         stated.index,
@@ -151,10 +152,8 @@ def specification_curve(found: pd.DataFrame) -> Figure:
     reach = 1.05 * max(found[["low", "high"]].abs().max().max(), 1.2)
     top.set(ylabel="cost, in margins", ylim=(-reach, reach))
     for place, (choice, value) in enumerate(options):
-        mine = found[found[choice] == value]
-        below.scatter(
-            mine.index, [place] * len(mine), marker="|", s=18, linewidths=0.7, c=[COLOURS[v] for v in mine["verdict"]]
-        )
+        for name, mine in found[found[choice] == value].groupby("verdict"):
+            _strokes(below, mine.index, place - 0.35, place + 0.35, colour=COLOURS[name])
     for place in range(1, len(options)):
         if options[place][0] != options[place - 1][0]:
             below.axhline(place - 0.5, color="0.6", linewidth=0.6)
@@ -164,3 +163,9 @@ def specification_curve(found: pd.DataFrame) -> Figure:
     below.grid(visible=False)
     legend(figure, top, columns=3)
     return figure
+
+
+def _strokes(ax: Axes, x: pd.Index, low: ArrayLike, high: ArrayLike, *, colour: object, alpha: float = 1.0) -> None:
+    """Upright strokes as one line with gaps, which takes a tenth of the bytes of as many lines."""
+    ends = np.array(np.broadcast_arrays(low, high, np.full(len(x), np.nan)), dtype=float)
+    ax.plot(np.repeat(x, 3), ends.T.ravel(), color=colour, linewidth=0.8, alpha=alpha)
