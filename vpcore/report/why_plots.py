@@ -55,13 +55,14 @@ def rise_against_gap(axes: Sequence[Axes], cells: pd.DataFrame, shift: Mapping[s
         shift: method -> the mean shift s of the gap; the line is |g + s| - |g|.
     """
     sizes = sorted(cells["budget"].unique(), key=lambda size: np.inf if size == "all" else size)
-    series = looks({size: "all images" if size == "all" else f"{size} a class" for size in sizes}, palette="viridis_r")
+    series = looks({size: "all images" if size == "all" else f"{size} a class" for size in sizes})
     wide = 1.1 * cells["dense_gap"].abs().max() if len(cells) else 1.0
     for ax, (method, s) in zip(axes, shift.items(), strict=True):
         mine = cells[cells["method"] == method]
         for size, look in series.items():
             few = mine[mine["budget"] == size]
-            ax.scatter(few["dense_gap"], few["ece_rise"], color=look.colour, marker=look.marker, s=26, label=look.label)
+            dots = {"color": LOOKS[method].colour, "marker": look.marker, "s": 26, "label": look.label}
+            ax.scatter(few["dense_gap"], few["ece_rise"], **dots)
         g = np.linspace(-wide, wide, 201)
         ax.plot(g, np.abs(g + s) - np.abs(g), color="black", linestyle="--", linewidth=1, label="a shift of all gaps alike")
         ax.axhline(0, color="0.3", linewidth=0.8)
