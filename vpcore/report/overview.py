@@ -31,12 +31,12 @@ class Claim(NamedTuple):
 
 
 CLAIMS = {
-    "C1": Claim("Pruning lowers accuracy", ("claims:c1", "small/claims:c1", "real/claims:c1")),
-    "C2": Claim("... most of all when data is scarce", ("claims:c2", "small/claims:c2", "real/claims:c2_in_points")),
-    "C3": Claim("Pruning worsens calibration", ("claims:c3_vp", "small/claims:c3_vp", "real/claims:c3")),
-    "C4": Claim("A ticket as good as dense transfers worse", ("claims:c4", "small/claims:c4", "real/claims:c4")),
-    "C5": Claim("Quantization lowers accuracy", ("quantization:c5_matching", "imagenet:c5_matching", "real/claims:c5")),
-    "C6": Claim("... but does not harm calibration", ("quantization:c6_matching", "imagenet:c6_matching", "real/claims:c6")),
+    "C1": Claim("Pruning lowers accuracy", ("real/claims:c1", "small/claims:c1", "claims:c1")),
+    "C2": Claim("... most of all when data is scarce", ("real/claims:c2_in_points", "small/claims:c2", "claims:c2")),
+    "C3": Claim("Pruning worsens calibration", ("real/claims:c3", "small/claims:c3_vp", "claims:c3_vp")),
+    "C4": Claim("A ticket as good as dense transfers worse", ("real/claims:c4", "small/claims:c4", "claims:c4")),
+    "C5": Claim("Quantization lowers accuracy", ("real/claims:c5", "imagenet:c5_matching", "quantization:c5_matching")),
+    "C6": Claim("... but does not harm calibration", ("real/claims:c6", "imagenet:c6_matching", "quantization:c6_matching")),
 }
 
 
