@@ -269,7 +269,7 @@ def _way(row: Mapping[str, object], fields: Sequence[str], several: bool) -> str
         "label_smoothing": "label smoothing and mixup" if row.get("label_smoothing") else "plain labels",
         "weight_bits": f"{row.get('weight_bits')} bits",
         "batch_norm": f"batch norm {row.get('batch_norm')}",
-        "budget": f"{row.get('budget')} a class",
+        "budget": f"{row.get('budget')} per class",
         "steps": f"{row.get('steps'):.0f} steps of {row.get('batch')}" if "steps" in fields else "",
     }
     parts = [labels.get(name, str(row.get(name))) for name in fields]

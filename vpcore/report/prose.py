@@ -38,7 +38,7 @@ class Words(NamedTuple):
 WORDS = {
     "rise": Words("rises by", "falls by", "changes by", 1),
     "fall": Words("falls by", "rises by", "changes by", -1),
-    "loses": Words("loses", "gains", "changes by", -1),
+    "loses": Words("loses", "gains", "changes its accuracy by", -1),
     "more": Words("is larger by", "is smaller by", "differs by", 1),
 }
 

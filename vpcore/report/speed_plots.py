@@ -83,6 +83,6 @@ def seconds(ax: Axes, transfers: pd.DataFrame) -> Axes:
     ax.set_xticks(range(len(sizes)), ["all" if size == float("inf") else f"{size:g}" for size in sizes])
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter("{x:g}")
-    ax.set(xlabel="images a class", ylabel="seconds a run")
+    ax.set(xlabel="images per class", ylabel="seconds a run")
     ax.legend()
     return ax

@@ -55,7 +55,7 @@ def rise_against_gap(axes: Sequence[Axes], cells: pd.DataFrame, shift: Mapping[s
         shift: method -> the mean shift s of the gap; the line is |g + s| - |g|.
     """
     sizes = sorted(cells["budget"].unique(), key=lambda size: np.inf if size == "all" else size)
-    series = looks({size: "all images" if size == "all" else f"{size} a class" for size in sizes})
+    series = looks({size: "all images" if size == "all" else f"{size} per class" for size in sizes})
     wide = 1.1 * cells["dense_gap"].abs().max() if len(cells) else 1.0
     for ax, (method, s) in zip(axes, shift.items(), strict=True):
         mine = cells[cells["method"] == method]
@@ -67,7 +67,7 @@ def rise_against_gap(axes: Sequence[Axes], cells: pd.DataFrame, shift: Mapping[s
         ax.plot(g, np.abs(g + s) - np.abs(g), color="black", linestyle="--", linewidth=1, label="a shift of all gaps alike")
         ax.axhline(0, color="0.3", linewidth=0.8)
         ax.axvline(0, color="0.3", linewidth=0.8)
-        ax.set(xlim=(-wide, wide), xlabel="confidence minus accuracy, dense, points", title=LOOKS[method].label)
+        ax.set(xlim=(-wide, wide), xlabel="gap of dense, points", title=LOOKS[method].label)
         ax.xaxis.set_major_formatter(POINTS)
         ax.yaxis.set_major_formatter(POINTS)
     axes[0].set_ylabel("rise of ECE, points")
@@ -91,7 +91,8 @@ def loss_against(
         ax.set_xlabel(label)
         if name == "upstream_loss":
             ax.xaxis.set_major_formatter(POINTS)
-    axes[0].set_ylabel("loss of accuracy, points")
+    for ax in axes[:1]:
+        ax.set_ylabel("loss of accuracy, points")
 
 
 @style()
