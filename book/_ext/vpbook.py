@@ -41,6 +41,7 @@ from vpcore.report import batch, overview, prose
 from vpcore.study.profile import load_profile
 
 LOGGER = logging.getLogger(__name__)
+SEPARATOR = " \N{MIDDLE DOT} "
 PHONE = 500  # points: a wider picture scrolls on a phone, where its text would be too small
 POINTS = {"points": " points", "pt": ""}  # 0.042 is 4.2 percentage points
 GENERATED = Path(__file__).resolve().parent.parent / "generated"
@@ -153,7 +154,10 @@ class GeneratedFigure(SphinxDirective, Figure):
         night["classes"] = ["only-dark" if name == "only-light" else name for name in image["classes"]]
         figure.insert(figure.index(image) + 1, night)
         names = {"PDF": ".pdf", "data (CSV)": "-data.csv"}
-        figure += _links({label: f"{picture.with_suffix('')}{end}" for label, end in names.items()}, self.env, legend=True)
+        line = _links({label: f"{picture.with_suffix('')}{end}" for label, end in names.items()}, self.env)
+        if (GENERATED.parent / picture).with_name(f"{picture.parent.name}.ipynb").exists():
+            line += [nodes.Text(SEPARATOR), _notebook(picture.parent.relative_to(GENERATED.name), "notebook", self.env)]
+        figure += nodes.legend("", line)
         return [figure]
 
 
@@ -169,13 +173,20 @@ class GeneratedTable(SphinxDirective, CSVTable):
         return [*made, _links({"table (CSV)": file}, self.env)] if file else made
 
 
-def _links(files: dict[str, str], env, *, legend: bool = False) -> nodes.Element:  # noqa: ANN001 the environment of Sphinx
+def _links(files: dict[str, str], env) -> nodes.paragraph:  # noqa: ANN001 the environment of Sphinx
     """A line of links to files, given from the folder of the pages."""
     line = nodes.paragraph(classes=["files"])
     for label, target in files.items():
-        line += [nodes.Text(" \N{MIDDLE DOT} ")] * bool(len(line))
+        line += [nodes.Text(SEPARATOR)] * bool(len(line))
         line += addnodes.download_reference(label, label, reftarget=f"/{target}", refdoc=env.docname)
-    return nodes.legend("", line) if legend else line
+    return line
+
+
+def _notebook(place: Path, text: str, env) -> nodes.Element:  # noqa: ANN001 the environment of Sphinx
+    """A link to a notebook as it was run, by the folder of its output in `generated`."""
+    target = f"/generated/{place.as_posix()}/{place.name}"
+    options = {"refdomain": "std", "reftype": "doc", "reftarget": target, "refexplicit": True, "refwarn": True}
+    return addnodes.pending_xref("", nodes.inline(text=text), refdoc=env.docname, **options)
 
 
 class Notebooks(SphinxDirective):
@@ -186,8 +197,8 @@ class Notebooks(SphinxDirective):
         for path in sorted(GENERATED.rglob("numbers.json")):
             place = path.parent.relative_to(GENERATED).as_posix()
             origin = _content(place, self.env)["provenance"]
-            study = prose.study_of(origin["profile"]) if origin["profile"] != "none" else ""
-            rows.append([place, study, str(origin["runs"]), origin["computing"], origin["finished"][:10]])
+            row = [prose.study_of(origin["profile"]), str(origin["runs"]), origin["computing"], origin["finished"][:10]]
+            rows.append([place, *(row if origin["profile"] != "none" else ["", "", "", origin["finished"][:10]])])
         table = nodes.table("", group := nodes.tgroup("", cols=5))
         group += [nodes.colspec(colwidth=1) for _ in range(5)]
         heads = ["notebook", "study", "runs", "their computing", "their last record"]
@@ -195,14 +206,9 @@ class Notebooks(SphinxDirective):
             group += part
             part += [nodes.row("", *(nodes.entry("", nodes.paragraph(text=cell)) for cell in line)) for line in lines]
         for entry in [row[0] for row in group[-1]]:
-            entry[0] = self._link(entry.astext())
+            place = Path(entry.astext())
+            entry[0] = nodes.paragraph("", "", _notebook(place, place.as_posix(), self.env))
         return [table]
-
-    def _link(self, place: str) -> nodes.paragraph:
-        target = f"generated/{place}/{place.rpartition('/')[2]}"
-        options = {"refdomain": "std", "reftype": "doc", "reftarget": f"/{target}", "refexplicit": True, "refwarn": True}
-        reference = addnodes.pending_xref("", nodes.inline(text=place), refdoc=self.env.docname, **options)
-        return nodes.paragraph("", "", reference)
 
 
 class Provenance(SphinxDirective, Directive):

@@ -1,4 +1,4 @@
-"""What machines read of the book: a description of each page, `llms.txt`, and a sitemap.
+"""What machines read of the book: a description of each page, `llms.txt`, a sitemap, and no more scripts than it needs.
 
 A page is described by its first paragraph. `llms.txt` lists the pages in their order, each with its description; the sitemap
 is written where `html_baseurl` says at which address the book is published.
@@ -30,6 +30,13 @@ def add_description(app: Sphinx, page: str, template: str, context: dict[str, An
         context["metatags"] = context.get("metatags", "") + f'\n<meta name="description" content="{text}" />'
 
 
+def drop_mathjax(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+    """Load MathJax only for the equations of a page itself; Sphinx does so for those of the pages below it, too."""
+    if doctree is None or not any(doctree.findall(lambda node: isinstance(node, nodes.math | nodes.math_block))):
+        told = [(file, f"{file.filename}{file.attributes.get('body', '')}".lower()) for file in context["script_files"]]
+        context["script_files"] = [file for file, text in told if "mathjax" not in text]
+
+
 def in_order(app: Sphinx, page: str) -> Iterator[str]:
     """A page and those below it, as the table of contents has them."""
     yield page
@@ -56,5 +63,6 @@ def write_lists(app: Sphinx, failed: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, object]:
     app.connect("html-page-context", add_description)
+    app.connect("html-page-context", drop_mathjax, priority=900)
     app.connect("build-finished", write_lists)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
