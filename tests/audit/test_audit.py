@@ -15,17 +15,18 @@ from safetensors.torch import save_file
 from torch.nn.utils import prune as torch_prune
 
 from tests.audit import networks
-from vpcore.audit import examples, findings
+from vpcore.audit import examples, findings, tables
 from vpcore.audit.design import Speed, choose, half_width, seconds, seconds_of
 from vpcore.audit.findings import CLEAN, COST, EXIT, OPEN, PRIMARY, judge
 from vpcore.audit.networks import compared, read_network
 from vpcore.audit.numbers import names_of, numbers
 from vpcore.audit.page import page
-from vpcore.audit.run import Audit, Options, audit
+from vpcore.audit.run import Audit, Options, audit, options_of
 from vpcore.cli import main
 from vpcore.errors import InputError
 from vpcore.networks.backbones import HALF
 from vpcore.pruning.masks import prune
+from vpcore.report.parameters import assigned
 from vpcore.weights.tickets import save_ticket
 
 HERE = "tests.audit.networks"
@@ -110,7 +111,7 @@ def test_from_the_command_line_to_files_and_exit_codes(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "a" / "numbers.json").read_text())
     assert told.exit_code == content["exit_code"]
     assert content["verdict"] in (tmp_path / "a" / "badge.svg").read_text()
-    assert f"{HERE}:pruned: {content['verdict']}" in told.output
+    assert f"pruned: {content['verdict']}" in told.output
     facts = content["networks"][1]
     assert facts["weights_left"] == facts["weights"] - round(0.75 * 32 * 16 * 9)  # the one layer between stem and head
     assert facts["bytes"] < content["networks"][0]["bytes"]
@@ -265,7 +266,7 @@ def test_equal_networks_are_rarely_found_costly() -> None:
 
 
 def test_names_that_are_alike_get_numbers(itself: Audit) -> None:
-    assert names_of(itself) == [f"{HERE}:dense (0)", f"{HERE}:dense (1)"]
+    assert names_of(itself) == ["dense (0)", "dense (1)"]
 
 
 def test_a_network_that_weighs_as_much_is_noted() -> None:
@@ -317,3 +318,22 @@ def test_the_networks_of_imagenet_are_what_they_say() -> None:
     assert (whole.facts["bits"], integer.facts["bits"]) == (32, 4)
     assert integer.facts["bytes"] < 0.2 * whole.facts["bytes"]
     assert integer.no_gradients == ""
+
+
+def test_tables_say_what_the_numbers_say(itself: Audit, tmp_path: Path) -> None:
+    """The same of an audit that was kept as of one that was just made."""
+    (tmp_path / "a.json").write_text(json.dumps(numbers(itself)))
+    kept, new = tables.kept(tmp_path), {"": numbers(itself)}
+    found = tables.claims(new)
+    assert tables.claims(kept) == [{"audit": "a", **row} for row in found]
+    assert found[0]["points"] == "0.0 (0.0, 0.0)"
+    assert [row["network"] for row in tables.networks(new)] == ["dense", "dense"]
+    assert [row["verdict"] for row in tables.networks(kept)] == ["", itself.verdict]
+
+
+def test_options_of_a_notebook() -> None:
+    fields = {each.name for each in dataclasses.fields(Options)} - {"data", "statistics"}
+    cells = json.loads((Path(__file__).parents[2] / "notebooks" / "audit.ipynb").read_text())["cells"]
+    parameters = assigned(next("".join(cell["source"]) for cell in cells if cell["id"] == "parameters"))
+    assert fields <= set(parameters)
+    assert options_of(parameters, data=None).compressed == ("vpcore.audit.examples:letters_pruned",)

@@ -10,7 +10,7 @@ __all__, __getattr__, __dir__ = face(
         "measuring": "measure",
         "networks": "Audited read_network",
         "page": "write_page",
-        "run": "Audit Options audit",
+        "run": "Audit Options audit options_of",
         "tasks": "Task read_task",
     },
 )

@@ -11,6 +11,7 @@ import numpy as np
 
 from vpcore.audit.findings import EXIT, NO_POINTS, PRIMARY, Findings
 from vpcore.audit.run import Audit, Options
+from vpcore.audit.tables import short
 from vpcore.report.verdicts import Estimate
 
 
@@ -89,8 +90,8 @@ def command(found: Audit) -> str:
 
 def names_of(found: Audit) -> list[str]:
     """How the page calls the networks: the last part of a path, with a number where two are alike."""
-    short = [each.name.rpartition("/")[2] if "/" in each.name else each.name for each in found.networks]
-    return [f"{name} ({place})" if short.count(name) > 1 else name for place, name in enumerate(short)]
+    known = [short(each.name) for each in found.networks]
+    return [f"{name} ({place})" if known.count(name) > 1 else name for place, name in enumerate(known)]
 
 
 def points(e: Estimate, column: str = "") -> str:

@@ -6,11 +6,13 @@ audit names, the same numbers come out again.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -73,6 +75,18 @@ class Options:
     test_images: int = 300
     device: str = "auto"
     statistics: Statistics | None = None
+
+
+def options_of(namespace: Mapping[str, Any], *, data: Path | None) -> Options:
+    """The options that a notebook names, as its parameters have them: "" and 0 are what is not given.
+
+    >>> options_of({"dense": "a", "compressed": ["b"], "seeds": 0, "lr": 0.1}, data=None).seeds is None
+    True
+    """
+    given = {each.name: namespace[each.name] for each in dataclasses.fields(Options) if each.name in namespace}
+    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    given |= {name: given[name] or None for name in ("seeds", "image_px") if name in given}
+    return Options(**given | {"data": data})
 
 
 @dataclass(frozen=True)
