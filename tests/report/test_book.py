@@ -1,6 +1,7 @@
 """The whole way in a temporary clone: study, notebooks, book, a second build, and a notebook on its own."""
 
 import json
+import re
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -46,6 +47,11 @@ def test_the_literal_command_builds_everything_from_nothing(clone: Path, built: 
         text = (pages / f"{name}.html").read_text()
         assert "problematic" not in text
         assert "<h1" in text
+        assert '<meta name="description" content="' in text
+        shown = re.findall(r'<img alt="([^"]*)" class="only-', text)
+        assert all(words.strip() for words in shown), f"{name} has a figure without words"
+        assert len(shown) >= 2 * (name not in ("methods", "claims")), f"{name} has no figure"
+    assert (pages / "llms.txt").read_text().count("](") == len(list(pages.glob("*.html"))) - 3  # index, genindex, search
     assert "mini-toy" in (pages / "intro.html").read_text()
     numbers = json.loads((clone / "book" / "generated" / "tickets" / "numbers.json").read_text())
     assert f"{numbers['numbers']['dense_accuracy']:.1%}" in (pages / "tickets.html").read_text()

@@ -73,12 +73,12 @@ class Study:
             return pd.DataFrame([{**here, "seconds": 0.0, "method": "source", "seed": 0, "source_seed": 0}])
         return pd.concat(self.tables.values()).drop_duplicates("id")
 
-    @property
+    @functools.cached_property
     def source(self) -> pd.DataFrame:
         """Records of the networks of the first grid on the source task, by round."""
         return self.sources(next(iter(self.tables)))
 
-    @property
+    @functools.cached_property
     def transfers(self) -> pd.DataFrame:
         """Records of the transfers of the first grid, see `adapted`."""
         return self.adapted(next(iter(self.tables)))
