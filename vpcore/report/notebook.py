@@ -211,8 +211,7 @@ class Study:
 
     def provenance(self) -> dict[str, object]:
         """What a page says of the records it shows, or of the notebook itself when it shows none."""
-        table = self.table
-        seconds = float(table["seconds"].sum())
+        table, seconds = self.table, float(self.table["seconds"].sum())
         return {
             "profile": self.profile.name if self.tables else "none",
             "title": self.profile.title if self.tables else "computed in the notebook",
@@ -238,8 +237,7 @@ def open_study(namespace: dict[str, Any]) -> Study:
         data        folder of Parquet image sets; "" for the environment variable VPCORE_DATA
         results     folder of all results; a relative one is taken from the root of the project
         output      folder for figures, tables and numbers; "" for RESULTS/PROFILE/book/NOTEBOOK
-        grids       names of the grids of the profile that the notebook shows, the one of `Study.transfers` first, with
-                    the marks of `wanted`
+        grids       names of the grids that the notebook shows, the one of `Study.transfers` first; marks: see `wanted`
 
     Args:
         namespace: `globals()` of the notebook, whose first cell assigns the parameters.
@@ -265,8 +263,7 @@ def wanted(grids: Sequence[str], card: Profile, *, looked_at: bool = False) -> l
     Args:
         grids: names; one that ends in "?" is left out where the profile lacks it. Of one that ends in "*" nothing is
             computed: the notebook shows the records that are there, and says how many are missing (`Study.missing`).
-        card: the profile.
-        looked_at: whether grids that end in "*" are named, too, as far as the profile has them.
+        card, looked_at: the profile, and whether those of its grids that end in "*" are named, too.
 
     >>> wanted(["main", "quantized?", "more*"], load_profile("mini"))
     ['main']
