@@ -188,27 +188,6 @@ print(result.exit_code, [name for name in ("torch", "numpy", "scipy", "pandas", 
     assert done.stdout.strip() == "0 []"
 
 
-def test_wandb_mirrors_the_records_offline(own: str, tmp_path: Path, monkeypatch) -> None:
-    wandb = pytest.importorskip("wandb")
-    seen = []
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    real = wandb.init
-
-    def spy(**settings: object) -> object:
-        seen.append(settings)
-        return real(**settings)
-
-    monkeypatch.setattr(wandb, "init", spy)
-    result = call("run", "--profile", own, "--results", tmp_path / "results", "--wandb", "--only", "lp", "--only", "source")
-    assert result.exit_code == 0
-    assert len(seen) == 4
-    assert {settings["mode"] for settings in seen} == {"offline"}
-    paths = (tmp_path / "results" / "own" / "records").glob("*.json")
-    records = [record for path in paths for record in json.loads(path.read_text())["records"]]
-    assert {settings["id"] for settings in seen} == {record["id"] for record in records}
-
-
 def test_one_run_of_ones_own(own: str, tmp_path: Path) -> None:
     where = ("--profile", own, "--results", tmp_path / "results")
     told = call(

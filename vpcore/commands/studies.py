@@ -73,7 +73,7 @@ def run(
     if wandb:
         from vpcore.study.tracking import Tracker
 
-        mirror = Tracker(card.name, store.results)
+        mirror = Tracker(card.name, store.results, log=say)
     ended = 0
     for done in tqdm(steps, total=len(todo), unit="job", smoothing=0, leave=False, disable=quiet or None):
         ended += 1

@@ -51,6 +51,13 @@ LOCAL = {
 }  # fmt: skip
 
 
+# what watches itself for a dashboard takes 4 % of a core in every process; and workers inherit the variables of this one
+CONFIG = {
+    "distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s", "distributed.nanny.pre-spawn-environ": {},
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a job ended.
@@ -192,7 +199,7 @@ def _crew(workers: int, scheduler: str, dashboard: bool) -> Iterator[Client]:
 
     shown = {"scheduler_kwargs": {"dashboard": True, "dashboard_address": "127.0.0.1:8787"}} if dashboard else {}
     with contextlib.ExitStack() as opened:
-        opened.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": {}}))
+        opened.enter_context(dask.config.set(CONFIG))
         at = scheduler or opened.enter_context(LocalCluster(n_workers=workers, **LOCAL | shown))
         try:
             client = Client(at, timeout=10)
