@@ -194,7 +194,7 @@ class Notebooks(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         rows = []
-        for path in sorted(GENERATED.rglob("numbers.json")):
+        for path in sorted(path for path in GENERATED.rglob("*.ipynb") if path.stem == path.parent.name):
             place = path.parent.relative_to(GENERATED).as_posix()
             origin = _content(place, self.env)["provenance"]
             row = [prose.study_of(origin["profile"]), str(origin["runs"]), origin["computing"], origin["finished"][:10]]

@@ -59,7 +59,8 @@ def found(folder: Path) -> pd.DataFrame:
                 for part in ("", "_low", "_high", "_margin"):
                     row[part.strip("_") or "points"] = 100 * numbers[f"{key}{part}"]
                 rows.append(row)
-    return pd.DataFrame(rows, columns=["claim", "says", "study", "points", "low", "high", "margin", "verdict"])
+    table = pd.DataFrame(rows, columns=["claim", "says", "study", "points", "low", "high", "margin", "verdict"])
+    return table.drop_duplicates(["claim", "study"], ignore_index=True)  # a book of another profile may show one twice
 
 
 @style()
