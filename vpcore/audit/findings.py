@@ -20,6 +20,7 @@ import pandas as pd
 
 from vpcore.audit.measuring import COVERAGE, Row
 from vpcore.calibration.all_metrics import METRICS
+from vpcore.report.claims import scarcity
 from vpcore.report.inference import estimate
 from vpcore.report.pairs import costs
 from vpcore.report.verdicts import (
@@ -46,8 +47,10 @@ PRIMARY = {
     ("ece_rise", "lp"): "worsens the calibration of linear probing (ECE)",
 }
 # column of the costs -> what the table of all costs calls it; those of METRICS after temperature scaling are added below
+SCARCITY = "scarcity_loss"
 SECONDARY = {
     "accuracy_loss": "accuracy, loss",
+    SCARCITY: "accuracy, loss with the fewest images minus that with the most",
     **{f"{name}_rise": f"{metric.label}, rise" for name, metric in METRICS.items() if metric.worse},
     "gap_rise": "confidence minus accuracy, rise",
     "corrupted_accuracy_loss": "accuracy on corrupted images, loss",
@@ -113,6 +116,9 @@ def judge(rows: Sequence[Row], network: int, *, margin: float = MARGIN) -> Findi
                 by_budget[column, method, int(budget)] = _estimate(mine, column, margin)
     for method, pairs in found.items():
         secondary |= {(column, method): _estimate(pairs, column) for column in SECONDARY if column in pairs}
+        if len(pairs) and pairs["budget"].nunique() > 1:
+            scarce = scarcity(pairs, "accuracy_loss", round=1).rename(columns={"accuracy_loss": SCARCITY})
+            secondary[SCARCITY, method] = _estimate(scarce, SCARCITY)
     judged_by_name = holm(family)
     judged = {each: one for each in PRIMARY if (one := judged_by_name.get(" ".join(each)))}
     agreement = _agreement(table)

@@ -84,9 +84,9 @@ def page(found: Audit) -> str:
         *(f"<p class='note'>{_e(note)}</p>" for note in found.warnings),
         "<h2>What is claimed, and what was found</h2>",
         *(_primary_table(name, each) for name, each in zip(names[1:], found.findings, strict=True)),
-        "<p class='small'>Costs are dense against compressed, positive is harm. Intervals of 95 %, of which the four of a "
-        "network are held to 5 % together (Holm). <i>Supported</i>: harm is shown. <i>No relevant effect</i>: the whole "
-        f"interval lies within &plusmn;{100 * found.options.margin:g} points. <i>Contradicted</i>: compression helps. "
+        "<p class='small'>Positive is harm, negative is gain. The claims of a network are held to an error of 5 % together "
+        "(Holm), its intervals to what that makes of 95 %. <i>Supported</i>: harm is shown. <i>No relevant effect</i>: the "
+        f"whole interval lies within &plusmn;{100 * found.options.margin:g} points. <i>Contradicted</i>: compression helps. "
         "<i>Detectable</i>: the effect that would have been seen with 80 % power.</p>",
         _svg(contrast_figure(found, names)),
         "<h2>What was saved</h2>",
@@ -162,7 +162,7 @@ def _primary_table(name: str, found: Findings) -> str:
         for each, judged in found.primary.items()
     ]  # fmt: skip
     scope = next((judged.estimate.scope for judged in found.primary.values() if judged.estimate.scope), "")
-    caption = f"{name}; the intervals speak for {scope.replace('chain', 'network')}" if scope else name
+    caption = f"{name}; the intervals speak for {scope.replace('on this chain', 'for this network')}" if scope else name
     return _table(["claim", "verdict", "points (interval)", "detectable"], rows, caption=caption, left=2)
 
 
@@ -205,6 +205,10 @@ def _all_table(name: str, found: Findings) -> str:
         if any(cells):
             unit = "" if column in NO_POINTS else ", points"
             rows.append((f"{label}{unit}", *(points(e, column) if e else "\N{EM DASH}" for e in cells)))
+    for claim, budget in dict.fromkeys((c, b) for c, _, b in found.by_budget):
+        cells = [found.by_budget.get((claim, m, budget)) for m in methods]
+        label = f"{SECONDARY[claim]}, with {budget} {_plural('image', budget)} a class, points"
+        rows.append((label, *(points(e) if e else "\N{EM DASH}" for e in cells)))
     if np.isfinite(found.agreement):
         rows.append(
             ("label mappings that agree", *(f"{found.agreement:.0%}" if m == "vp" else "\N{EM DASH}" for m in methods))
