@@ -174,4 +174,4 @@ def choose(design: Design, speeds: Sequence[Speed], classes: Sequence[int], *, l
         fitting = [each for each in found if each[2] <= SAFETY * limit and each[1] < math.inf]
         if fitting:
             return min(fitting, key=lambda each: each[:3])[3]
-    return min(found, key=lambda each: each[2])[3]
+    return min(found, key=lambda each: (each[1] == math.inf, each[2]))[3]  # the cheapest that has an interval

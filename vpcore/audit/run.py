@@ -146,7 +146,7 @@ def audit(options: Options, *, log: Callable[[str], None] = lambda text: None) -
     design, speeds, lacks = _design(options, networks, tasks, limit - (time.perf_counter() - start))
     log(
         f"measuring {', '.join(design.tasks)} with {', '.join(map(str, design.shots))} images a class, "
-        f"{len(design.seeds)} seeds, by {' and '.join(METHODS[method] for method in design.methods)}"
+        f"seeds {', '.join(map(str, design.seeds))}, by {' and '.join(METHODS[method] for method in design.methods)}"
     )
     chosen = [task for task in tasks if task.name in design.tasks]
     with warnings.catch_warnings(record=True) as caught:
