@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "publish": ("studies", "Write the records of a profile to one table."),
     "replay": ("studies", "Compute records again that are drawn from those that there are."),
     "compare": ("studies", "Compare a study that you have computed with ours."),
-    "book": ("studies", "Run all notebooks as a batch."),
+    "book": ("studies", "Run the notebooks that show runs of the profile."),
     "fetch": ("image_sets", "Download an image set into the data folder."),
     "pack": ("image_sets", "Make an image set of a folder of class folders."),
     "prune": ("own_network", "Prune a network of your own by magnitude."),
