@@ -70,11 +70,13 @@ def ended_by(number: int) -> Result:
     """A command that gets a signal while it works."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vpcore.commands.options.load_profile", lambda name, toy: os.kill(os.getpid(), number))
-        before = signal.getsignal(signal.SIGTERM)
+        before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         try:
             return call("run")
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for one, handler in before.items():
+                signal.signal(one, handler)
 
 
 def test_interrupted_and_terminated() -> None:

@@ -115,7 +115,7 @@ CALLS: dict[str, tuple[Callable[..., object], dict[str, Any]]] = {
     "load_lsq": (load_lsq, {"model": MODEL, "state": LSQ.state_dict()}),
 }  # fmt: skip
 
-SHARES = (0, -0.1, 20, math.nan, math.inf, "0.2", None, True, torch.tensor(0.2))
+SHARES = (0, -0.1, 20, math.nan, math.inf, "0.2", None, True, torch.tensor([0.2]))
 NAMES = ("nonsense", 3, None, ["global"])
 WHOLE = (-1, 2.5, "1", None, True)
 NETWORKS = (None, "resnet8", PATH, MASKS, MODEL.state_dict())

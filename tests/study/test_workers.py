@@ -270,6 +270,7 @@ def spawn(*arguments: object, cwd: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", *map(str, arguments)], cwd=cwd, env=ENV, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )  # fmt: skip
 
 
