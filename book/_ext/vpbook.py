@@ -58,6 +58,7 @@ def run_notebooks(app: Sphinx, config: Config) -> None:
     log = functools.partial(LOGGER.info, "notebook %s")
     profiles = [os.environ.get("VPCORE_PROFILE", config.vpcore_profiles[0]), *config.vpcore_profiles[1:]]
     taken: set[str] = set()
+    ran: list[str] = []
     try:
         for number, profile in enumerate(dict.fromkeys(profiles)):
             toy = number == 0 and os.environ.get("VPCORE_TOY", "") == "1"
@@ -65,10 +66,11 @@ def run_notebooks(app: Sphinx, config: Config) -> None:
             mine = tuple(name for name in shown if name not in taken)
             taken |= set(mine)
             if mine:
-                batch.regenerate(GENERATED, profile=profile, toy=toy, only=mine, log=log)
+                ran += batch.regenerate(GENERATED, profile=profile, toy=toy, only=mine, log=log)
         for profile, notebooks in config.vpcore_again.items():
-            batch.regenerate(GENERATED / profile, profile=profile, only=tuple(notebooks), log=log)
-        overview.write(GENERATED)
+            ran += batch.regenerate(GENERATED / profile, profile=profile, only=tuple(notebooks), log=log)
+        if ran or not (GENERATED / "verdicts" / "claims.svg").exists():
+            overview.write(GENERATED)
     except InputError as error:
         raise ExtensionError(f"the notebooks of the book could not be brought up to date: {error}") from error
 
