@@ -6,6 +6,7 @@ import pytest
 
 from tests.report.clones import clone_to, run
 from vpcore.data.builtin import BUILTIN
+from vpcore.report import batch
 from vpcore.study.profile import load_profile, profile_names
 
 
@@ -22,6 +23,10 @@ def test_every_profile_makes_its_notebooks(clone: Path, profile: str, request: p
     if not card.fakes and not {run.task for grid in card.grids for run in card.grid(grid)} <= set(BUILTIN):
         request.getfixturevalue("real_data")
     done = run(clone, "vpcore", "book", "--profile", profile, "--toy")
+    if not batch.fitting(card):
+        assert done.returncode == 2
+        assert f"the profile {card.name} must have a grid that a notebook shows" in done.stderr
+        return
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     fitting = {line.partition(":")[0] for line in done.stdout.splitlines() if line.endswith((": running", ": unchanged"))}
     made = {path.parent.name for path in (clone / "results" / f"{profile}-toy" / "book").glob("*/numbers.json")}
