@@ -1,6 +1,6 @@
 # make book   environment, mini study, notebooks and book from nothing
-# make test   environment and all tests that take seconds, three minutes together
-# make test-all   and those that take minutes: the book of every profile, the wheel
+# make test   environment and all tests that take seconds, five minutes together
+# make test-all   and those that take minutes, half an hour together: the book of every profile, the wheel
 # make coverage   the tests of make test, with the lines that none of them runs
 PYTHON ?= python3
 BIN := .venv/bin
