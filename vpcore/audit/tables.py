@@ -23,7 +23,7 @@ def claims(audits: Mapping[str, Numbers]) -> list[dict[str, object]]:
         {
             **({"audit": name} if name else {}),
             "network": short(network["name"]),
-            "compression": f"{claim['claim'].removeprefix('compression ')}",
+            "compression": claim["claim"].removeprefix("compression "),
             "verdict": claim["verdict"],
             "points": ", ".join(f"{100 * claim[end]:.1f}" for end in ("mean", "low", "high")).replace(", ", " (", 1) + ")",
             "detectable": "" if claim["detectable"] is None else f"{100 * claim['detectable']:.1f}",
@@ -62,4 +62,5 @@ def short(name: str) -> str:
     >>> short("mynets:pruned"), short("nets/pruned.pth"), short("resnet50@torchvision:IMAGENET1K_V2")
     ('pruned', 'pruned.pth', 'resnet50@torchvision:IMAGENET1K_V2')
     """
-    return name.rpartition("/")[2] if "@" in name else name.rpartition("/")[2].rpartition(":")[2]
+    last = name.rpartition("/")[2]
+    return last if "@" in name else last.rpartition(":")[2]

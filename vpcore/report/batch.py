@@ -143,7 +143,8 @@ def grids_of(name: str) -> list[str]:
 
 def fitting(card: Profile) -> tuple[str, ...]:
     """The notebooks that show grids which a profile has."""
-    return tuple(name for name in names() if grids_of(name) and set(wanted(grids_of(name), card)) <= set(card.grids))
+    shown = {name: grids_of(name) for name in names()}
+    return tuple(name for name, grids in shown.items() if grids and set(wanted(grids, card)) <= set(card.grids))
 
 
 def of_no_profile() -> tuple[str, ...]:
