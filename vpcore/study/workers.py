@@ -203,9 +203,10 @@ def _crew(workers: int, scheduler: str, dashboard: bool) -> Iterator[Client]:
         at = scheduler or opened.enter_context(LocalCluster(n_workers=workers, **LOCAL | shown))
         try:
             client = Client(at, timeout=10)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
+            told = "TLS needs a certificate, see book/cluster/tls.sh" if isinstance(error, TypeError) else error
             raise InputError(
-                f"`scheduler` must be the address of a Dask scheduler, such as tcp://HOST:8786; got {scheduler!r}: {error}"
+                f"`scheduler` must be the address of a Dask scheduler, such as tcp://HOST:8786; got {scheduler!r}: {told}"
             ) from error
         yield opened.enter_context(client)
 
