@@ -1,7 +1,8 @@
 """Tasks that need no download: drawn by our own code (`drawn`), or shipped with scikit-learn.
 
-digits                                1,797 handwritten digits of 8 x 8 px (Alpaydin & Kaynak 1998), with scikit-learn
-glyphs, numerals, shapes, textures    see `drawn`; at 32 px, resized from there
+digits             1,797 handwritten digits of 8 x 8 px (Alpaydin & Kaynak 1998), with scikit-learn
+glyphs, shapes,
+and six others     see `drawn`; at 32 px, resized from there
 """
 
 from __future__ import annotations

@@ -7,8 +7,10 @@ background of a colour, a gradient and smooth noise:
     image = (1 - a) * background + a * foreground + noise,      a = warp(mask) in [0, 1].
 
 The tasks differ only in their masks, so their distance from the source task, `glyphs`, is a matter of content: `numerals`
-are further characters in the same fonts (near), `shapes` are other objects (farther), `textures` fill the whole frame
-(farthest). The fonts, DejaVu and STIX, ship with matplotlib.
+and `signs` are further characters in the same fonts (near), `shapes` are other objects (farther), `textures` fill the whole
+frame (farthest). Three ask not what is there but how many, which way and where, as the structured tasks of VTAB do (Zhai et
+al. 2019, arXiv 1910.04867): `counts` of discs, `directions` of arrows, and `places` of shapes. The fonts, DejaVu and STIX,
+ship with matplotlib.
 """
 
 from __future__ import annotations
@@ -30,6 +32,10 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghmnqrtΓΔΘΛΞΠΣΦΨΩ"
 DIGITS = "0123456789"
 SHAPES = ("circle", "ellipse", "triangle", "square", "diamond", "pentagon", "star", "cross", "arrow", "crescent")
 TEXTURES = ("stripes", "checks", "dots", "rings", "rays", "waves", "bricks", "grid", "zigzag", "spots")
+SIGNS = "%&@#§¶€?±÷"
+COUNTS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
+DIRECTIONS = ("east", "south-east", "south", "south-west", "west", "north-west", "north", "north-east")
+PLACES = {"top left": (-1, -1), "top right": (1, -1), "centre": (0, 0), "bottom left": (-1, 1), "bottom right": (1, 1)}
 TILE = 64  # px, side of a mask
 
 # task -> (classes, range of the scale of a mask in the frame; a texture is larger than the frame)
@@ -38,6 +44,10 @@ TASKS: dict[str, tuple[tuple[str, ...], tuple[float, float]]] = {
     "numerals": (tuple(DIGITS), (0.65, 1.15)),
     "shapes": (SHAPES, (0.65, 1.15)),
     "textures": (TEXTURES, (1.5, 2.2)),
+    "signs": (tuple(SIGNS), (0.65, 1.15)),
+    "counts": (COUNTS, (0.8, 1.15)),
+    "directions": (DIRECTIONS, (0.65, 1.15)),
+    "places": (tuple(PLACES), (0.9, 1.1)),
 }
 
 
@@ -107,13 +117,19 @@ def _compose(alpha: Tensor, generator: torch.Generator) -> Tensor:
 @functools.lru_cache
 def _masks(task: str) -> Tensor:
     """(classes, variants, 64, 64) uint8 masks of a task."""
-    if task in ("glyphs", "numerals"):
+    if task in ("glyphs", "numerals", "signs"):
         fonts = [ImageFont.truetype(str(path), 46) for path in font_paths()]
         rows = [[_character(c, font) for font in fonts] for c in TASKS[task][0]]
     elif task == "shapes":
         rows = [[_shape(name, hollow) for hollow in (0, 6, 10)] for name in SHAPES]
-    else:
+    elif task == "textures":
         rows = [[_texture(name, waves) for waves in (3, 4, 5, 6)] for name in TEXTURES]
+    elif task == "counts":
+        rows = [[_discs(count, seed) for seed in range(16)] for count in range(1, 1 + len(COUNTS))]
+    elif task == "directions":
+        rows = [[_polygon(_turned(POLYGONS["arrow"], eighths), hollow) for hollow in (0, 6, 10)] for eighths in range(8)]
+    else:
+        rows = [[_polygon(_moved(POLYGONS[name], place), 0) for name in POLYGONS] for place in PLACES.values()]
     return torch.stack([torch.stack(row) for row in rows])
 
 
@@ -189,20 +205,58 @@ POLYGONS: dict[str, Points] = {
 
 def _shape(name: str, hollow: int) -> Tensor:
     """A shape about the centre, filled (hollow = 0) or an outline of `hollow` px at four times the resolution."""
-    side = 4 * TILE
-    image = Image.new("L", (side, side))
+    if name not in ELLIPSES:
+        return _polygon(POLYGONS[name], hollow)
+    image, x, y = _large(), *(0.36 * 4 * TILE * r for r in ELLIPSES[name])
+    centre = 2 * TILE
+    width = max(2 * hollow, 1)
+    box = [centre - x, centre - y, centre + x, centre + y]
+    ImageDraw.Draw(image).ellipse(box, fill=None if hollow else 255, outline=255, width=width)
+    return _reduced(image)
+
+
+def _polygon(corners: Points, hollow: int) -> Tensor:
+    """A polygon, filled or an outline as in `_shape`; its corners lie within about one of the centre."""
+    image, radius, centre = _large(), 0.36 * 4 * TILE, 2 * TILE
     pen = ImageDraw.Draw(image)
-    fill, width = (255, 0) if not hollow else (None, 4 * hollow // 2)
-    radius, centre = 0.36 * side, side / 2
-    if name in ELLIPSES:
-        x, y = (radius * r for r in ELLIPSES[name])
-        box = [centre - x, centre - y, centre + x, centre + y]
-        pen.ellipse(box, fill=fill, outline=255, width=max(width, 1))
-    else:
-        corners = [(centre + radius * x, centre + radius * y) for x, y in POLYGONS[name]]
-        pen.polygon(corners, fill=fill)
-        if hollow:
-            pen.line([*corners, *corners[:2]], fill=255, width=width, joint="curve")
+    places = [(centre + radius * x, centre + radius * y) for x, y in corners]
+    pen.polygon(places, fill=None if hollow else 255)
+    if hollow:
+        pen.line([*places, *places[:2]], fill=255, width=2 * hollow, joint="curve")
+    return _reduced(image)
+
+
+def _discs(count: int, seed: int) -> Tensor:
+    """So many discs of one size that do not touch, at drawn places."""
+    generator = torch.Generator().manual_seed(seed)
+    places: list[tuple[float, float]] = []
+    while len(places) < count:
+        x, y = (1.6 * torch.rand(2, generator=generator) - 0.8).tolist()
+        if all(math.hypot(x - a, y - b) > 0.5 for a, b in places):
+            places.append((x, y))
+    image, radius = _large(), 0.36 * 4 * TILE
+    for x, y in places:
+        centre = [2 * TILE + radius * x, 2 * TILE + radius * y]
+        ImageDraw.Draw(image).ellipse([*(c - 0.2 * radius for c in centre), *(c + 0.2 * radius for c in centre)], fill=255)
+    return _reduced(image)
+
+
+def _turned(corners: Points, eighths: int) -> Points:
+    """Turned clockwise by so many eighths of a circle."""
+    cos, sin = math.cos(math.pi * eighths / 4), math.sin(math.pi * eighths / 4)
+    return [(cos * x - sin * y, sin * x + cos * y) for x, y in corners]
+
+
+def _moved(corners: Points, place: tuple[int, int]) -> Points:
+    """A third of the size, at a place."""
+    return [(x / 3 + 0.75 * place[0], y / 3 + 0.75 * place[1]) for x, y in corners]
+
+
+def _large() -> Image.Image:
+    return Image.new("L", (4 * TILE, 4 * TILE))
+
+
+def _reduced(image: Image.Image) -> Tensor:
     return _tensor(image.resize((TILE, TILE), Image.Resampling.BOX))
 
 
