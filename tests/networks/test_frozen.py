@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import torch.nn.utils.prune
+import torch.nn.utils.prune as torch_prune
 import torchvision
 from torch import Tensor, nn
 
@@ -204,6 +204,24 @@ def test_statistics_that_a_network_of_timm_knows() -> None:
     assert same == [True, False]
 
 
+def test_a_network_pruned_with_torch_is_frozen_as_it_is() -> None:
+    """Whether or not `remove` has been called: the same logits, folded alike, and the network itself stays pruned."""
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    model = warmed()
+    layers = [(module, "weight") for module in model.modules() if isinstance(module, nn.Conv2d)]
+    for again in range(2):  # the second time, torch keeps both in a container
+        torch_prune.global_unstructured(layers, pruning_method=torch_prune.L1Unstructured, amount=0.3 * (1 + again))
+    frozen = Frozen(model)
+    assert torch.equal(frozen(images), Frozen(model)(images))
+    assert torch_prune.is_pruned(model)
+    assert not torch_prune.is_pruned(frozen)
+    for module, name in layers:
+        torch_prune.remove(module, name)
+    assert torch.equal(frozen(images), Frozen(model)(images))
+    with torch.no_grad():
+        assert torch.allclose(frozen(images), model.eval()(normalise(images)), atol=1e-5)
+
+
 def test_what_cannot_be_frozen_is_refused(cpu: torch.device) -> None:
     def refused(message: str, model: object, **options: object) -> None:
         with pytest.raises(InputError, match=message):
@@ -219,9 +237,9 @@ def test_what_cannot_be_frozen_is_refused(cpu: torch.device) -> None:
     assert Frozen(model, statistics=[[0.5] * 3, [0.5] * 3]).statistics == HALF
     for wrong in (((0.5,), (0.5,)), ((0.5,) * 3, (0.0,) * 3), (torch.nan, 1), "imagenet", ((0.5,) * 3,)):
         refused(r"`statistics` must be the means and the standard deviations \(above 0\)", model, statistics=wrong)
-    pruned = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
-    torch.nn.utils.prune.l1_unstructured(pruned[1], "weight", 1)
-    refused("can be copied, but Sequential cannot .* function `remove`", pruned)
+    uncopied = warmed()
+    uncopied.held = [torch.ones(1, requires_grad=True) * 2]
+    refused("can be copied, but ResNet cannot", uncopied)
     for value in (torch.nan, torch.inf):
         for name in ("layer1.0.conv1.weight", "bn1.running_var"):
             broken = warmed()

@@ -10,6 +10,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune as torch_prune
 
 from vpcore.checks import as_device, kind_of
 from vpcore.errors import InputError, entry, unknown
@@ -157,17 +158,26 @@ class Frozen(nn.Module):
 
 
 def _copy(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode of what must be a network with finite weights."""
+    """A copy in evaluation mode of what must be a network with finite weights; what is pruned in it is so for good.
+
+    A weight that `torch.nn.utils.prune` computes anew in every pass is no leaf, and is copied by its value.
+    """
     check_finite(model)
     if isinstance(model, Frozen):
         raise InputError("`model` must be a network that is not frozen yet, got a Frozen; use it as it is")
+    values = (value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    computed = {id(value): value.detach().clone() for value in values if not value.is_leaf}
     try:
-        return copy.deepcopy(model).eval()
+        found = copy.deepcopy(model, computed).eval()
     except RuntimeError as error:
         raise InputError(
-            f"`model` must be a network that can be copied, but {type(model).__name__} cannot ({error}); if it is pruned "
-            "with torch.nn.utils.prune, make that permanent with its function `remove`"
+            f"`model` must be a network that can be copied, but {type(model).__name__} cannot ({error})"
         ) from error
+    for module in found.modules():
+        for hook in [*module._forward_pre_hooks.values()]:
+            if isinstance(hook, torch_prune.BasePruningMethod):
+                torch_prune.remove(module, hook._tensor_name)
+    return found
 
 
 def check_frozen(network: object) -> None:
