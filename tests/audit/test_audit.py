@@ -20,8 +20,9 @@ from vpcore.audit.design import Speed, choose, half_width, seconds, seconds_of
 from vpcore.audit.findings import CLEAN, COST, EXIT, OPEN, PRIMARY, judge
 from vpcore.audit.networks import compared, read_network
 from vpcore.audit.numbers import names_of, numbers
+from vpcore.audit.options import Options, options_of
 from vpcore.audit.page import page
-from vpcore.audit.run import Audit, Options, audit, options_of
+from vpcore.audit.run import Audit, audit
 from vpcore.cli import main
 from vpcore.errors import InputError
 from vpcore.networks.backbones import HALF
@@ -80,6 +81,18 @@ def test_the_same_seeds_give_the_same_page(itself: Audit) -> None:
     assert page(still[0]) == page(still[1])
     first, second = map(numbers, still)
     assert first == second
+
+
+def test_the_workers_of_a_scheduler_measure_the_same(itself: Audit) -> None:
+    distributed = pytest.importorskip("distributed", reason="distributed is an extra: cluster")
+    quiet = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, scheduler_kwargs=quiet) as cluster:
+        there = audit(dataclasses.replace(SMALL, scheduler=cluster.scheduler_address))
+    rows = [[{**row, "seconds": 0} for row in each.rows] for each in (itself, there)]
+    assert rows[0] == rows[1]
+    assert there.findings == itself.findings
+    with pytest.raises(InputError, match="`scheduler` must be the address of a Dask scheduler"):
+        audit(dataclasses.replace(SMALL, scheduler="host"))
 
 
 def test_the_page_needs_nothing_else(itself: Audit) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import os
 import re
 import subprocess
@@ -68,7 +69,8 @@ def rows_of(networks: list[nn.Module]) -> list[Row]:
     named = [Audited(str(number), "", Frozen(network), "", {}) for number, network in enumerate(networks)]
     design = Design(DEFAULT_TASKS, (4,), (0, 1), ("lp",), 32, 22, 10, 0.1, 200)
     tasks = [read_task(name, data=None, shots=4, test_images=200) for name in design.tasks]
-    return [row for task in tasks for row in measure(named, task, design)]
+    cells = itertools.product(range(len(tasks)), range(len(named)), design.methods)
+    return [row for cell in cells for row in measure(named, tasks, design, *cell)]
 
 
 def against(rows: list[Row], dense: int, other: int) -> list[Row]:

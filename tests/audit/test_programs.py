@@ -10,8 +10,9 @@ from torch import nn
 
 from tests.audit import networks
 from vpcore.audit.networks import read_network
+from vpcore.audit.options import Options
 from vpcore.audit.programs import Program, read_program
-from vpcore.audit.run import Options, audit
+from vpcore.audit.run import audit
 from vpcore.errors import InputError
 from vpcore.networks.backbones import normalise
 from vpcore.networks.frozen import Frozen

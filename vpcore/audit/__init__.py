@@ -10,7 +10,8 @@ __all__, __getattr__, __dir__ = face(
         "measuring": "measure",
         "networks": "Audited read_network",
         "page": "write_page",
-        "run": "Audit Options audit options_of",
+        "options": "Options options_of",
+        "run": "Audit audit",
         "tasks": "Task read_task",
     },
 )

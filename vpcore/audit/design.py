@@ -25,8 +25,9 @@ import torch
 from scipy import stats
 
 from vpcore.audit.networks import Audited
-from vpcore.audit.tasks import VALIDATION
+from vpcore.audit.tasks import CORRUPTED, VALIDATION, Task
 from vpcore.checks import number
+from vpcore.data.corruptions import CORRUPTIONS
 from vpcore.data.images import Images
 from vpcore.errors import InputError
 from vpcore.prompting.visual_prompting import visual_prompt
@@ -89,11 +90,11 @@ def seconds_of(budget: str) -> float:
         raise InputError(f'`budget` must be a time, such as "10 min", got {budget!r}') from error
 
 
-def measured_speed(network: Audited, canvas: int, image_px: int) -> Speed:
-    """How fast a network is here, after a first look that warms it up."""
+def measured_speed(networks: Sequence[Audited], tasks: Sequence[Task], number: int, canvas: int, image_px: int) -> Speed:
+    """How fast the network with a number is here, after a first look that warms it up."""
     images = torch.zeros(16, 3, canvas, canvas)
     small = Images(torch.zeros(16, 3, image_px, image_px, dtype=torch.uint8), torch.arange(16) % 2, ("a", "b"))
-    frozen = network.frozen
+    frozen = networks[number].frozen
 
     def look() -> None:
         with torch.no_grad():
@@ -102,9 +103,8 @@ def measured_speed(network: Audited, canvas: int, image_px: int) -> Speed:
     def learn() -> None:
         visual_prompt(frozen, small, canvas=canvas, image_px=image_px, mapping="random", epochs=2, progress=False)
 
-    if network.no_gradients or frozen.classes < 2:
-        return Speed(_clocked(look) / len(images), math.nan)
-    return Speed(_clocked(look) / len(images), _clocked(learn) / (2 * len(images)))
+    blind = networks[number].no_gradients or frozen.classes < 2
+    return Speed(_clocked(look) / len(images), math.nan if blind else _clocked(learn) / (2 * len(images)))
 
 
 def _clocked(work: Callable[[], None]) -> float:
@@ -133,7 +133,7 @@ def seconds(design: Design, speeds: Sequence[Speed], classes: Sequence[int]) -> 
     total = 0.0
     for speed, count in itertools.product(speeds, classes):
         shown = max(design.test_images, count) + VALIDATION
-        corrupted = 4 * 50
+        corrupted = len(CORRUPTIONS) * CORRUPTED
         if "lp" in design.methods:
             drawn = count * max(design.shots) * min(len(design.seeds), 4)
             total += speed.looked * (drawn + shown + corrupted)

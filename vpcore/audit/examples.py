@@ -2,9 +2,9 @@
 
     vpcore audit --dense vpcore.audit.examples:letters --compressed vpcore.audit.examples:letters_pruned --canvas 32
 
-The first two are trained in some seconds on drawn letters and need nothing. The others are EfficientNet-Lite0 with its
-ImageNet weights, from the extra `imagenet`: quantized after training to 8 and 4 bits, with ranges from drawn images; and
-pruned in five lines with PyTorch's own functions.
+Those that read drawn letters are trained in seconds (`letters`) or minutes (`resnet18`, torchvision's) and need nothing. The
+others are EfficientNet-Lite0 with its ImageNet weights, from the extra `imagenet`: quantized after training to 8 and 4 bits,
+with ranges from drawn images. `pruned_in_five_lines` is what anyone does with PyTorch's own functions.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import functools
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
+from torchvision.models import get_model
 
 from vpcore.data.tasks import load
 from vpcore.networks.backbones import HALF, build, normalise
 from vpcore.networks.training import Recipe, fit
-from vpcore.pruning.masks import apply_, prune
+from vpcore.pruning.masks import Masks, apply_, prune
 from vpcore.pruning.schedules import fixed
 from vpcore.quantization.layers import quantize
 from vpcore.weights.published import pretrained
@@ -40,9 +41,7 @@ def letters() -> nn.Module:
             nn.Flatten(),
             nn.Linear(128 * 4 * 4, 48),
         )
-    shown = load("glyphs", "train", px=32, per_class=LETTERS)
-    fit(network, shown.images, shown.labels, RECIPE, progress=False)
-    return network
+    return _reads_letters(network)
 
 
 def letters_pruned() -> nn.Module:
@@ -50,9 +49,28 @@ def letters_pruned() -> nn.Module:
     network = copy.deepcopy(letters())
     masks = prune(network, density=DENSITY)
     apply_(network, masks)
+    return _reads_letters(network, masks)
+
+
+def _reads_letters(network: nn.Module, masks: Masks | None = None) -> nn.Module:
+    """The network itself, trained to read letters at 32 px, under masks if there are some."""
     shown = load("glyphs", "train", px=32, per_class=LETTERS)
-    fit(network, shown.images, shown.labels, RECIPE, take_step=fixed(network, masks), progress=False)
-    return network
+    fit(network, shown.images, shown.labels, RECIPE, take_step=fixed(network, masks or {}), progress=False)
+    return network.eval()
+
+
+@functools.cache
+def resnet18() -> nn.Module:
+    """ResNet-18 of torchvision, trained to read the same letters."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = get_model("resnet18", num_classes=48)
+    return _reads_letters(network)
+
+
+def resnet18_pruned() -> nn.Module:
+    """The same with a fifth of the weights of its convolutions, and not trained on."""
+    return pruned_in_five_lines(copy.deepcopy(resnet18()), 0.8)
 
 
 def lite0() -> nn.Module:
@@ -79,10 +97,14 @@ def drawn_images(*, px: int = 128, per_class: int = 1) -> list[Tensor]:
 
 
 def lite0_pruned() -> nn.Module:
-    """EfficientNet-Lite0 with 70 % of the weights of its convolutions, as anyone does it in five lines."""
-    network = lite0()
+    """EfficientNet-Lite0 with 70 % of the weights of its convolutions."""
+    return pruned_in_five_lines(lite0(), 0.3)
+
+
+def pruned_in_five_lines(network: nn.Module, amount: float) -> nn.Module:
+    """The network itself without a share of the weights of its convolutions, those of the smallest magnitude."""
     layers = [(module, "weight") for module in network.modules() if isinstance(module, nn.Conv2d)]
-    torch_prune.global_unstructured(layers, pruning_method=torch_prune.L1Unstructured, amount=0.3)
+    torch_prune.global_unstructured(layers, pruning_method=torch_prune.L1Unstructured, amount=amount)
     for module, name in layers:
         torch_prune.remove(module, name)
     return network

@@ -20,6 +20,7 @@ import pandas as pd
 
 from vpcore.audit.measuring import COVERAGE, Row
 from vpcore.calibration.all_metrics import METRICS
+from vpcore.calibration.predictions import Predictions
 from vpcore.report.claims import scarcity
 from vpcore.report.inference import estimate
 from vpcore.report.pairs import costs
@@ -192,19 +193,11 @@ def worst(verdicts: Sequence[str]) -> str:
     return next((word for word in (COST, OPEN) if word in verdicts), CLEAN)
 
 
-def own_costs(dense: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> dict[str, Estimate]:
-    """What a network loses on its own task, image by image: accuracy, and confidence minus accuracy.
-
-    Args:
-        dense, other: `right` and `confidence` of N test images.
-    """
-    loss = dense["right"].astype(float) - other["right"].astype(float)
-    gap = (other["confidence"] - other["right"]) - (dense["confidence"] - dense["right"])
+def own_costs(dense: Predictions, other: Predictions) -> dict[str, Estimate]:
+    """What a network loses on its own task, image by image: accuracy, and confidence minus accuracy."""
+    gaps = [each.confidence - each.right.double() for each in (other, dense)]
     found = {}
-    for name, values in {"accuracy_loss": loss, "gap_rise": gap}.items():
-        n = len(values)
-        e = Estimate(
-            float(values.mean()), 0.0, 0.0, n, float(values.std(ddof=1) / n**0.5), n - 1, "other images of its own task"
-        )
-        found[name] = e.at(0.95)
+    for name, each in {"accuracy_loss": dense.right.double() - other.right.double(), "gap_rise": gaps[0] - gaps[1]}.items():
+        n, se = len(each), float(each.std() / len(each) ** 0.5)
+        found[name] = Estimate(float(each.mean()), 0.0, 0.0, n, se, n - 1, "other images of its own task").at(0.95)
     return found

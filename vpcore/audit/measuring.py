@@ -15,13 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from vpcore.audit.design import Design
 from vpcore.audit.networks import Audited
-from vpcore.audit.tasks import Task
+from vpcore.audit.tasks import CORRUPTED, Task
 from vpcore.calibration.all_metrics import METRICS, metrics
 from vpcore.calibration.conformal import conformal_sets
 from vpcore.calibration.predictions import Predictions
@@ -37,22 +36,21 @@ from vpcore.prompting.visual_prompting import visual_prompt
 
 PROBE_EPOCHS, PROBE_RATE = 100, 0.01  # the paper's recipe
 SEVERITY = 2  # of the corruptions, of three
-CORRUPTED = 50  # test images that are corrupted, in each of four ways
 COVERAGE = 0.9  # of conformal sets
 Row = dict[str, Any]
 Show = Callable[[Tensor], Tensor]  # (N, 3, px, px) uint8 images -> (K, N, T) logits
 
 
 def measure(
-    networks: Sequence[Audited], task: Task, design: Design, *, log: Callable[[str], None] = lambda text: None
+    networks: Sequence[Audited], tasks: Sequence[Task], design: Design, task: int, number: int, method: str
 ) -> list[Row]:
-    """The rows of all networks on one task.
+    """The rows of one network on one task by one method; none where it cannot be prompted.
 
     Args:
         networks: the dense one first.
-        task: see `Task`.
+        tasks: see `Task`.
         design: what is measured.
-        log: is told each part that is done, a line each.
+        task, number, method: the place of the task and of the network, and a key of `METHODS`.
 
     Returns:
         Rows with `network`, the number of the network; the fields of a run (`method`, `task`, `budget`, `seed`, and `round`,
@@ -61,24 +59,19 @@ def measure(
         the largest budget and the first seed; `mapped`, the source class of each class, of a prompt; and `seconds`.
 
     Raises:
-        InputError: when a network gives numbers that are not finite, with its name.
+        InputError: when the network gives numbers that are not finite, with its name.
     """
-    rows: list[Row] = []
-    for number, network in enumerate(networks):
-        for method in design.methods:
-            if method == "vp" and (network.no_gradients or len(task.classes) > network.frozen.classes):
-                continue
-            start = time.perf_counter()
-            try:
-                mine = list((_prompted if method == "vp" else _probed)(network, task, design))
-            except InputError as error:
-                raise InputError(f"{network.name} on the task {task.name}: {error}") from error
-            seconds = time.perf_counter() - start
-            shared = {"network": number, "round": int(number > 0), "method": method, "task": task.name}
-            rows += [{**shared, **row, "seconds": seconds / len(mine)} for row in mine]
-            right = np.mean([row["accuracy"] for row in mine])
-            log(f"{task.name}, {network.name}, {method}: accuracy {right:.3f} in {seconds:.1f} s")
-    return rows
+    network, mine = networks[number], tasks[task]
+    if method == "vp" and (network.no_gradients or len(mine.classes) > network.frozen.classes):
+        return []
+    start = time.perf_counter()
+    try:
+        rows = list((_prompted if method == "vp" else _probed)(network, mine, design))
+    except InputError as error:
+        raise InputError(f"{network.name} on the task {mine.name}: {error}") from error
+    shared = {"network": number, "round": int(number > 0), "method": method, "task": mine.name}
+    seconds = (time.perf_counter() - start) / len(rows)
+    return [{**shared, **row, "seconds": seconds} for row in rows]
 
 
 def _index(task: Task, labels: Tensor, budget: int, design: Design) -> Tensor:

@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vpcore.audit.weighing import Facts, held_bits, make_plain_, random_images, weigh
 from vpcore.errors import InputError, unknown
 from vpcore.networks.backbones import MODELS, Statistics, backbone, build, head_name
 from vpcore.networks.frozen import Frozen
-from vpcore.quantization.layers import TakenOver
 from vpcore.weights.checkpoints import load_checkpoint
 from vpcore.weights.foreign import read_weights
 from vpcore.weights.named import build_network
@@ -95,7 +94,10 @@ def read_network(
     bits, rounding = make_plain_(network)
     if weights and Path(weights).is_file():
         bits |= held_bits(Path(weights))
-    frozen = Frozen(network, device=device, statistics=statistics)
+    try:
+        frozen = Frozen(network, device=device, statistics=statistics)
+    except InputError as error:
+        raise InputError(f"the network {name}: {str(error).replace('`model`', 'it')}") from error
     _check_outputs(frozen, name, canvas)
     return Audited(name, code, frozen, _blocked(frozen, canvas), weigh(frozen, canvas, bits=bits), (*notes, *rounding))
 
@@ -207,12 +209,17 @@ def compared(dense: Audited, other: Audited) -> Audited:
             f"{other.frozen.classes}; compare a compressed network with the one that it was made from"
         )
     notes = list(other.notes)
-    ours, theirs = dict(dense.frozen.body.named_parameters()), dict(other.frozen.body.named_parameters())
-    alike = ours.keys() == theirs.keys() and all(ours[name].shape == theirs[name].shape for name in ours)
-    if ours and alike and all(torch.equal(ours[name], theirs[name]) for name in ours):
+    ours, theirs = (sorted(_weights(each), key=lambda w: tuple(w.shape)) for each in (dense, other))  # a stable order
+    alike = [w.shape for w in ours] == [w.shape for w in theirs]
+    if ours and alike and all(map(torch.equal, ours, theirs)):
         notes.append("its weights are those of the dense network, to the bit: nothing is compressed")
     elif other.facts["bytes"] >= 0.99 * dense.facts["bytes"]:  # type: ignore[operator]
         notes.append("it needs as many bytes as the dense network: few weights are zero, and none has fewer bits")
-    if ours and theirs and not alike and not any(isinstance(m, TakenOver) for m in other.frozen.body.modules()):
+    if ours and theirs and not alike:
         notes.append("its layers are others than those of the dense network: this compares two architectures")
     return dataclasses.replace(other, notes=tuple(notes))
+
+
+def _weights(network: Audited) -> list[Tensor]:
+    """Of convolutions and products, in their order; of a program as of a network."""
+    return [value for value in network.frozen.body.parameters() if value.ndim > 1]

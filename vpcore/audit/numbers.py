@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from vpcore.audit.findings import EXIT, NO_POINTS, PRIMARY, Findings
-from vpcore.audit.run import Audit, Options
+from vpcore.audit.options import Options
+from vpcore.audit.run import Audit
 from vpcore.audit.tables import short
 from vpcore.report.verdicts import Estimate
 
@@ -20,7 +21,7 @@ def numbers(found: Audit) -> dict[str, Any]:
     whole = {
         "verdict": found.verdict,
         "exit_code": EXIT[found.verdict],
-        "options": {**dataclasses.asdict(found.options), "data": None},  # a folder of this machine
+        "options": {**dataclasses.asdict(found.options), "data": None, "scheduler": ""},  # of this place
         "command": command(found),
         "design": dataclasses.asdict(found.design),
         "networks": [{"name": each.name, "no_gradients": each.no_gradients, **each.facts} for each in found.networks],

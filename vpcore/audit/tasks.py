@@ -24,6 +24,7 @@ from vpcore.errors import InputError
 DEFAULT_TASKS = tuple(name for name in BUILTIN if name != "glyphs")  # glyphs is what the networks of `mini` were trained on
 POOL = 4  # times the largest budget: so many training images of a class are there to draw from
 VALIDATION = 100  # images, about
+CORRUPTED = 50  # test images that are corrupted, each in every way
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from vpcore.networks.frozen import Frozen
 from vpcore.quantization.layers import TakenOver
@@ -100,19 +101,11 @@ def weigh(frozen: Frozen, canvas: int, *, bits: Mapping[str, int] = MappingProxy
 
 def _multiplications(frozen: Frozen, layers: dict[str, nn.Conv2d | nn.Linear], canvas: int) -> tuple[int, int]:
     """Those of convolutions and linear layers for one image: all, and those with a weight that is not zero."""
-    counts = [0, 0]
-
-    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        weight = layer.get_parameter("weight")
-        places = output.numel() // len(weight)
-        counts[0] += places * weight.numel()
-        counts[1] += places * int(weight.count_nonzero())
-
-    handles = [layer.register_forward_hook(count) for layer in layers.values()]
-    try:
-        with torch.no_grad():
-            frozen(random_images(frozen, canvas, count=1))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return counts[0], counts[1]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        frozen(random_images(frozen, canvas, count=1))
+    counts, total, left = counter.get_flop_counts(), 0, 0
+    for name, layer in layers.items():
+        found = counts.get("Frozen.head" if layer is frozen.head else f"Frozen.body.{name}", {})
+        places = sum(found.values()) // 2 // layer.weight.numel()  # at which each weight is multiplied
+        total, left = total + places * layer.weight.numel(), left + places * int(layer.weight.count_nonzero())
+    return total, left

@@ -9,7 +9,7 @@ import click
 
 from vpcore.audit.findings import EXIT, PRIMARY
 from vpcore.audit.numbers import names_of, points
-from vpcore.audit.run import BUDGET, SHOTS, Options
+from vpcore.audit.options import BUDGET, SHOTS, Options
 from vpcore.audit.run import audit as found_by
 from vpcore.commands.options import a_path, data_option, device_option
 from vpcore.errors import InputError
@@ -34,12 +34,13 @@ from vpcore.report.verdicts import MARGIN
 @click.option("--lr", default=0.1, show_default=True, help="Learning rate of the prompts.")
 @click.option("--test-images", default=300, show_default=True, help="Of each task, about.")
 @device_option
+@click.option("--scheduler", default="", help="Let the workers of this Dask scheduler measure, such as tcp://HOST:8786.")
 @click.option("--output", type=a_path, default="audit", show_default=True, help="Folder that gets the page and the numbers.")
 @click.option("--quiet", is_flag=True, help="Print the verdict only.")
 def audit(
     dense: str, compressed: tuple[str, ...], model: str, tasks: str, images: tuple[str, ...], data: Path | None, budget: str,
     shots: str, seeds: int | None, margin: float, own_task: str, canvas: int, image_px: int | None, epochs: int, lr: float,
-    test_images: int, device: str, output: Path, quiet: bool,
+    test_images: int, device: str, scheduler: str, output: Path, quiet: bool,
 ) -> None:  # fmt: skip
     """Say what compression has cost a network of your own, on one page.
 
@@ -61,7 +62,7 @@ def audit(
         ) from error
     given = Options(
         dense, compressed, model, (*(name for name in tasks.split(",") if name), *images), data, budget, _whole(shots),
-        seeds, margin, own_task, canvas, image_px, epochs, lr, test_images, device,
+        seeds, margin, own_task, canvas, image_px, epochs, lr, test_images, device, scheduler,
     )  # fmt: skip
     found = found_by(given, log=lambda text: None if quiet else click.echo(text))
     written = write_page(found, output)

@@ -124,10 +124,7 @@ def execute(
         raise InputError(f"`workers` must be at least 1, got {workers}")
     if minutes is not None and not minutes > 0:
         raise InputError(f"`minutes` must be above 0, got {minutes}; leave it out to go on until all is done")
-    for name, asked, extra in (("distributed", scheduler or dashboard, "cluster"), ("bokeh", dashboard, "dashboard")):
-        if asked and not find_spec(name):
-            option = "dashboard" if dashboard else "scheduler"
-            raise InputError(f"`{option}` needs the package {name}; use: pip install 'vpcore[{extra}]', or leave it out")
+    check_installed(scheduler, dashboard)
     if workers > 1 and not find_spec("distributed"):
         log("jobs are done one after the other, since the package distributed is not installed")
         workers = 1
@@ -157,6 +154,14 @@ def execute(
             side_by_side, session=session, until=until, workers=workers, scheduler=scheduler, dashboard=dashboard
         )
     return _reported(runs, do, session) if todo else iter(())
+
+
+def check_installed(scheduler: str, dashboard: bool = False) -> None:
+    """Refuse a scheduler or a dashboard whose packages are missing."""
+    for name, asked, extra in (("distributed", scheduler or dashboard, "cluster"), ("bokeh", dashboard, "dashboard")):
+        if asked and not find_spec(name):
+            option = "dashboard" if dashboard else "scheduler"
+            raise InputError(f"`{option}` needs the package {name}; use: pip install 'vpcore[{extra}]', or leave it out")
 
 
 def _check_round(run: Run, sources: int) -> None:

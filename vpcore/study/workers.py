@@ -147,7 +147,7 @@ def side_by_side(
     store, folder = session.store.absolute(), session.folder and session.folder.absolute()
     made: dict[Run, Future] = {}
     ahead: dict[Future, Job] = {}
-    with _crew(workers, scheduler, dashboard) as client:
+    with crew(workers, scheduler, dashboard) as client:
         if dashboard:
             session.log(f"Dask shows what its workers do on {client.dashboard_link}")
         client.subscribe_topic(topic := f"vpcore-{client.id}", lambda event: session.log(event[1]))
@@ -178,10 +178,7 @@ def _at_worker(job: Job, shared: bytes, needed: list[Outcome | None], until: flo
 
     if getattr(_kept, "shared", None) != shared:
         store, device, folder, protocol, topic, code = pickle.loads(shared)
-        if commit() != code:
-            raise InputError(
-                f"workers must have the code of the study, {code}; the one at {get_worker().address} has {commit()}"
-            )
+        check_code(code)
         if device.type == "cuda" and isinstance(name := get_worker().name, int):
             torch.cuda.set_device(name % torch.cuda.device_count())
         keep_freed_memory()
@@ -191,9 +188,23 @@ def _at_worker(job: Job, shared: bytes, needed: list[Outcome | None], until: flo
     return outcome and dataclasses.replace(outcome, error=_portable(outcome.error))
 
 
+def check_code(code: str) -> None:
+    """Refuse to work for one who has other code than this worker, by the commits."""
+    from distributed import get_worker
+
+    if commit() != code:
+        raise InputError(
+            f"workers must have the code of the study, {code}; the one at {get_worker().address} has {commit()}"
+        )
+
+
 @contextlib.contextmanager
-def _crew(workers: int, scheduler: str, dashboard: bool) -> Iterator[Client]:
-    """A client of so many workers on this machine, which end with the with-block, or of those of a scheduler."""
+def crew(workers: int, scheduler: str, dashboard: bool) -> Iterator[Client]:
+    """A client of so many workers on this machine, which end with the with-block, or of those of a scheduler.
+
+    Raises:
+        InputError: when there is no scheduler at the address.
+    """
     import dask
     from distributed import Client, LocalCluster
 
