@@ -1,18 +1,22 @@
 # make book   environment, mini study, notebooks and book from nothing
 # make test   environment and all tests that take seconds, five minutes together
 # make test-all   and those that take minutes, half an hour together: the book of every profile, the wheel
+# make links   are the links of the book to other sites still there?
 # make coverage   the tests of make test, with the lines that none of them runs
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: book test test-slow test-all coverage check clean
+.PHONY: book links test test-slow test-all coverage check clean
 
 book: $(READY)
 	$(BIN)/vpcore run --profile mini
 	$(BIN)/jupyter-book build book/ -W -n --keep-going
 	@echo "the book: _build/html/index.html"
+
+links: book
+	$(BIN)/jupyter-book build book/ --builder linkcheck
 
 test: check
 	$(PYTEST) -m "not slow"

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("studies", "Compute records again that are drawn from those that there are."),
     "compare": ("studies", "Compare a study that you have computed with ours."),
     "book": ("studies", "Run the notebooks that show runs of the profile."),
+    "edition": ("publication", "Keep the verdicts of the book as an edition."),
     "fetch": ("image_sets", "Download an image set into the data folder."),
     "pack": ("image_sets", "Make an image set of a folder of class folders."),
     "prune": ("own_network", "Prune a network of your own by magnitude."),

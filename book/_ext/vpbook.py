@@ -37,7 +37,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from vpcore.errors import InputError
-from vpcore.report import batch, overview, prose
+from vpcore.report import batch, editions, explorer, lineage, overview, prose
 from vpcore.study.profile import load_profile
 
 LOGGER = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ SEPARATOR = " \N{MIDDLE DOT} "
 PHONE = 500  # points: a wider picture scrolls on a phone, where its text would be too small
 POINTS = {"points": " points", "pt": ""}  # 0.042 is 4.2 percentage points
 GENERATED = Path(__file__).resolve().parent.parent / "generated"
+RESULTS = GENERATED.parents[1] / "results"
 
 
 def run_notebooks(app: Sphinx, config: Config) -> None:
@@ -71,11 +72,26 @@ def run_notebooks(app: Sphinx, config: Config) -> None:
             ran += batch.regenerate(GENERATED / profile, profile=profile, only=tuple(notebooks), log=log)
         if ran or not (GENERATED / "verdicts" / "claims.svg").exists():
             overview.write(GENERATED)
+        if ran or not (GENERATED / "explorer" / "explorer.json").exists():
+            explorer.write(RESULTS, GENERATED / "explorer" / "explorer.json", toy=os.environ.get("VPCORE_TOY", "") == "1")
+        editions.write(overview.found(GENERATED), RESULTS / "editions", GENERATED / "verdicts")
+        lineage.write({title(page): page.read_text() for page in chapters()}, GENERATED)
     except InputError as error:
         raise ExtensionError(f"the notebooks of the book could not be brought up to date: {error}") from error
 
 
-def _content(notebook: str, env) -> dict:  # noqa: ANN001 the environment of Sphinx
+def chapters() -> list[Path]:
+    """The pages that were written, in the order of the book."""
+    listed = (GENERATED.parent / "_toc.yml").read_text()
+    return [GENERATED.parent / f"{name}.md" for name in re.findall(r"(?:root|file): (\w+)$", listed, re.MULTILINE)]
+
+
+def title(page: Path) -> str:
+    """The first heading of a page."""
+    return page.read_text().partition("# ")[2].partition("\n")[0]
+
+
+def content(notebook: str, env) -> dict:  # noqa: ANN001 the environment of Sphinx
     path = GENERATED / notebook / "numbers.json"
     env.note_dependency(str(path))
     return json.loads(path.read_text())
@@ -101,7 +117,7 @@ class Number(FromResults):
     """{num}`NOTEBOOK:KEY|FORMAT`"""
 
     def told(self, notebook: str, key: str, how: str) -> list[nodes.Node]:
-        value = _content(notebook, self.env)["numbers"][key]
+        value = content(notebook, self.env)["numbers"][key]
         text = f"{100 * value:.1f}{POINTS[how]}" if how in POINTS else format(value, how)
         return [nodes.inline(text, prose.tidy(text) if how else text)]
 
@@ -110,7 +126,7 @@ class Said(FromResults):
     """{said}`NOTEBOOK:KEY|WORDS`"""
 
     def told(self, notebook: str, key: str, how: str) -> list[nodes.Node]:
-        text = prose.said(_content(notebook, self.env)["numbers"], key, how)
+        text = prose.said(content(notebook, self.env)["numbers"], key, how)
         return [nodes.inline(text, text)]
 
 
@@ -118,7 +134,7 @@ class Verdict(FromResults):
     """{verdict}`NOTEBOOK:KEY`"""
 
     def told(self, notebook: str, key: str, how: str) -> list[nodes.Node]:
-        numbers = _content(notebook, self.env)["numbers"]
+        numbers = content(notebook, self.env)["numbers"]
         return [_verdict(numbers[f"{key}_verdict"])]
 
 
@@ -158,7 +174,7 @@ class GeneratedFigure(SphinxDirective, Figure):
         names = {"PDF": ".pdf", "data (CSV)": "-data.csv"}
         line = _links({label: f"{picture.with_suffix('')}{end}" for label, end in names.items()}, self.env)
         if (GENERATED.parent / picture).with_name(f"{picture.parent.name}.ipynb").exists():
-            line += [nodes.Text(SEPARATOR), _notebook(picture.parent.relative_to(GENERATED.name), "notebook", self.env)]
+            line += [nodes.Text(SEPARATOR), notebook_link(picture.parent.relative_to(GENERATED.name), "notebook", self.env)]
         figure += nodes.legend("", line)
         return [figure]
 
@@ -184,33 +200,11 @@ def _links(files: dict[str, str], env) -> nodes.paragraph:  # noqa: ANN001 the e
     return line
 
 
-def _notebook(place: Path, text: str, env) -> nodes.Element:  # noqa: ANN001 the environment of Sphinx
+def notebook_link(place: Path, text: str, env) -> nodes.Element:  # noqa: ANN001 the environment of Sphinx
     """A link to a notebook as it was run, by the folder of its output in `generated`."""
     target = f"/generated/{place.as_posix()}/{place.name}"
     options = {"refdomain": "std", "reftype": "doc", "reftarget": target, "refexplicit": True, "refwarn": True}
     return addnodes.pending_xref("", nodes.inline(text=text), refdoc=env.docname, **options)
-
-
-class Notebooks(SphinxDirective):
-    """```{notebooks}: what was run for this book, when, on what, and how long its records took to compute."""
-
-    def run(self) -> list[nodes.Node]:
-        rows = []
-        for path in sorted(path for path in GENERATED.rglob("*.ipynb") if path.stem == path.parent.name):
-            place = path.parent.relative_to(GENERATED).as_posix()
-            origin = _content(place, self.env)["provenance"]
-            row = [prose.study_of(origin["profile"]), str(origin["runs"]), origin["computing"], origin["finished"][:10]]
-            rows.append([place, *(row if origin["profile"] != "none" else ["", "", "", origin["finished"][:10]])])
-        table = nodes.table("", group := nodes.tgroup("", cols=5))
-        group += [nodes.colspec(colwidth=1) for _ in range(5)]
-        heads = ["notebook", "study", "runs", "their computing", "their last record"]
-        for part, lines in ((nodes.thead(), [heads]), (nodes.tbody(), rows)):
-            group += part
-            part += [nodes.row("", *(nodes.entry("", nodes.paragraph(text=cell)) for cell in line)) for line in lines]
-        for entry in [row[0] for row in group[-1]]:
-            place = Path(entry.astext())
-            entry[0] = nodes.paragraph("", "", _notebook(place, place.as_posix(), self.env))
-        return [table]
 
 
 class Provenance(SphinxDirective, Directive):
@@ -219,7 +213,7 @@ class Provenance(SphinxDirective, Directive):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        origin = _content(self.arguments[0], self.env)["provenance"]
+        origin = content(self.arguments[0], self.env)["provenance"]
         facts = {
             "Profile": f"{origin['profile']} ({origin['title']})",
             "Runs": f"{origin['runs']}; seeds {_list(origin['seeds'])}; source seeds {_list(origin['source_seeds'])}",
@@ -255,5 +249,4 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.add_directive("figure", GeneratedFigure, override=True)
     app.add_directive("csv-table", GeneratedTable, override=True)
     app.add_directive("provenance", Provenance)
-    app.add_directive("notebooks", Notebooks)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

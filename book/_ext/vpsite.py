@@ -1,20 +1,31 @@
-"""What machines read of the book: a description of each page, `llms.txt`, a sitemap, and no more scripts than it needs.
+"""What machines read of the book: a description and a picture of each page, `llms.txt`, a sitemap, no more scripts than due.
 
 A page is described by its first paragraph. `llms.txt` lists the pages in their order, each with its description; the sitemap
-is written where `html_baseurl` says at which address the book is published.
+is written where `html_baseurl` says at which address the book is published; $BOOK_URL may say it for a single build.
+
+    ```{launch}      links that open the first notebook on Colab and Binder, from the repository of the book
+
+The repository is `vpcore_repository` in _config.yml, or, where that still says OWNER, the one whose workflow builds the book
+($GITHUB_REPOSITORY); a copy that knows neither says how to open the notebook here.
 """
 
 from __future__ import annotations
 
 import html
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.util.docutils import SphinxDirective
 
 MOST = 300  # characters of a description
+PREVIEW = "preview.png"  # the figure of the answer, which other sites show beside a link
+START = "binder/start.ipynb"  # the notebook that opens elsewhere
 
 
 def described(doctree: nodes.document) -> str:
@@ -27,7 +38,13 @@ def add_description(app: Sphinx, page: str, template: str, context: dict[str, An
     """Put the description of a page into its head."""
     if doctree is not None:
         text = html.escape(described(doctree), quote=True)
-        context["metatags"] = context.get("metatags", "") + f'\n<meta name="description" content="{text}" />'
+        told = f'\n<meta name="description" content="{text}" />\n<meta property="og:description" content="{text}" />'
+        title = html.escape(app.env.titles[page].astext(), quote=True)
+        told += f'\n<meta property="og:title" content="{title}" />\n<meta property="og:type" content="article" />'
+        if base := app.config.html_baseurl:
+            told += f'\n<meta property="og:image" content="{base}{PREVIEW}" />'
+            told += f'\n<meta property="og:url" content="{base}{page}.html" />'
+        context["metatags"] = context.get("metatags", "") + told
 
 
 def drop_mathjax(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
@@ -48,6 +65,9 @@ def write_lists(app: Sphinx, failed: Exception | None) -> None:
     """Write `llms.txt`, and `sitemap.xml` for a book that has an address; what nobody reads is left out."""
     if failed or app.builder.format != "html":
         return
+    picture = Path(app.srcdir) / "generated" / "verdicts" / PREVIEW
+    if picture.exists():
+        shutil.copy(picture, app.outdir)
     pages = [page for page in in_order(app, app.config.root_doc) if not page.startswith("generated/")]
     lines = [f"# {app.config.html_title}", ""]
     for page in pages:
@@ -61,7 +81,41 @@ def write_lists(app: Sphinx, failed: Exception | None) -> None:
         (Path(app.outdir) / "sitemap.xml").write_text(sitemap)
 
 
+def take_address(app: Sphinx, config: Config) -> None:
+    """The address at which the book is published, from the environment where the configuration has none."""
+    address = config.html_baseurl or os.environ.get("BOOK_URL", "").strip("/")
+    config.html_baseurl = f"{address.rstrip('/')}/" if address else ""
+
+
+def repository(config: Config) -> str:
+    """OWNER/NAME of the repository on GitHub; "" where nobody knows it."""
+    given = str(config.vpcore_repository)
+    return os.environ.get("GITHUB_REPOSITORY", "") if given.startswith("OWNER/") else given
+
+
+class Launch(SphinxDirective):
+    """```{launch}"""
+
+    def run(self) -> list[nodes.Node]:
+        name = repository(self.config)
+        if not name:
+            told = nodes.Text("To run it on this machine, open "), nodes.literal(text=START), nodes.Text(" with Jupyter.")
+            return [nodes.paragraph("", "", *told)]
+        places = {
+            "Open in Colab": f"https://colab.research.google.com/github/{name}/blob/main/{START}",
+            "Open in Binder": f"https://mybinder.org/v2/gh/{name}/main?urlpath=lab/tree/{START}",
+        }
+        line = nodes.paragraph(classes=["launch"])
+        for label, address in places.items():
+            line += [nodes.Text(" ")] * bool(len(line))
+            line += nodes.reference("", label, refuri=address, classes=["sd-btn", "sd-btn-outline-primary"])
+        return [line]
+
+
 def setup(app: Sphinx) -> dict[str, object]:
+    app.add_config_value("vpcore_repository", "", "env")
+    app.connect("config-inited", take_address)
+    app.add_directive("launch", Launch)
     app.connect("html-page-context", add_description)
     app.connect("html-page-context", drop_mathjax, priority=900)
     app.connect("build-finished", write_lists)

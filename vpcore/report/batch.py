@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +22,7 @@ from vpcore.files import write_atomically
 from vpcore.report.notebook import ROOT, complete, wanted
 from vpcore.study.execution import cores
 from vpcore.study.profile import Profile, load_profile
-from vpcore.study.provenance import versions
+from vpcore.study.provenance import now, processor, versions
 from vpcore.study.run import run_id
 from vpcore.study.store import Store
 
@@ -33,7 +34,7 @@ KERNEL = {
     # tqdm warns of a bar that it cannot draw, with a path of this machine
     "PYTHONWARNINGS": "ignore:IProgress not found",
 }  # fmt: skip
-STAMP = ".made-from.json"  # what a folder of output was made from, and the files that were left in it
+STAMP = ".made-from.json"  # what a folder of output was made from, the files that were left in it, when, how long, on what
 
 
 def names() -> list[str]:
@@ -110,9 +111,11 @@ def regenerate(
     def make(name: str) -> None:
         folder, parameters, key = stale[name]
         log(f"{name}: running")
+        start = time.perf_counter()
         _run(name, folder, parameters)
-        content = json.dumps({"key": key, "files": sorted(path.name for path in folder.iterdir() if path.name != STAMP)})
-        write_atomically(folder / STAMP, content)
+        ran = {"ran": now(), "seconds": time.perf_counter() - start, "processor": processor()}
+        files = sorted(path.name for path in folder.iterdir() if path.name != STAMP)
+        write_atomically(folder / STAMP, json.dumps({"key": key, "files": files, **ran}))
 
     with _surroundings(), ThreadPoolExecutor(cores()) as pool:
         try:

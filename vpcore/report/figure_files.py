@@ -29,13 +29,14 @@ COLUMNS = ("panel", "series", "x", "y", "low", "high")
 MOST = 12  # values that a description names
 
 
-def save(figure: Figure, path: Path, *, words: str = "") -> None:
+def save(figure: Figure, path: Path, *, words: str = "", data: str = "") -> None:
     """Write the files of a figure beside each other, the same bytes for the same data.
 
     Args:
         figure: in our look.
         path: of the files, without a suffix.
         words: what it shows; "" for its `description`.
+        data: its data as CSV; "" for `data_of` it.
     """
     picture = io.StringIO()
     figure.savefig(picture, format="svg", metadata={"Date": None}, transparent=True)
@@ -43,7 +44,7 @@ def save(figure: Figure, path: Path, *, words: str = "") -> None:
     write_atomically(path.with_name(f"{path.name}-dark.svg"), dark(picture.getvalue()))
     pdf = functools.partial(figure.savefig, format="pdf", metadata={"CreationDate": None})
     write_atomically(path.with_suffix(".pdf"), pdf)
-    write_atomically(path.with_name(f"{path.name}-data.csv"), data_of(figure).to_csv(index=False))
+    write_atomically(path.with_name(f"{path.name}-data.csv"), data or data_of(figure).to_csv(index=False))
     write_atomically(path.with_suffix(".txt"), words or description(figure))
 
 

@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from vpcore.errors import InputError
 from vpcore.files import write_atomically
-from vpcore.report import figure_files, plots
+from vpcore.report import figure_files, lineage, plots
 from vpcore.report.parameters import PARAMETERS, check_parameters
 from vpcore.study.execution import device_named, execute
 from vpcore.study.jobs import jobs
@@ -221,6 +221,7 @@ class Study:
             "devices": sorted(table["device"].unique()),
             "seeds": sorted(int(s) for s in table.loc[table["method"] != "source", "seed"].unique()),
             "source_seeds": sorted(int(s) for s in table["source_seed"].unique()),
+            "adapted": lineage.adapted(table) if self.tables else [],
             "computing": f"{seconds / 60:.1f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours",
             "finished": max(table["finished"]),
         }
@@ -281,8 +282,7 @@ def data_folder(data: str) -> Path | None:
 def complete(card: Profile, runs: tuple[Run, ...], store: Store, *, device: str, data: str) -> None:
     """Compute what is missing of some runs of a profile, with a progress bar; the first failure is an error."""
     where = device_named(device)
-    total = len(jobs(runs, store, across_tasks=where.type != "cpu"))
-    if not total:
+    if not (total := len(jobs(runs, store, across_tasks=where.type != "cpu"))):
         return
     with tqdm(total=total, desc=f"{card.name} study", unit="job") as bar:
         steps = execute(

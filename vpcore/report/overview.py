@@ -9,6 +9,7 @@ What a study says of a claim is what its notebooks left in `numbers.json`; a cla
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +18,13 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
+from vpcore.files import write_atomically
 from vpcore.report.figure_files import save
 from vpcore.report.plots import NUMBER, SHAPES, VERDICT_COLOURS, panels, style
 from vpcore.report.prose import across, study_of, tidy
 from vpcore.report.verdicts import INCONCLUSIVE, VERDICTS
+
+PREVIEW_DPI = 200  # of the picture that other sites show beside a link to the book
 
 
 class Claim(NamedTuple):
@@ -119,4 +123,6 @@ def write(folder: Path) -> None:
         + row["verdict"]
         for row in table.to_dict("records")
     ]
-    save(forest_of_claims(table), folder / "verdicts" / "claims", words="; ".join(told))
+    figure = forest_of_claims(table)
+    save(figure, folder / "verdicts" / "claims", words="; ".join(told))
+    write_atomically(folder / "verdicts" / "preview.png", functools.partial(figure.savefig, format="png", dpi=PREVIEW_DPI))

@@ -84,6 +84,22 @@ def equal_records(yours: pd.DataFrame, ours: pd.DataFrame) -> int:
     return int(np.logical_and.reduce([both[name] == both[f"{name}_ours"] for name in (*MEASURES, "nll")]).sum())
 
 
+def in_words(found: pd.DataFrame, equal: int, records: int) -> str:
+    """A sentence on what `compare` and `equal_records` found.
+
+    >>> print(in_words(pd.DataFrame({"verdict": ["equal", "agrees", "differs"]}), 10, 12))
+    2 of 3 headline numbers agree with ours, within what another dense network would explain; 10 of 12 records are equal to the bit
+    """  # noqa: E501 what is printed is one line
+    agreeing = int((found["verdict"] != "differs").sum())
+    told = f"{agreeing} of {len(found)} headline numbers agree with ours, within what another dense network would explain"
+    return f"{told}; {equal} of {records} records are equal to the bit"
+
+
+def known(card: Profile, *, results: Path = RESULTS) -> bool:
+    """Whether there is a reference of a profile."""
+    return (results / "reference" / f"{card.name}.parquet").exists()
+
+
 def both(card: Profile, store: Store, *, results: Path = RESULTS) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The records of all runs of a profile that the reader has computed, and ours.
 
@@ -96,7 +112,7 @@ def both(card: Profile, store: Store, *, results: Path = RESULTS) -> tuple[pd.Da
         InputError: when there is no reference of the profile, or the reader lacks records.
     """
     reference = Store(results / "reference", card.name)
-    if not reference.published.exists():
+    if not known(card, results=results):
         raise InputError(
             f"there is no reference {reference.published} to compare {card.name} with; use --profile mini, in a checkout of "
             "the repository"

@@ -34,8 +34,13 @@ def provenance(device: torch.device) -> dict[str, object]:
         "device": torch.cuda.get_device_name(device) if on_gpu else device.type,
         "processor": processor(),
         "threads": torch.get_num_threads(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": now(),
     }
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601 has it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @functools.cache

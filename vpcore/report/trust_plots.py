@@ -1,0 +1,31 @@
+"""The figure of trust: a reader's headline numbers beside ours, each within what another dense network would explain."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from vpcore.report.plots import LOOKS, POINTS, style
+
+
+@style()
+def beside_ours(ax: Axes, found: pd.DataFrame) -> Axes:
+    """The difference of each number, yours minus ours, in percentage points; the grey bar is its tolerance.
+
+    Args:
+        ax: where to draw.
+        found: of `reference.compare`, of one measure.
+    """
+    found = found.sort_values(["method", "network"], ascending=[False, True], ignore_index=True)
+    ax.axvline(0, color="0.3", linewidth=0.8)
+    ax.barh(found.index, 2 * found["tolerance"], left=-found["tolerance"], height=0.55, color="0.88")
+    for method in [method for method in LOOKS if method in set(found["method"])]:
+        mine = found[found["method"] == method]
+        ax.plot(mine["difference"], mine.index, linestyle="none", markersize=6, **LOOKS[method].line)
+    reach = 1.1 * np.maximum(found["tolerance"], found["difference"].abs()).max()
+    ax.set(xlim=(-reach, reach), ylim=(len(found) - 0.4, -0.6), xlabel="yours minus ours, points")
+    ax.set_yticks(found.index, found["network"])
+    ax.xaxis.set_major_formatter(POINTS)
+    ax.grid(axis="y", visible=False)
+    return ax
