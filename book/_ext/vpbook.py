@@ -75,7 +75,7 @@ def run_notebooks(app: Sphinx, config: Config) -> None:
         if ran or not (GENERATED / "explorer" / "explorer.json").exists():
             explorer.write(RESULTS, GENERATED / "explorer" / "explorer.json", toy=os.environ.get("VPCORE_TOY", "") == "1")
         editions.write(overview.found(GENERATED), RESULTS / "editions", GENERATED / "verdicts")
-        lineage.write({title(page): page.read_text() for page in chapters()}, GENERATED)
+        lineage.write({title(page): page.read_text() for page in chapters()}, GENERATED, anew=bool(ran))
     except InputError as error:
         raise ExtensionError(f"the notebooks of the book could not be brought up to date: {error}") from error
 

@@ -82,12 +82,13 @@ class Sources(SphinxDirective):
             links: list[nodes.Node] = []
             for place in places:
                 links += [nodes.Text(", ")] * bool(links) + [notebook_link(Path(place), place, self.env)]
-            read = [origin for origin in origins if origin["profile"] != "none"]
-            by = {f"{origin['profile']} at {' '.join(origin['commits'])}" for origin in read}
+            studies = sorted({origin["profile"] for origin in origins} - {"none"})
             if places:
                 link = nodes.reference("", title(page), refuri=f"{page.stem}.html", internal=True)
-                rows.append([[link], links, "; ".join(sorted(by)) or "made in the notebook"])
-        return [table(["page", "notebooks", "records, and the commits that computed them"], rows)]
+                rows.append([[link], links, ", ".join(studies) or lineage.HERE])
+        by = [f"{study} at {', '.join(commits)}" for study, commits in sorted(lineage.commits(GENERATED).items())]
+        told = nodes.paragraph(text=f"The commits that computed the records: {'; '.join(by)}.")
+        return [table(["page", "notebooks", "records of"], rows), told]
 
 
 def setup(app: Sphinx) -> dict[str, object]:

@@ -14,7 +14,7 @@
   const titled = (group) => `${group.study}: ${group.compressed}`;
   const number = (value) => String(value).replace("-", "\u2212");
   const network = (group, n) =>
-    group.axis.startsWith("bits") ? `${group.networks[n]} bits` : `${group.networks[n]} % of the weights`;
+    group.axis.startsWith("bits") ? `${group.networks[n]} bits` : `${group.networks[n]}% of the weights`;
   const budget = (size) => (size === "all" ? "all images" : `${size} image${size === "1" ? "" : "s"} per class`);
 
   function fill(name, options, wanted) {
@@ -54,7 +54,8 @@
   }
 
   const choice = () => Object.fromEntries(new FormData(form));
-  const told = ([mean, low, high], unit) => `${number(mean)} ${unit} (${number(low)} to ${number(high)})`;
+  const told = ([mean, low, high], unit) =>
+    `${number(mean)}${unit === "%" ? "" : " "}${unit} (${number(low)} to ${number(high)})`;
 
   function draw() {
     const now = read();
@@ -62,13 +63,13 @@
     const some = points.filter((p) => p.ends.length);
     curve(now, some);
     detail(now);
-    const where = `${form.elements.task.value}, ${budget(form.elements.budget.value)}`;
+    const where = `${titled(group)}, ${form.elements.task.value}, ${budget(form.elements.budget.value)}`;
     const said = now.shown.map((method) => {
       const mine = some.filter((p) => p.method === method && (p.n === chosen || p.n === 0));
       const parts = mine.map((p) => `${told(p.ends, unit.unit)} with ${network(group, p.n)}`);
-      return `${METHODS[method].name}: ${parts.join(", ") || "not measured"}`;
+      return `${METHODS[method].name}, ${parts.join(", ") || "nothing to compare"}`;
     });
-    part("said").textContent = `${unit.label}, ${titled(group)}, ${where}. ${said.join("; ")}.`;
+    part("said").textContent = `${unit.label} (${where}): ${said.join("; ")}.`;
     table(now, some);
     mapping(now);
   }
@@ -96,7 +97,7 @@
     const axis = bits
       ? { type: "point", domain: group.networks, label: group.axis }
       : { type: "log", reverse: true, label: group.axis };
-    marks.push(Plot.axisX(group.networks, { tickFormat: String, label: group.axis, labelAnchor: "center", labelArrow: "none" }));
+    marks.push(Plot.axisX(group.networks, { text: String, label: group.axis, labelAnchor: "center", labelArrow: "none" }));
     const chart = Plot.plot({
       width: wide, height: Math.min(420, 0.62 * wide + 60), marginLeft: 48, marginTop: 30, marginBottom: 44, marginRight: 24, style: STYLE, marks,
       x: { ...axis, inset: 14, axis: null },
@@ -178,7 +179,7 @@
   function table({ group, shown, unit }, some) {
     const lines = group.networks.map((_, n) => [network(group, n), ...shown.map((method) => {
       const at = some.find((p) => p.method === method && p.n === n);
-      return at ? told(at.ends, unit.unit) : "not measured";
+      return at ? told(at.ends, unit.unit) : "";
     })]);
     part("table").replaceChildren(rows(["network", ...shown.map((method) => METHODS[method].name)], lines));
   }

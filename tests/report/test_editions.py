@@ -38,7 +38,7 @@ def test_every_change_is_told_and_nothing_else(tmp_path: Path) -> None:
     then = verdicts(letters="supported", digits="inconclusive", old="supported")
     now = verdicts(letters="contradicted", digits="inconclusive", young="supported")
     found = editions.changes(then, now).set_index("study")
-    assert found["changed"].to_dict() == {"letters": "verdict", "digits": "", "old": "gone", "young": "new"}
+    assert found["changed"].to_dict() == {"letters": "verdict", "digits": "no", "old": "gone", "young": "new"}
     told = [f"{word}, 2.0 (1.0 to 3.0)" for word in ("supported", "contradicted")]
     assert found.loc["letters", ["then", "now"]].tolist() == told
     editions.keep(then, "1", tmp_path / "editions")

@@ -62,7 +62,7 @@ def changes(then: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
         then, now: as `overview.found` gives them.
 
     Returns:
-        Columns claim, study, `then` and `now` (the verdict with its points, "" where it is not tested), and `changed`: "",
+        Columns claim, study, `then` and `now` (the verdict with its points, "" where it is not tested), and `changed`: "no",
         "verdict", "new" or "gone".
 
     >>> row = {"claim": "C1", "study": "letters", "points": 2.0, "low": 1.0, "high": 3.0, "verdict": "supported"}
@@ -73,7 +73,7 @@ def changes(then: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for key in sorted(told[0].keys() | told[1].keys()):
         (before, text_before), (after, text_after) = (one.get(key, ("", "")) for one in told)
-        changed = "new" if not before else "gone" if not after else "verdict" if before != after else ""
+        changed = "new" if not before else "gone" if not after else "verdict" if before != after else "no"
         rows.append({"claim": key[0], "study": key[1], "then": text_before, "now": text_after, "changed": changed})
     return pd.DataFrame(rows, columns=["claim", "study", "then", "now", "changed"])
 

@@ -39,7 +39,7 @@ METRICS = {  # column -> its label, its unit, and whether it is of a pair
     "accuracy_loss": ("Loss of accuracy against dense", "points", True),
     "ece_rise": ("Rise of ECE against dense", "points", True),
     "nll": ("Negative log-likelihood", "nats", False),
-    "set_size": ("Classes in a conformal set (90 %)", "classes", False),
+    "set_size": ("Size of conformal sets (90%)", "classes", False),
 }
 UNITS = {"%": 100.0, "points": 100.0, "nats": 1.0, "classes": 1.0}
 BINS = ("bin_confidence", "bin_accuracy")

@@ -162,8 +162,8 @@ def _label(kind: str, name: str, computed_by: Mapping[str, list[str]]) -> str:
     return "\n".join([name.replace(", ", "\n") if kind == "networks" else name, *lines])
 
 
-def write(pages: Mapping[str, str], folder: Path) -> None:
-    """Draw the graph into the folder "lineage" of the output of the notebooks, unless it is there already."""
+def write(pages: Mapping[str, str], folder: Path, *, anew: bool = False) -> None:
+    """Draw the graph into the folder "lineage" of the output of the notebooks; if it is there already, only where `anew`."""
     table, computed_by = edges(pages, folder), commits(folder)
     told = "; ".join(
         f"the page {title} shows {', '.join(mine['source'])}"
@@ -173,5 +173,5 @@ def write(pages: Mapping[str, str], folder: Path) -> None:
     lines = table.assign(commits=table["target"].map(lambda name: " ".join(computed_by.get(name, []))))
     content = lines.to_csv(index=False)
     data = made.with_name(f"{made.name}-data.csv")
-    if not data.exists() or data.read_text() != content:
+    if anew or not data.exists() or data.read_text() != content:
         figure_files.save(graph(table, computed_by), made, words=f"What pages are made from: {told}", data=content)

@@ -19,7 +19,7 @@ def beside_ours(ax: Axes, found: pd.DataFrame) -> Axes:
     """
     found = found.sort_values(["method", "network"], ascending=[False, True], ignore_index=True)
     ax.axvline(0, color="0.3", linewidth=0.8)
-    ax.barh(found.index, 2 * found["tolerance"], left=-found["tolerance"], height=0.55, color="0.88")
+    ax.barh(found.index, 2 * found["tolerance"], left=-found["tolerance"], height=0.55, color="0.82")
     for method in [method for method in LOOKS if method in set(found["method"])]:
         mine = found[found["method"] == method]
         ax.plot(mine["difference"], mine.index, linestyle="none", markersize=6, **LOOKS[method].line)
