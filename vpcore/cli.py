@@ -19,6 +19,7 @@ from vpcore.errors import InputError
 # command -> the module of `vpcore.commands` that holds it, and how its help text begins
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("studies", "Compute what is missing of a profile."),
+    "train": ("studies", "Train the networks of a profile that are missing."),
     "measure": ("own_run", "Measure one run of your own."),
     "status": ("studies", "Say what of a profile is done, failed and missing."),
     "publish": ("studies", "Write the records of a profile to one table."),

@@ -1,4 +1,4 @@
-"""The commands of a study: `vpcore run`, `status`, `publish`, `replay`, `compare`, `book`."""
+"""The commands of a study: `vpcore run`, `train`, `status`, `publish`, `replay`, `compare`, `book`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from tqdm import tqdm
 
 from vpcore.commands.options import a_path, check_known, data_option, device_option, study_options, warn_of_emulation
 from vpcore.errors import InputError
+from vpcore.networks import parallel
 from vpcore.study.execution import Done, device_named, execute
+from vpcore.study.execution import train as trained
 from vpcore.study.jobs import jobs
 from vpcore.study.profile import Profile
 from vpcore.study.replay import replay as computed_again
@@ -91,6 +93,33 @@ def run(
         click.echo(f"{left} jobs are left; the same command goes on with them")
     if failed:
         sys.exit(2 if all(isinstance(done.error, InputError) for done in failed) else 1)
+
+
+@click.command()
+@study_options
+@data_option
+@device_option
+@click.option("--chain", "chains", type=int, multiple=True, help="Only networks of this source_seed; may be repeated.")
+def train(card: Profile, store: Store, data: Path | None, device: str, chains: tuple[int, ...]) -> None:
+    """Train the networks of a profile that are missing, each by all processes that torchrun starts.
+
+    \b
+    torchrun --standalone --nproc-per-node 8 -m vpcore train --profile imagenet --data DIR
+
+    Each process takes its share of every batch, on a GPU of its own. What is interrupted goes on after its last epoch, when
+    the same command is given again (or by itself, with --max-restarts 3). `vpcore run` then does the rest.
+    """
+    check_known(f"chain of the profile {card.name}, a source_seed:", chains, {r.source_seed for r in card.runs})
+    runs = tuple(r for r in card.runs if not chains or r.source_seed in chains)
+    where = device_named(device)
+    with parallel.launched(where):
+        say = click.echo if parallel.is_first() else lambda text: None
+        folder = data_or_fakes(card, runs, store, data)
+        made = 0
+        for ticket in trained(runs, store, device=where, folder=folder, protocol=card.protocol, log=say):
+            made += 1
+            say(f"made {store.ticket_path(ticket)}")
+        say(f"{card.name}: {made} networks made, by {parallel.processes()} processes")
 
 
 def progress_line(done: Done) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vpcore.checks import as_device, as_labels, check_network, kind_of, number, whole_number
 from vpcore.errors import InputError, entry
+from vpcore.networks import parallel
 from vpcore.networks.augmentations import AUGMENTATIONS
 from vpcore.networks.backbones import PRECISIONS, Statistics, normalise, statistics_of
 from vpcore.networks.inputs import check_pixels
@@ -143,15 +144,17 @@ def fit(
     optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=MOMENTUM, nesterov=True)
     if optimizer_state is not None:
         optimizer.load_state_dict(optimizer_state)
-    loss_of = loss_function(model, recipe, statistics_of(model, statistics), targets=int(labels.max()) + 1)
+    network = parallel.replica(model)
+    loss_of = loss_function(network, recipe, statistics_of(model, statistics), targets=int(labels.max()) + 1)
 
     def gradients(shown: Tensor, y: Tensor, *drawn: Tensor) -> Tensor:
         model.zero_grad()
-        loss = loss_of(shown, y, *drawn)
+        with parallel.whole_batches():
+            loss = loss_of(shown, y, *drawn)
         loss.backward()
         return loss.detach()
 
-    repeated = repeat(gradients, device=device)
+    repeated = repeat(gradients, device=device, on_host=parallel.processes() > 1)
     steps = len(images) // recipe.batch
     for epoch in bar(range(first_epoch, recipe.epochs), "training", unit="epoch", progress=progress):
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
@@ -166,7 +169,7 @@ def fit(
                 group["lr"] = recipe.lr * one_cycle((epoch * steps + step + 0.5) / recipe.steps(len(images)))
             total += repeated(images[order[rows]].to(device), y[rows], *(part[step] for part in drawn))
             take_step(optimizer, epoch * steps + step)
-        mean = float(total) / steps
+        mean = float(parallel.mean(total)) / steps
         check_loss(mean, f"epoch {epoch + 1} of source training", lr=recipe.lr)
         after_epoch(epoch + 1, mean, optimizer.state_dict())
     model.eval()
@@ -198,6 +201,7 @@ def loss_function(model: nn.Module, recipe: Recipe, statistics: Statistics, *, t
         if mixture:
             share, other = mixture
             x = share * x + (1 - share) * x[other]
+        x, y = parallel.share(x), parallel.share(labels)
         # no cache of cast weights, which outlives a recording: none is cast twice
         with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32, cache_enabled=False):
             logits = model(x)
@@ -207,9 +211,10 @@ def loss_function(model: nn.Module, recipe: Recipe, statistics: Statistics, *, t
                 f"{kind_of(logits)}; build it with that many classes, or number those of the labels from 0"
             )
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        loss = F.cross_entropy(logits, y, label_smoothing=smoothing)
         if mixture:
-            loss = share * loss + (1 - share) * F.cross_entropy(logits, labels[other], label_smoothing=smoothing)
+            others = parallel.share(labels[other])
+            loss = share * loss + (1 - share) * F.cross_entropy(logits, others, label_smoothing=smoothing)
         return loss
 
     return loss_of

@@ -7,11 +7,13 @@ A ticket is a file, made once and kept; `headers` describes what it records abou
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from filelock import FileLock
 
 from vpcore.errors import InputError
+from vpcore.networks import parallel
 from vpcore.networks.backbones import backbone
 from vpcore.networks.state import load_weights_
 from vpcore.networks.training import Recipe
@@ -45,11 +47,12 @@ def check_tickets(runs: tuple[Run, ...], store: Store, folder: Path | None) -> N
 def make_ticket(run: Run, session: Session) -> None:
     """Make the ticket of a run unless it exists: train it, or take weights that come from elsewhere."""
     path = session.store.ticket_path(run)
-    if path.exists():
+    if parallel.agreed(path.exists, session.device):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.stem}.lock")):  # a study that shares the network waits for it
-        if not path.exists():
+    lock = FileLock(path.with_name(f".{path.stem}.lock"))  # a study that shares the network waits for it
+    with lock if parallel.is_first() else contextlib.nullcontext():
+        if not parallel.agreed(path.exists, session.device):
             _make_ticket(run, session, path)
 
 
@@ -57,6 +60,8 @@ def _make_ticket(run: Run, session: Session, path: Path) -> None:
     store = session.store
     stamp = provenance(session.device)
     stamp["started"] = stamp.pop("finished")  # the training has yet to begin
+    if parallel.processes() > 1:
+        stamp["processes"] = parallel.processes()
     before = parents(run)
     needed = [store.ticket_path(parent) for parent in before]
     for parent, file in zip(before, needed, strict=True):

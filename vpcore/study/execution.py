@@ -25,15 +25,16 @@ from vpcore.data.builtin import BUILTIN
 from vpcore.data.tasks import classes, digest
 from vpcore.errors import InputError, WriteError, unknown
 from vpcore.files import write_atomically
+from vpcore.networks import parallel
 from vpcore.networks.backbones import build, check_canvas, prunable
 from vpcore.pruning.methods import METHODS
-from vpcore.study.chains import check_tickets
+from vpcore.study.chains import check_tickets, make_ticket
 from vpcore.study.jobs import Block, Job, blocks
 from vpcore.study.provenance import PLACE, commit, provenance
 from vpcore.study.run import Run, run_id
 from vpcore.study.session import Session
 from vpcore.study.store import Store
-from vpcore.study.workers import Log, Outcome, in_turn, side_by_side
+from vpcore.study.workers import Log, Outcome, as_workers_do, in_turn, side_by_side
 
 DEVICES = ("auto", "cpu", "cuda")
 FEW_JOBS = 20  # fewer are done before other processes have started
@@ -128,6 +129,49 @@ def execute(
     if workers > 1 and not find_spec("distributed"):
         log("jobs are done one after the other, since the package distributed is not installed")
         workers = 1
+    check(runs, ahead, store, device=device, folder=folder, protocol=protocol)
+    session = Session(store, device, folder, protocol, log)
+    until = math.inf if minutes is None else time.time() + 60 * minutes
+    if workers == 1 and not scheduler and not dashboard:
+        do = functools.partial(in_turn, session=session, until=until)
+    else:
+        do = functools.partial(
+            side_by_side, session=session, until=until, workers=workers, scheduler=scheduler, dashboard=dashboard
+        )
+    return _reported(runs, do, session) if todo else iter(())
+
+
+def train(
+    runs: tuple[Run, ...],
+    store: Store,
+    *,
+    device: torch.device,
+    folder: Path | None = None,
+    protocol: str = "",
+    log: Log = lambda text: None,
+) -> Iterator[Run]:
+    """Make the tickets that are missing, in their order, each by all processes that train together (`parallel`).
+
+    Arguments and errors are those of `execute`; a training that fails ends it.
+
+    Yields:
+        The run on the source task of each ticket that was made.
+    """
+    ahead = blocks(runs, store)
+    check(runs, ahead, store, device=device, folder=folder, protocol=protocol)
+    session = Session(store, device, folder, protocol, log)
+    for ticket in [block.ticket for block in ahead if block.jobs[0].is_ticket]:
+        if not parallel.agreed(store.ticket_path(ticket).exists, device):
+            with as_workers_do():
+                make_ticket(ticket, session)
+            yield ticket
+
+
+def check(
+    runs: tuple[Run, ...], ahead: list[Block], store: Store, *, device: torch.device, folder: Path | None, protocol: str
+) -> None:
+    """Refuse runs that cannot be computed, before anything is; `ahead`: what is missing of them, otherwise as `execute`."""
+    todo = [job for block in ahead for job in block.jobs]
     for block in ahead:
         check_canvas(block.ticket.model, block.ticket.canvas)
     for task in sorted({name for job in todo for run in job.runs for name in (run.source, run.task)}):
@@ -145,15 +189,6 @@ def execute(
     if protocol:
         _check_place(todo, store, here)
     write_atomically(store.root / "records" / ".writable", b"")
-    session = Session(store, device, folder, protocol, log)
-    until = math.inf if minutes is None else time.time() + 60 * minutes
-    if workers == 1 and not scheduler and not dashboard:
-        do = functools.partial(in_turn, session=session, until=until)
-    else:
-        do = functools.partial(
-            side_by_side, session=session, until=until, workers=workers, scheduler=scheduler, dashboard=dashboard
-        )
-    return _reported(runs, do, session) if todo else iter(())
 
 
 def check_installed(scheduler: str, dashboard: bool = False) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vpcore.errors import InputError
 from vpcore.files import write_atomically
+from vpcore.networks import parallel
 from vpcore.networks.backbones import IMAGENET, Statistics
 from vpcore.networks.state import load_weights_
 from vpcore.networks.training import Recipe, Step, fit
@@ -113,6 +114,8 @@ def save_unfinished(
     Raises:
         WriteError: when the file cannot be written.
     """
+    if not parallel.is_first():
+        return
     state = {"model": model.state_dict(), "masks": masks, "origin": _origin(header), **vars(progress)}
     write_atomically(unfinished_path(path), lambda file: torch.save(state, file))
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from vpcore.checks import as_path, check_network, check_state, kind_of
 from vpcore.errors import InputError
 from vpcore.files import write_atomically
+from vpcore.networks import parallel
 from vpcore.networks.state import check_finite, check_masks, load_weights_
 
 State = dict[str, Tensor]
@@ -120,7 +121,9 @@ def write_ticket(path: Path | str, state: State, masks: dict[str, Tensor], *, he
             f"`header` must be a dict of what JSON can hold: text, numbers, lists, dicts ({error}); use str(...) for others"
         ) from error
     meta |= {"sha256": _digest(tensors), HEADER_DIGEST: _digest_of_meta(meta)}
-    write_atomically(path, save(tensors, metadata=meta))
+    if parallel.is_first():
+        write_atomically(path, save(tensors, metadata=meta))
+    parallel.wait()
 
 
 def read_ticket(path: Path | str) -> tuple[State, dict[str, Tensor], dict[str, object]]:
