@@ -63,7 +63,7 @@ def test_all_that_is_committed_fits_into_a_page(tmp_path: Path) -> None:
     explorer.write(RESULTS, tmp_path / "explorer.json")
     assert (tmp_path / "explorer.json").stat().st_size < 400_000
     content = json.loads((tmp_path / "explorer.json").read_text())
-    assert {group["study"] for group in content["groups"]} >= {"Tiny-ImageNet", "ImageNet", "letters"}
+    assert {group["study"] for group in content["groups"]} >= {"Tiny-ImageNet", "ImageNet", "letters, 3 dense networks"}
     titles = [f"{group['study']}: {group['compressed']}" for group in content["groups"]]
     assert len(titles) == len(set(titles)), "the page finds a group by its title"
     for group in content["groups"]:

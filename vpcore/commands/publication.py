@@ -20,7 +20,7 @@ def edition(book: Path, results: Path, name: str) -> None:
     """Keep the verdicts of the book as an edition.
 
     \b
-    make book && vpcore edition
+    make book && vpcore edition --name 0.2.0
 
     Writes results/editions/NAME.json, with which the next edition is compared. The published results are described anew:
     results/README.md has a card for each table and ticket, results/ro-crate-metadata.json says the same for machines.

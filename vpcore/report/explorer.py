@@ -106,7 +106,7 @@ def group(table: pd.DataFrame, study: str, compressed: str, axis: str) -> dict[s
     along = "weight_bits" if axis == BITS else "round"
     runs = table[table["method"] != "source"]
     runs = runs.assign(budget=[ALL if pd.isna(size) else int(size) for size in runs["budget"]])
-    several = runs["source_seed"].nunique() > 1
+    chains = runs["source_seed"].nunique()
     density = runs.groupby("round")["density"].mean()
     order = sorted((int(n) for n in runs[along].unique()), reverse=axis == BITS)
     networks = order if axis == BITS else [100.0 if n == 0 else float(f"{100 * density[n]:.3g}") for n in order]
@@ -118,11 +118,11 @@ def group(table: pd.DataFrame, study: str, compressed: str, axis: str) -> dict[s
     for (task, size, method, network), mine in _cells(runs, along):
         found = [numbers[name].get((task, size, method, network)) for name in METRICS]
         place = [tasks.index(task), sizes.index(size), methods.index(method), order.index(network), len(mine)]
-        pictures = _pictures(mine, names) if task != EVERY and not several else []
+        pictures = _pictures(mine, names) if task != EVERY and chains == 1 else []
         points.append([*place, [_rounded(ends, name) for name, ends in zip(METRICS, found, strict=True)], *pictures])
     classes = [[], *(runs.loc[runs["task"] == task, "classes"].iloc[0] for task in tasks[1:])]
     return {
-        "study": study,
+        "study": study + f", {chains} dense networks" * (chains > 1),
         "compressed": compressed,
         "axis": axis,
         "networks": networks,
