@@ -17,7 +17,20 @@ from vpcore.study.profile import load_profile
 mpl.use("Agg")
 ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "book"
-RESULTS = ("intro", "claims", "tickets", "accuracy", "budget", "calibration", "ways", "why", "choices", "defects")
+RESULTS = (
+    "intro",
+    "claims",
+    "tickets",
+    "accuracy",
+    "budget",
+    "calibration",
+    "ways",
+    "why",
+    "choices",
+    "defects",
+    "explore",
+    "trust",
+)
 # words that say which way a result goes
 DIRECTION = re.compile(
     r"\b(worse|better|worsens?|improves?|fall(s|en)?|fell|rises?|rose|risen|drop(s|ped)?|los(es|t)|gain(s|ed)?|harm(s|ed|ful)?"

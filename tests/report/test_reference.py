@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.report import inside
 from tests.report.made_up import records
 from vpcore import InputError
-from vpcore.report import reference
+from vpcore.report import plots, reference, trust_plots
 from vpcore.study.jobs import jobs
 from vpcore.study.profile import load_profile
 from vpcore.study.store import Store
@@ -43,6 +44,24 @@ def test_a_difference_as_between_dense_networks_agrees_and_a_larger_one_does_not
         assert found["difference"].to_numpy() == pytest.approx(shift)
     with pytest.raises(InputError, match="`table` must have at least two chains, .* got 1"):
         reference.tolerances(made.assign(source_seed=0))
+
+
+def test_the_figure_shows_every_number_and_its_tolerance(made: pd.DataFrame) -> None:
+    chains = [made.assign(source_seed=n, accuracy=made["accuracy"] + 0.01 * n) for n in range(2)]
+    found = reference.compare(made.assign(accuracy=made["accuracy"] + 0.2), made, reference.tolerances(pd.concat(chains)))
+    found = found[found["measure"] == "accuracy"]
+    figure, [[ax]] = plots.panels(size=(4, 2.6))
+    trust_plots.beside_ours(ax, found)
+    inside.check(figure)
+    drawn = [x for line in ax.get_lines() if line.get_label() in {look.label for look in plots.LOOKS.values()}
+             for x in line.get_xdata()]  # fmt: skip
+    assert sorted(drawn) == pytest.approx(sorted(found["difference"]))
+    bars = [bar.get_width() for bar in ax.patches]
+    assert sorted(bars) == pytest.approx(sorted(2 * found["tolerance"]))
+    told = reference.in_words(found, 0, len(made))
+    assert told.startswith("0 of 6 headline numbers agree")
+    assert reference.known(MINI)
+    assert not reference.known(load_profile("small"))
 
 
 def test_records_are_equal_when_every_number_is(made: pd.DataFrame) -> None:
