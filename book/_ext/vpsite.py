@@ -12,6 +12,7 @@ The repository is `vpcore_repository` in _config.yml, or, where that still says 
 from __future__ import annotations
 
 import html
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util.docutils import SphinxDirective
 
+from vpcore.report import prose
+
 MOST = 300  # characters of a description
 PREVIEW = "preview.png"  # the figure of the answer, which other sites show beside a link
 START = "binder/start.ipynb"  # the notebook that opens elsewhere
@@ -32,6 +35,17 @@ def described(doctree: nodes.document) -> str:
     """The first paragraph of a page, cut at a word."""
     text = " ".join(next((found.astext() for found in doctree.findall(nodes.paragraph)), "").split())
     return text if len(text) <= MOST else text[:MOST].rsplit(" ", 1)[0] + " ..."
+
+
+def tell_apart(app: Sphinx, page: str, source: list[str]) -> None:
+    """A notebook that was run for a second study, generated/PROFILE/NOTEBOOK, names the study in its title."""
+    parts = page.split("/")
+    if parts[0] == "generated" and len(parts) == 4:
+        notebook = json.loads(source[0])
+        first = notebook["cells"][0]
+        title, *rest = "".join(first["source"]).split("\n")
+        first["source"] = "\n".join([f"{title}, {prose.study_of(parts[1])}", *rest])
+        source[0] = json.dumps(notebook)
 
 
 def add_description(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
@@ -47,11 +61,28 @@ def add_description(app: Sphinx, page: str, template: str, context: dict[str, An
         context["metatags"] = context.get("metatags", "") + told
 
 
-def drop_mathjax(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
-    """Load MathJax only for the equations of a page itself; Sphinx does so for those of the pages below it, too."""
+def drop_scripts(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+    """Load MathJax only for the equations of a page itself, where Sphinx looks at those of the pages below it as well, and
+    never Thebe, which Jupyter Book loads even where it is off."""
+    unused = ["thebe"]
     if doctree is None or not any(doctree.findall(lambda node: isinstance(node, nodes.math | nodes.math_block))):
-        told = [(file, f"{file.filename}{file.attributes.get('body', '')}".lower()) for file in context["script_files"]]
-        context["script_files"] = [file for file, text in told if "mathjax" not in text]
+        unused.append("mathjax")
+    for kind in ("script_files", "css_files"):
+        told = [
+            (file, f"{getattr(file, 'filename', file)}{getattr(file, 'attributes', '')}".lower()) for file in context[kind]
+        ]
+        context[kind] = [file for file, text in told if not any(name in text for name in unused)]
+
+
+def open_up(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+    """What those need who use a keyboard or hear a page: names of the chevrons, and tables that can be scrolled."""
+    if make := context.get("generate_toctree_html"):
+        context["generate_toctree_html"] = lambda *given, **named: str(make(*given, **named)).replace(
+            "<summary>", '<summary aria-label="the pages of this one">'
+        )
+    if "body" in context:
+        body = context["body"].replace("<table", '<div class="scroll" tabindex="0" role="group" aria-label="table"><table')
+        context["body"] = body.replace("</table>", "</table></div>")
 
 
 def in_order(app: Sphinx, page: str) -> Iterator[str]:
@@ -73,12 +104,25 @@ def write_lists(app: Sphinx, failed: Exception | None) -> None:
     for page in pages:
         lines.append(f"- [{app.env.titles[page].astext()}]({page}.html): {described(app.env.get_doctree(page))}")
     (Path(app.outdir) / "llms.txt").write_text("\n".join(lines) + "\n")
-    for path in (Path(app.outdir) / "_static").rglob("*.map"):  # for developers of the theme
-        path.unlink()
     if base := app.config.html_baseurl:
         urls = "".join(f"<url><loc>{base.rstrip('/')}/{page}.html</loc></url>" for page in pages)
         sitemap = f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">{urls}</urlset>\n'
         (Path(app.outdir) / "sitemap.xml").write_text(sitemap)
+
+
+def lighten(app: Sphinx, failed: Exception | None) -> None:
+    """Leave out what no page loads; notebooks to download come without their outputs, which their pages show."""
+    if failed or app.builder.format != "html":
+        return
+    static = Path(app.outdir) / "_static"
+    for path in (path for end in ("*.map", "*.ttf", "fontawesome.js", "*macros.html") for path in static.rglob(end)):
+        path.unlink()
+    shutil.rmtree(static / "locales", ignore_errors=True)
+    for path in (Path(app.outdir) / "_sources").rglob("*.ipynb"):
+        notebook = json.loads(path.read_text())
+        for cell in notebook["cells"]:
+            cell |= {"outputs": []} if cell["cell_type"] == "code" else {}
+        path.write_text(json.dumps(notebook))
 
 
 def take_address(app: Sphinx, config: Config) -> None:
@@ -116,7 +160,10 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.add_config_value("vpcore_repository", "", "env")
     app.connect("config-inited", take_address)
     app.add_directive("launch", Launch)
+    app.connect("source-read", tell_apart)
     app.connect("html-page-context", add_description)
-    app.connect("html-page-context", drop_mathjax, priority=900)
+    app.connect("html-page-context", drop_scripts, priority=900)
+    app.connect("html-page-context", open_up, priority=900)
     app.connect("build-finished", write_lists)
+    app.connect("build-finished", lighten)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
