@@ -14,12 +14,14 @@ from __future__ import annotations
 import html
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util.docutils import SphinxDirective
@@ -111,13 +113,21 @@ def write_lists(app: Sphinx, failed: Exception | None) -> None:
 
 
 def lighten(app: Sphinx, failed: Exception | None) -> None:
-    """Leave out what no page loads; notebooks to download come without their outputs, which their pages show."""
+    """Leave out what no page loads or shows; notebooks to download come without their outputs, which their pages show."""
     if failed or app.builder.format != "html":
         return
     static = Path(app.outdir) / "_static"
-    for path in (path for end in ("*.map", "*.ttf", "fontawesome.js", "*macros.html") for path in static.rglob(end)):
-        path.unlink()
+    for end in ("*.map", "*.ttf", "fa-brands*", "fa-regular*", "fontawesome.js", "*macros.html"):
+        for path in static.rglob(end):
+            path.unlink()
     shutil.rmtree(static / "locales", ignore_errors=True)
+    for path in (Path(app.outdir) / "_images").glob("*.svg"):
+        plain = re.sub(r"<metadata>.*?</metadata>", "", path.read_text(), flags=re.DOTALL)
+        path.write_text(re.sub(r">\s+<", "><", re.sub(r"\s*\n\s*", " ", plain)))
+    for path in (Path(app.outdir) / "_images").glob("*.png"):  # outputs of notebooks: 256 colours are a third of the bytes
+        with Image.open(path) as picture:
+            if picture.mode != "P" and picture.convert("RGBA").getextrema()[3][0] == 255:
+                picture.convert("RGB").quantize(256).save(path)
     for path in (Path(app.outdir) / "_sources").rglob("*.ipynb"):
         notebook = json.loads(path.read_text())
         for cell in notebook["cells"]:
