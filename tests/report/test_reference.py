@@ -60,6 +60,8 @@ def test_the_figure_shows_every_number_and_its_tolerance(made: pd.DataFrame) -> 
     assert sorted(bars) == pytest.approx(sorted(2 * found["tolerance"]))
     told = reference.in_words(found, 0, len(made))
     assert told.startswith("0 of 6 headline numbers agree")
+    facts = {row["what"]: row for row in reference.machines(made.assign(processor="a"), made.assign(processor="b"))}
+    assert (facts["processor"]["yours"], facts["processor"]["ours"]) == ("a", "b")
     assert reference.known(MINI)
     assert not reference.known(load_profile("small"))
 

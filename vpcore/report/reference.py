@@ -24,7 +24,7 @@ from vpcore.study.store import Store
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 TIMES = 3  # standard deviations of a difference: a dozen numbers are compared
-MEASURES = ("accuracy", "ece")
+LABELS = {"accuracy": "accuracy", "ece": "ECE"}  # of the measures that are compared
 KEY = ["measure", "method", "network"]
 NUMBERS = ("yours", "ours", "difference", "tolerance")
 
@@ -38,7 +38,7 @@ def headlines(table: pd.DataFrame) -> pd.Series:
     last = table["round"].max()
     kept = table[table["round"].isin([0, last])]
     kept = kept.assign(network=np.where(kept["round"] == 0, "dense", "sparsest"))
-    of_task = kept.groupby(["method", "network", "task"])[list(MEASURES)].mean()
+    of_task = kept.groupby(["method", "network", "task"])[list(LABELS)].mean()
     means = of_task.groupby(level=["method", "network"]).mean().rename_axis(columns="measure")
     return means.stack().reorder_levels(KEY).sort_index()
 
@@ -80,8 +80,8 @@ def compare(yours: pd.DataFrame, ours: pd.DataFrame, allowed: pd.Series) -> pd.D
 
 def equal_records(yours: pd.DataFrame, ours: pd.DataFrame) -> int:
     """How many runs have the same accuracy, ECE and loss, to the bit, in both tables."""
-    both = yours.merge(ours[["id", *MEASURES, "nll"]], on="id", suffixes=("", "_ours"))
-    return int(np.logical_and.reduce([both[name] == both[f"{name}_ours"] for name in (*MEASURES, "nll")]).sum())
+    both = yours.merge(ours[["id", *LABELS, "nll"]], on="id", suffixes=("", "_ours"))
+    return int(np.logical_and.reduce([both[name] == both[f"{name}_ours"] for name in (*LABELS, "nll")]).sum())
 
 
 def in_words(found: pd.DataFrame, equal: int, records: int) -> str:
@@ -93,6 +93,16 @@ def in_words(found: pd.DataFrame, equal: int, records: int) -> str:
     agreeing = int((found["verdict"] != "differs").sum())
     told = f"{agreeing} of {len(found)} headline numbers agree with ours, within what another dense network would explain"
     return f"{told}; {equal} of {records} records are equal to the bit"
+
+
+def machines(yours: pd.DataFrame, ours: pd.DataFrame) -> list[dict[str, str]]:
+    """What two computations of a study were computed with, as the rows of a table."""
+    both = {"yours": yours, "ours": ours}
+    rows = [
+        {"what": name} | {who: ", ".join(sorted(mine[name].unique())) for who, mine in both.items()}
+        for name in ("processor", "device", "versions", "commit")
+    ]
+    return [*rows, {"what": "last record"} | {who: str(mine["finished"].max()) for who, mine in both.items()}]
 
 
 def known(card: Profile, *, results: Path = RESULTS) -> bool:

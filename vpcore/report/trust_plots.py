@@ -1,4 +1,4 @@
-"""The figure of trust: a reader's headline numbers beside ours, each within what another dense network would explain."""
+"""A reader's headline numbers beside ours, as a figure and a table: each within what another dense network would explain."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from vpcore.report.plots import LOOKS, POINTS, style
+from vpcore.report.reference import LABELS, NUMBERS
 
 
 @style()
@@ -29,3 +30,14 @@ def beside_ours(ax: Axes, found: pd.DataFrame) -> Axes:
     ax.xaxis.set_major_formatter(POINTS)
     ax.grid(axis="y", visible=False)
     return ax
+
+
+def rows(found: pd.DataFrame) -> list[dict[str, str]]:
+    """What `reference.compare` found as the rows of a table, in per cent and percentage points."""
+    units = dict(zip(NUMBERS, ("%", "%", "points", "points"), strict=True))
+    return [
+        {"measure": LABELS[row["measure"]], "method": LOOKS[row["method"]].label, "network": row["network"]}
+        | {f"{name}, {unit}": f"{100 * row[name]:.2f}" for name, unit in units.items()}
+        | {"verdict": row["verdict"]}
+        for row in found.to_dict("records")
+    ]
