@@ -87,7 +87,7 @@ def test_the_published_tables_are_those_of_the_pilot(tmp_path: Path) -> None:
             [parts.chain, parts.task, parts.cell, parts.seed], abs=6e-4
         )
     planning.write(tmp_path)
-    for name in ("power.csv", "coverage.csv", "core_hours.csv"):
+    for name in ("power.csv", "coverage.csv", "core_hours.csv", "paper_hours.csv"):
         assert (tmp_path / name).read_text() == (planning.ROOT / "book" / name).read_text(), "see vpcore/report/planning.py"
 
 

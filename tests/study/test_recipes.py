@@ -82,7 +82,7 @@ def test_a_node_has_a_worker_for_each_gpu_and_nobody_else_gets_in(project: Path)
                 distributed.Client(where, security=security, timeout=2)
         with (
             pytest.raises(InputError, match="`scheduler` must be the address .* TLS needs"),
-            workers._crew(1, address, False),
+            workers.crew(1, address, False),
         ):
             pass
     finally:

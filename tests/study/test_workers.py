@@ -188,6 +188,27 @@ def test_needs_are_the_very_jobs_that_make_them(store: Store) -> None:
         assert job.needs == before.runs
 
 
+def test_each_worker_has_a_gpu_of_its_own(tiny: Profile, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By fakes: three GPUs, and four workers that are threads of this process."""
+    taken: dict[int, int] = {}
+
+    def compute(job: Job, session: Session) -> Outcome:
+        time.sleep(0.1)  # so that no worker does them all
+        return Outcome(job, (), None, "", 0.0)
+
+    monkeypatch.setattr(workers, "compute", compute)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda gpu: taken.setdefault(distributed.get_worker().name, gpu))
+    quiet = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    runs = tuple(dataclasses.replace(run, source_seed=seed) for seed in range(8) for run in tiny.runs)
+    with distributed.LocalCluster(n_workers=4, threads_per_worker=1, processes=False, scheduler_kwargs=quiet) as cluster:
+        todo, session = blocks(runs, store), Session(store, torch.device("cuda"))
+        ended = list(side_by_side(todo, session, scheduler=cluster.scheduler_address))
+    assert [outcome.error for outcome in ended] == [None] * len(jobs(runs, store))
+    assert len(set(taken.values())) > 1
+    assert all(gpu == worker % 3 for worker, gpu in taken.items())
+
+
 def test_errors_that_cannot_travel_are_told(store: Store, cpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     class Strange(Exception):  # noqa: N818 pickle cannot find it, since it is local
         pass

@@ -21,13 +21,17 @@ from vpcore.study.run import FIELDS, run_name
 from vpcore.study.store import Store
 from vpcore.study.toy import data_or_fakes
 
+scheduler_option = click.option(
+    "--scheduler", default="", help="Let the workers of this Dask scheduler do it, such as tcp://HOST:8786."
+)
+
 
 @click.command()
 @study_options
 @data_option
 @device_option
 @click.option("--workers", type=int, help="Processes side by side, with one thread each.  [default: the cores; 1 on a GPU]")
-@click.option("--scheduler", default="", help="Let the workers of this Dask scheduler do it, such as tcp://HOST:8786.")
+@scheduler_option
 @click.option("--dashboard", is_flag=True, help="Let Dask show on a web page of this machine what its workers do.")
 @click.option("--minutes", type=float, help="Begin no job after so many minutes, and say what is left.  [default: no limit]")
 @click.option("--only", multiple=True, help=f"Only runs of this method ({', '.join(FIELDS)}); may be repeated.")
@@ -232,9 +236,12 @@ def compare(card: Profile, store: Store) -> None:
 @study_options
 @data_option
 @device_option
+@scheduler_option
 @click.option("--only", multiple=True, help="Only this notebook, be it one that shows no runs; may be repeated.")
 @click.option("--output", type=a_path, help="Folder of figures, tables and numbers.  [default: RESULTS/PROFILE/book]")
-def book(card: Profile, store: Store, data: Path | None, device: str, only: tuple[str, ...], output: Path | None) -> None:
+def book(
+    card: Profile, store: Store, data: Path | None, device: str, scheduler: str, only: tuple[str, ...], output: Path | None
+) -> None:
     """Run the notebooks that show runs of the profile as a batch, after computing what is missing of it.
 
     Each leaves its figures, tables, numbers and executed copy in a folder of its own. Notebooks whose code, parameters and
@@ -250,6 +257,7 @@ def book(card: Profile, store: Store, data: Path | None, device: str, only: tupl
     given, folder = click.get_current_context().params, (output or store.root / "book").resolve()
     ran = batch.regenerate(
         folder, profile=given["profile"], toy=given["toy"], device=device, data=str(data.resolve()) if data else "",
-        results=str(store.results.resolve()), only=only, log=click.echo,
+        results=str(store.results.resolve()), only=only, scheduler=scheduler,
+        log=click.echo,
     )  # fmt: skip
     click.echo(f"{card.name}: {len(ran)} notebooks ran; output in {folder}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +21,14 @@ from papermill.exceptions import PapermillExecutionError
 
 from vpcore.errors import InputError, unknown
 from vpcore.files import write_atomically
+from vpcore.report.hours import duration, expected
 from vpcore.report.notebook import ROOT, complete, wanted
-from vpcore.study.execution import cores
+from vpcore.study.execution import check_installed, cores
 from vpcore.study.profile import Profile, load_profile
 from vpcore.study.provenance import now, processor, versions
-from vpcore.study.run import run_id
+from vpcore.study.run import Run, run_id
 from vpcore.study.store import Store
+from vpcore.study.workers import each
 
 NOTEBOOKS = ROOT / "notebooks"
 BENCH = ROOT / "results" / "bench.json"  # what `vpcore bench --output` wrote
@@ -34,6 +38,7 @@ KERNEL = {
     # tqdm warns of a bar that it cannot draw, with a path of this machine
     "PYTHONWARNINGS": "ignore:IProgress not found",
 }  # fmt: skip
+Stale = tuple[Path, dict[str, object], str]  # of a notebook that has to run: its folder, its parameters, its key
 STAMP = ".made-from.json"  # what a folder of output was made from, the files that were left in it, when, how long, on what
 
 
@@ -56,6 +61,7 @@ def regenerate(
     data: str = "",
     results: str = "results",
     only: tuple[str, ...] = (),
+    scheduler: str = "",
     log: Callable[[str], None] = lambda text: None,
 ) -> list[str]:
     """Run the notebooks that a profile has the grids for, as a batch; those whose inputs have not changed are skipped.
@@ -66,7 +72,8 @@ def regenerate(
         output: folder; each notebook gets one of its own in it, and lies there, executed, as NAME/NAME.ipynb.
         profile, toy, device, data, results: parameters of every notebook, see `open_study`.
         only: names of notebooks; () for all that show grids of this profile.
-        log: is told how many runs are missing, what is run, what is unchanged, and what is skipped and why.
+        scheduler: address of a Dask scheduler whose workers compute what is missing and run the notebooks; "": this machine.
+        log: is told how many runs are missing and how long they take, what is run or unchanged, and what is skipped and why.
 
     Returns:
         The names of the notebooks that ran.
@@ -77,6 +84,7 @@ def regenerate(
     for name in only:
         if name not in names():
             raise unknown("notebook", name, names())
+    check_installed(scheduler)
     if profile.endswith(".toml"):
         profile = str(Path(profile).resolve())  # notebooks run in a folder of their own
     card = load_profile(profile, toy=toy)
@@ -90,11 +98,13 @@ def regenerate(
         name: {run_id(run): run for grid in wanted(grids_of(name), card) for run in card.grid(grid)} for name in chosen
     }
     needed = {identity: run for runs in runs_of.values() for identity, run in runs.items()}
-    if missing := len(needed.keys() - store.done()):
-        log(f"{missing} of {len(needed)} runs are missing, and computed first")
-    complete(card, tuple(needed.values()), store, device=device, data=data)
+    done = store.done()
+    if missing := [run for identity, run in needed.items() if identity not in done]:
+        log(f"{len(missing)} of {len(needed)} runs are missing, and computed first: {_time_of(missing, card, store)}")
+    complete(card, tuple(needed.values()), store, device=device, data=data, scheduler=scheduler)
     records = {record["id"]: record for record in store.table().to_dict("records")}
-    stale, code = {}, _code()
+    stale: dict[str, Stale] = {}
+    code = _code()
     shared = {"profile": profile, "toy": toy, "device": device, "data": data, "results": results}
     for name in chosen:
         folder = output / name
@@ -108,14 +118,14 @@ def regenerate(
         else:
             stale[name] = folder, parameters, key
 
+    if scheduler:
+        for name in each(functools.partial(_make_there, stale), stale, scheduler=scheduler):
+            log(f"{name}: ran")
+        return list(stale)
+
     def make(name: str) -> None:
-        folder, parameters, key = stale[name]
         log(f"{name}: running")
-        start = time.perf_counter()
-        _run(name, folder, parameters)
-        ran = {"ran": now(), "seconds": time.perf_counter() - start, "processor": processor()}
-        files = sorted(path.name for path in folder.iterdir() if path.name != STAMP)
-        write_atomically(folder / STAMP, json.dumps({"key": key, "files": files, **ran}))
+        _make(stale, name)
 
     with _surroundings(), ThreadPoolExecutor(cores()) as pool:
         try:
@@ -124,6 +134,32 @@ def regenerate(
             pool.shutdown(cancel_futures=True)
             raise
     return list(stale)
+
+
+def _time_of(missing: list[Run], card: Profile, store: Store) -> str:
+    """How long runs take, in words: by the records of the study, if like runs have some, else by the card of the profile."""
+    if (seconds := expected(missing, store.table())) is not None:
+        return f"{duration(seconds)} of one worker, as long as like runs took"
+    if card.name.endswith("-toy"):
+        return "a minute or two"
+    cost = re.search(r"^Cost\s+(.+(?:\n\s+.+)*)", card.about, re.MULTILINE)
+    return " ".join(cost[1].split()) if cost else "how long that takes is not known"
+
+
+def _make(stale: dict[str, Stale], name: str) -> None:
+    """Run a notebook, and note what its output was made from."""
+    folder, parameters, key = stale[name]
+    start = time.perf_counter()
+    _run(name, folder, parameters)
+    ran = {"ran": now(), "seconds": time.perf_counter() - start, "processor": processor()}
+    files = sorted(path.name for path in folder.iterdir() if path.name != STAMP)
+    write_atomically(folder / STAMP, json.dumps({"key": key, "files": files, **ran}))
+
+
+def _make_there(stale: dict[str, Stale], name: str) -> None:
+    """The same in a worker, which runs one at a time; its kernel has the GPU of the worker."""
+    with _surroundings():
+        _make(stale, name)
 
 
 @contextlib.contextmanager

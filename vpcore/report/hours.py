@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -95,3 +96,29 @@ def core_hours(study: str = "real") -> pd.DataFrame:
     total = pd.DataFrame([{"grid": "sum", **table.drop(columns="grid").sum()}])
     whole = pd.concat([table, total], ignore_index=True).round({"core-hours": 1, "GPU-hours": 2})
     return whole.astype(dict.fromkeys(("networks", "prompts", "probes"), int))
+
+
+def expected(missing: Iterable[Run], records: pd.DataFrame) -> float | None:
+    """Seconds that one worker takes for runs, each as long as like ones took in the mean.
+
+    Like is a run of the same method and budget, or else of the same method. None when there is none for some run.
+
+    >>> records = pd.DataFrame({"method": ["lp", "vp", "vp"], "budget": [1, 1, 10], "seconds": [1.0, 2.0, 6.0]})
+    >>> expected([Run(method="vp", task="shapes", budget=budget) for budget in (1, 10, 100)], records)
+    12.0
+    """
+    took: dict[object, float] = {}
+    for keys in (["method"], ["method", "budget"]) if len(records) else ():
+        for key, seconds in records.groupby(keys, dropna=False)["seconds"].mean().items():
+            took[tuple(None if pd.isna(part) else part for part in key) if len(keys) > 1 else key] = seconds
+    like = [took.get((run.method, run.budget), took.get(run.method)) for run in missing]
+    return sum(seconds for seconds in like if seconds is not None) if None not in like else None
+
+
+def duration(seconds: float) -> str:
+    """For people: "6.7 minutes", or hours from two on.
+
+    >>> duration(400), duration(9000)
+    ('6.7 minutes', '2.5 hours')
+    """
+    return f"{seconds / 60:.1f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"

@@ -33,6 +33,7 @@ from tqdm import tqdm
 from vpcore.errors import InputError
 from vpcore.files import write_atomically
 from vpcore.report import figure_files, lineage, plots
+from vpcore.report.hours import duration
 from vpcore.report.parameters import PARAMETERS, check_parameters
 from vpcore.study.execution import device_named, execute
 from vpcore.study.jobs import jobs
@@ -222,7 +223,7 @@ class Study:
             "seeds": sorted(int(s) for s in table.loc[table["method"] != "source", "seed"].unique()),
             "source_seeds": sorted(int(s) for s in table["source_seed"].unique()),
             "adapted": lineage.adapted(table) if self.tables else [],
-            "computing": f"{seconds / 60:.1f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours",
+            "computing": duration(seconds),
             "finished": max(table["finished"]),
         }
 
@@ -279,21 +280,17 @@ def data_folder(data: str) -> Path | None:
     return Path(folder) if folder else None
 
 
-def complete(card: Profile, runs: tuple[Run, ...], store: Store, *, device: str, data: str) -> None:
+def complete(card: Profile, runs: tuple[Run, ...], store: Store, *, device: str, data: str, scheduler: str = "") -> None:
     """Compute what is missing of some runs of a profile, with a progress bar; the first failure is an error."""
     where = device_named(device)
     if not (total := len(jobs(runs, store, across_tasks=where.type != "cpu"))):
         return
     with tqdm(total=total, desc=f"{card.name} study", unit="job") as bar:
+        folder = data_or_fakes(card, card.runs, store, data_folder(data))
         steps = execute(
-            runs,
-            store,
-            device=where,
-            folder=data_or_fakes(card, card.runs, store, data_folder(data)),
-            protocol=card.protocol,
-            workers=None,
+            runs, store, device=where, folder=folder, protocol=card.protocol, workers=None, scheduler=scheduler,
             log=lambda text: bar.set_postfix_str(text),
-        )
+        )  # fmt: skip
         for done in steps:
             if done.error is not None:
                 raise InputError(f"{done.job} failed: {done.error}; see {store.root / 'failed'}") from done.error

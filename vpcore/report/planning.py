@@ -28,6 +28,7 @@ from vpcore.report.claims import scarcity
 from vpcore.report.hours import core_hours
 from vpcore.report.inference import FEW, Factor, components, crossed, verdicts_of
 from vpcore.report.pairs import costs
+from vpcore.report.paper_hours import paper_hours
 from vpcore.report.verdicts import LEVEL, MARGIN, MARGINS, ROUNDING, VERDICTS
 from vpcore.study.profile import load_profile
 from vpcore.study.run import run_id
@@ -269,7 +270,8 @@ def _least(accuracy: pd.Series, best: float) -> float:
 
 
 def write(folder: Path = ROOT / "book") -> None:
-    """Make the tables of the page on the protocol: power.csv, coverage.csv and core_hours.csv (`hours`)."""
+    """Make the tables of the page on the protocol, power.csv, coverage.csv and core_hours.csv, and paper_hours.csv."""
+    paper_hours().to_csv(folder / "paper_hours.csv", index=False)
     core_hours().to_csv(folder / "core_hours.csv", index=False)
     claims = pilot()
     plan(claims).to_csv(folder / "power.csv", index=False)

@@ -169,6 +169,27 @@ def side_by_side(
                 yield outcome
 
 
+def each(work: Callable[[str], None], names: Iterable[str], *, scheduler: str) -> Iterator[str]:
+    """Do the same work under each of some names, on the workers of a scheduler; gives each name when it is done.
+
+    Raises:
+        InputError: when there is no scheduler at the address, or as the work; what has not begun is then left.
+    """
+    from distributed import as_completed
+
+    with crew(1, scheduler, False) as client:
+        futures = {client.submit(_alike, work, name, commit(), key=f"{name}-{client.id}"): name for name in names}
+        for future in as_completed([*futures]):
+            future.result()
+            yield futures[future]
+
+
+def _alike(work: Callable[[str], None], name: str, code: str) -> None:
+    """The work in the process of a worker."""
+    check_code(code)
+    work(name)
+
+
 _kept = threading.local()  # of a worker, which has one thread: the study that it works for, and its session
 
 
