@@ -1,17 +1,33 @@
-"""Files and folders that are whole or absent: written beside their place, then moved there."""
+"""Files and folders that are whole or absent: written beside their place, then moved there; and what JSON can hold."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from vpcore.errors import WriteError
+
+
+def as_json(value: Any) -> Any:
+    """A value as JSON can hold it: NumPy's numbers as Python's, and None for a number that is not defined.
+
+    >>> as_json({"a": (1, float("nan"))})
+    {'a': [1, None]}
+    """
+    if isinstance(value, dict):
+        return {str(name): as_json(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(each) for each in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], object]) -> None:

@@ -61,6 +61,9 @@ def test_a_program_of_torch_export_is_the_network(given: dict[str, object], tmp_
 def test_an_audit_of_a_program(tmp_path: Path) -> None:
     path = exported(tmp_path / "network.pt2", networks.dense(), **of_any_number())
     found = audit(small(path))
+    assert found.warnings == (
+        f"{path}: it needs as many bytes as the dense network: few weights are zero, and none has fewer bits",
+    )
     loss = [row["accuracy"] for row in found.rows]
     assert len(loss) == 8
     assert loss[:4] == pytest.approx(loss[4:], abs=0.11)  # of nine images, as sums are rounded otherwise

@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from vpcore import InputError
+from vpcore.files import as_json
 from vpcore.report import batch
 from vpcore.report.batch import NOTEBOOKS
-from vpcore.report.notebook import _plain, open_study, wanted
+from vpcore.report.notebook import open_study, wanted
 from vpcore.report.parameters import PARAMETERS, assigned, check_parameters
 from vpcore.study.profile import load_profile
 from vpcore.study.run import identity, run_id
@@ -143,7 +144,7 @@ def test_a_failing_notebook_leaves_nothing_and_says_why(tmp_path: Path, monkeypa
 def test_numbers_are_json(tmp_path: Path) -> None:
     import numpy as np
 
-    assert json.loads(json.dumps({"x": _plain(np.float64(0.5)), "n": _plain(np.int64(3))})) == {
+    assert json.loads(json.dumps({"x": as_json(np.float64(0.5)), "n": as_json(np.int64(3))})) == {
         "x": 0.5,
         "n": 3,
     }

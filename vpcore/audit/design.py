@@ -153,8 +153,8 @@ def choose(design: Design, speeds: Sequence[Speed], classes: Sequence[int], *, l
         limit: seconds.
 
     Returns:
-        The design. Where not even the smallest with prompts fits, prompts are left out, and where nothing fits, it is the
-        smallest.
+        The design. Where no three tasks fit with prompts, and three do without, prompts are left out; where nothing fits, it
+        is the smallest.
 
     >>> large = Design(("a", "b", "c"), (1, 4), (0,), ("vp", "lp"), 32, 18, 30, 0.1, 300)
     >>> fast = choose(large, [Speed(1e-3, 1e-3)] * 2, [10] * 3, limit=60)
@@ -165,13 +165,14 @@ def choose(design: Design, speeds: Sequence[Speed], classes: Sequence[int], *, l
     levels = {"tasks": design.tasks, "shots": design.shots, "seeds": tuple(numbers)}
     sizes = [range(1, len(each) + 1) for each in levels.values()]
     found = []
-    for methods in dict.fromkeys((design.methods, tuple(m for m in design.methods if m == "lp") or design.methods)):
+    for methods in dict.fromkeys((design.methods, ("lp",))):
         for counts in itertools.product(*sizes):
             some = {name: each[:count] for (name, each), count in zip(levels.items(), counts, strict=True)}
             one = dataclasses.replace(design, methods=methods, **some)  # type: ignore[arg-type]
             width = half_width(methods[0], **dict(zip(levels, counts, strict=True)))
-            found.append((len(one.tasks) < FEW, width, seconds(one, speeds, classes[: len(one.tasks)]), one))
-        fitting = [each for each in found if each[2] <= SAFETY * limit and each[1] < math.inf]
-        if fitting:
-            return min(fitting, key=lambda each: each[:3])[3]
-    return min(found, key=lambda each: (each[1] == math.inf, each[2]))[3]  # the cheapest that has an interval
+            order = len(one.tasks) < FEW, methods != design.methods, width
+            found.append((order, seconds(one, speeds, classes[: len(one.tasks)]), one))
+    fitting = [each for each in found if each[1] <= SAFETY * limit and each[0][-1] < math.inf]
+    if fitting:
+        return min(fitting, key=lambda each: each[:2])[2]
+    return min(found, key=lambda each: (each[0][-1] == math.inf, each[1]))[2]  # the cheapest that has an interval

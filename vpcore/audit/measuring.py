@@ -20,13 +20,12 @@ from torch import Tensor
 
 from vpcore.audit.design import Design
 from vpcore.audit.networks import Audited
-from vpcore.audit.tasks import CORRUPTED, Task
+from vpcore.audit.tasks import Task
 from vpcore.calibration.all_metrics import METRICS, metrics
 from vpcore.calibration.conformal import conformal_sets
 from vpcore.calibration.predictions import Predictions
 from vpcore.calibration.recalibration import optimal_temperature
 from vpcore.calibration.scores import accuracy
-from vpcore.data.corruptions import CORRUPTIONS, corrupt
 from vpcore.data.images import Images
 from vpcore.data.splits import shots
 from vpcore.errors import InputError
@@ -35,7 +34,6 @@ from vpcore.probing.linear_probing import Classifiers, probe_features
 from vpcore.prompting.visual_prompting import visual_prompt
 
 PROBE_EPOCHS, PROBE_RATE = 100, 0.01  # the paper's recipe
-SEVERITY = 2  # of the corruptions, of three
 COVERAGE = 0.9  # of conformal sets
 Row = dict[str, Any]
 Show = Callable[[Tensor], Tensor]  # (N, 3, px, px) uint8 images -> (K, N, T) logits
@@ -135,9 +133,8 @@ def _rows(task: Task, px: int, show: Show, corrupted: Show | None) -> Iterator[R
             row["set_coverage"] = float(sets.covered(test.labels).double().mean())
             row["val_accuracy"] = accuracy(Predictions.from_logits(held_out[k], val.labels))
         if corrupted is not None and k == 0:
-            few = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:CORRUPTED]
-            changed = [corrupt(test.images[few], name, severity=SEVERITY, seed=0) for name in CORRUPTIONS]
-            found = metrics(corrupted(torch.cat(changed))[0], test.labels[few].repeat(len(changed)))
+            changed = task.read("corrupted", px)
+            found = metrics(corrupted(changed.images)[0], changed.labels)
             row |= {"corrupted_accuracy": found["accuracy"], "corrupted_ece": found["ece"]}
         yield row
 

@@ -1,4 +1,4 @@
-"""The numbers of an audit as JSON can hold them, as text, and the command that gives them again."""
+"""The numbers of an audit as JSON can hold them, and the command that gives them again."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from vpcore.audit.findings import EXIT, NO_POINTS, PRIMARY, Findings
+from vpcore.audit.findings import EXIT, PRIMARY, Findings
 from vpcore.audit.options import Options
 from vpcore.audit.run import Audit
-from vpcore.audit.tables import short
-from vpcore.report.verdicts import Estimate
+from vpcore.files import as_json
 
 
 def numbers(found: Audit) -> dict[str, Any]:
@@ -33,7 +30,7 @@ def numbers(found: Audit) -> dict[str, Any]:
         "timing": {**found.timing, "runs": [row["seconds"] for row in found.rows]},
         "made": found.made,
     }
-    return _plain(whole)
+    return as_json(whole)
 
 
 def _finding(found: Findings) -> dict[str, Any]:
@@ -58,46 +55,16 @@ def _finding(found: Findings) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(name): _plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value if isinstance(value, str | int | float | bool | type(None)) else str(value)
-
-
 def command(found: Audit) -> str:
     """The command that measures the same again, whatever the time it takes."""
     options, design, given = found.options, found.design, Options("", ())
-    parts = ["vpcore", "audit", "--dense", options.dense]
-    for name in options.compressed:
-        parts += ["--compressed", name]
     folders = {Path(name).name: name for name in options.tasks}
+    parts = ["vpcore", "audit", "--dense", options.dense]
+    parts += [part for name in options.compressed for part in ("--compressed", name)]
     parts += ["--tasks", ",".join(folders.get(name, name) for name in design.tasks)]
     parts += ["--shots", ",".join(map(str, design.shots)), "--seeds", str(len(design.seeds))]
-    if options.data is not None:
-        parts += ["--data", "DIR"]
-    for name in ("model", "own_task", "margin", "canvas", "epochs", "lr", "test_images"):
-        if getattr(options, name) != getattr(given, name):
-            parts += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
-    if options.image_px is not None:
-        parts += ["--px", str(options.image_px)]
+    parts += ["--data", "DIR"] if options.data is not None else []
+    for name in ("model", "own_task", "margin", "canvas", "image_px", "epochs", "lr", "test_images"):
+        if (value := getattr(options, name)) != getattr(given, name):
+            parts += ["--px" if name == "image_px" else f"--{name.replace('_', '-')}", str(value)]
     return shlex.join(parts)
-
-
-def names_of(found: Audit) -> list[str]:
-    """How the page calls the networks: the last part of a path, with a number where two are alike."""
-    known = [short(each.name) for each in found.networks]
-    return [f"{name} ({place})" if known.count(name) > 1 else name for place, name in enumerate(known)]
-
-
-def points(e: Estimate, column: str = "") -> str:
-    """An estimate in points with its interval, with a proper minus; a dash where there is none."""
-    if not np.isfinite(e.mean):
-        return "\N{EM DASH}"
-    text = f"{e:.2f}" if column in NO_POINTS else f"{e.points():.1f}"
-    return text.replace("-0.0 ", "0.0 ").replace("-", "\N{MINUS SIGN}")

@@ -12,16 +12,18 @@ from __future__ import annotations
 import html
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 
+from vpcore.audit import tables
 from vpcore.audit.figures import budget_figure, contrast_figure, reliability_figure
-from vpcore.audit.findings import CLEAN, COST, METHODS, NO_POINTS, OPEN, PRIMARY, SECONDARY, Findings
-from vpcore.audit.numbers import command, names_of, numbers, points
+from vpcore.audit.findings import CLEAN, COST, METHODS, OPEN, PRIMARY, Findings
+from vpcore.audit.numbers import numbers
 from vpcore.audit.run import Audit, expected
 from vpcore.files import write_atomically
 from vpcore.report import plots
@@ -31,8 +33,8 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.7rem; line-height: 1.2; margin-bottom: .3rem } h2 { font-size: 1.2rem; margin: 2.2rem 0 .5rem }
 table { border-collapse: collapse; width: 100%; font-size: .92rem } caption { text-align: left; font-weight: 600 }
-th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid #ddd; vertical-align: top }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid #ddd;
+         vertical-align: top; font-variant-numeric: tabular-nums }
 .verdict { color: #fff; border-radius: .4rem; padding: .7rem 1rem; margin: 1rem 0 } .verdict b { font-size: 1.15rem }
 .note { background: #fff6dd; border-left: 4px solid #d8a200; padding: .4rem .8rem; margin: .4rem 0 }
 svg { max-width: 100%; height: auto } code, pre { font-size: .87rem; background: #f4f4f4 }
@@ -75,7 +77,8 @@ def badge(verdict: str) -> str:
 
 def page(found: Audit) -> str:
     """The page as HTML."""
-    names = names_of(found)
+    whole = numbers(found)
+    names, speeds = tables.labels(whole), whole["timing"]["images_a_second"]
     parts = [
         f"<h1>Audit of {_e(', '.join(names[1:]))} against {_e(names[0])}</h1>",
         f"<p class='small'>What did compression cost, once the frozen network is adapted to other tasks? Design: "
@@ -83,25 +86,36 @@ def page(found: Audit) -> str:
         *(_verdict_box(name, each, found) for name, each in zip(names[1:], found.findings, strict=True)),
         *(f"<p class='note'>{_e(note)}</p>" for note in found.warnings),
         "<h2>What is claimed, and what was found</h2>",
-        *(_primary_table(name, each) for name, each in zip(names[1:], found.findings, strict=True)),
+        _table(tables.claims({"": whole})) + f"<p class='small'>{_e(_scope(found))}</p>",
         "<p class='small'>Positive is harm, negative is gain. The claims of a network are held to an error of 5 % together "
         "(Holm), its intervals to what that makes of 95 %. <i>Supported</i>: harm is shown. <i>No relevant effect</i>: the "
         f"whole interval lies within &plusmn;{100 * found.options.margin:g} points. <i>Contradicted</i>: compression helps. "
         "<i>Detectable</i>: the effect that would have been seen with 80 % power.</p>",
         _svg(contrast_figure(found, names)),
         "<h2>What was saved</h2>",
-        _weights_table(found, names),
+        _table(
+            [
+                {**row, "images/s here": f"{speed:.0f}"}
+                for row, speed in zip(tables.networks({"": whole}), speeds, strict=True)
+            ]
+        ),
+        "<p class='small'>KiB: as stored with one bit a weight and what is kept, where that is shorter. Multiplications: of "
+        "convolutions and linear layers, for one image; zeros save time only where the hardware skips them.</p>",
         "<h2>By budget</h2>",
         _svg(budget_figure(found, names)),
         "<h2>Can its confidence be trusted?</h2>",
         _svg(reliability_figure(found, names)),
         "<h2>All costs</h2>",
-        *(_all_table(name, each) for name, each in zip(names[1:], found.findings, strict=True)),
-        *_own_tables(found, names),
+        *(
+            f"<details><summary>{_e(name)}: every cost with its interval and without a verdict</summary>"
+            f"{_table(tables.costs(each))}</details>"
+            for name, each in zip(names[1:], whole["findings"], strict=True)
+        ),
+        *_own_table(whole, names),
         "<h2>What was not measured</h2>",
         _list(found.not_measured),
         "<h2>How it was made</h2>",
-        f"<p class='small'>The same numbers again:</p><pre>{_e(command(found))}</pre>",
+        f"<p class='small'>The same numbers again:</p><pre>{_e(whole['command'])}</pre>",
         f"<p class='small'>{_e(_made(found))}</p>",
     ]
     title = f"vpcore audit: {found.verdict}"
@@ -144,93 +158,27 @@ def _verdict_box(name: str, found: Findings, whole: Audit) -> str:
     )
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str = "", left: int = 1) -> str:
-    """A table whose first columns are text, and all others numbers."""
-    kinds = ["" if place < left else " class='n'" for place in range(len(head))]
-    top = "".join(f"<th{kind}>{_e(cell)}</th>" for kind, cell in zip(kinds, head, strict=True))
-    body = "".join(
-        "<tr>" + "".join(f"<td{kind}>{_e(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)) + "</tr>"
-        for row in rows
-    )
-    return f"<table>{f'<caption>{_e(caption)}</caption>' if caption else ''}<tr>{top}</tr>{body}</table>"
+def _scope(found: Audit) -> str:
+    """For what the intervals speak."""
+    scopes = [judged.estimate.scope for each in found.findings for judged in each.primary.values() if judged.estimate.scope]
+    return f"The intervals speak for {scopes[0].replace('on this chain', 'for these networks')}." if scopes else ""
 
 
-def _primary_table(name: str, found: Findings) -> str:
+def _own_table(whole: tables.Numbers, names: list[str]) -> list[str]:
     rows = [
-        (f"compression {PRIMARY[each]}", judged.verdict, points(judged.estimate),
-         f"{100 * judged.estimate.detectable():.1f}" if judged.estimate.df else "\N{EM DASH}")
-        for each, judged in found.primary.items()
-    ]  # fmt: skip
-    scope = next((judged.estimate.scope for judged in found.primary.values() if judged.estimate.scope), "")
-    caption = f"{name}; the intervals speak for {scope.replace('on this chain', 'for this network')}" if scope else name
-    return _table(["claim", "verdict", "points (interval)", "detectable"], rows, caption=caption, left=2)
-
-
-def _weights_table(found: Audit, names: list[str]) -> str:
-    rows = []
-    for place, (name, network) in enumerate(zip(names, found.networks, strict=True)):
-        facts, speeds = network.facts, found.timing["images_a_second"]
-        rows.append((
-            name, _count(facts["weights"]), _share(facts["weights_left"], facts["weights"]), facts["bits"] or "?",
-            f"{_number(facts['bytes']) / 2**20:.2f}", _count(facts["multiplications"]),
-            _share(facts["multiplications_left"], facts["multiplications"]), f"{speeds[place]:.0f}",  # type: ignore[index]
-        ))  # fmt: skip
-    head = ["network", "weights", "not zero", "bits", "MiB", "multiplications", "with weights", "images/s here"]
-    return _table(head, rows) + (
-        "<p class='small'>MiB: as stored with one bit a weight and what is kept, where that is shorter. Multiplications: of "
-        "convolutions and linear layers, for one image; zeros save time only where the hardware skips them.</p>"
-    )
-
-
-def _number(value: Any) -> float:
-    return float(value or 0)
-
-
-def _count(value: Any) -> str:
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value is not None and value >= size:
-            return f"{value / size:.3g} {unit}"
-    return "?" if value is None else str(value)
-
-
-def _share(part: Any, whole: Any) -> str:
-    return f"{100 * part / whole:.1f}%" if whole else "?"
-
-
-def _all_table(name: str, found: Findings) -> str:
-    methods = [m for m in METHODS if any(method == m for _, method in found.secondary)]
-    rows = []
-    for column, label in SECONDARY.items():
-        cells = [found.secondary.get((column, m)) for m in methods]
-        if any(cells):
-            unit = "" if column in NO_POINTS else ", points"
-            rows.append((f"{label}{unit}", *(points(e, column) if e else "\N{EM DASH}" for e in cells)))
-    for claim, budget in dict.fromkeys((c, b) for c, _, b in found.by_budget):
-        cells = [found.by_budget.get((claim, m, budget)) for m in methods]
-        label = f"{SECONDARY[claim]}, with {budget} {_plural('image', budget)} a class, points"
-        rows.append((label, *(points(e) if e else "\N{EM DASH}" for e in cells)))
-    if np.isfinite(found.agreement):
-        rows.append(
-            ("label mappings that agree", *(f"{found.agreement:.0%}" if m == "vp" else "\N{EM DASH}" for m in methods))
-        )
-    table = _table(["cost (95 % interval)", *(METHODS[m] for m in methods)], rows)
-    return (
-        f"<details><summary>{_e(name)}: {len(rows)} costs, each with its interval and without a verdict</summary>{table}"
-        "</details>"
-    )
-
-
-def _own_tables(found: Audit, names: list[str]) -> list[str]:
-    if not found.own:
-        return []
-    rows = [
-        (name, points(each["accuracy_loss"]), points(each["gap_rise"]))
-        for name, each in zip(names[1:], found.own, strict=True)
+        {
+            "network": name,
+            "accuracy, loss, points": tables.points(each["accuracy_loss"]),
+            "confidence minus accuracy, rise, points": tables.points(each["gap_rise"]),
+        }
+        for name, each in zip(names[1:], whole["own_task"], strict=False)
     ]
-    return [
-        f"<h2>On the networks&rsquo; own task, {_e(found.options.own_task)}</h2>",
-        _table(["network", "accuracy, loss, points", "confidence minus accuracy, rise, points"], rows),
-    ]
+    return [f"<h2>On the networks&rsquo; own task, {_e(whole['options']['own_task'])}</h2>", _table(rows)] if rows else []
+
+
+def _table(rows: Sequence[Mapping[str, object]]) -> str:
+    with pd.option_context("display.max_colwidth", None):
+        return pd.DataFrame(rows).fillna(tables.NOTHING).to_html(index=False, border=0, justify="left")
 
 
 def _list(items: Sequence[str]) -> str:

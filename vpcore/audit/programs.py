@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,18 +98,22 @@ def read_program(path: Path) -> tuple[Program, tuple[str, ...]]:
     return (_of_onnx if path.suffix.lower() == ".onnx" else _of_export)(path)
 
 
+@contextlib.contextmanager
+def _read_as(what: str, path: Path) -> Iterator[None]:
+    """Say that a file is not what it must be, whatever its library says: a reader fails on rubbish in many ways."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} must be {what}; it is damaged or something else ({reason})") from error
+
+
 def _of_export(path: Path) -> tuple[Program, tuple[str, ...]]:
     for known in ("torch.ao.quantization.fx._decomposed", "torchao.quantization.pt2e"):  # the rounding of quantized programs
         with contextlib.suppress(ImportError):
             importlib.import_module(known)
-    try:
-        saved = torch.export.load(path)
-        module = saved.module(check_guards=False)
-    except Exception as error:  # noqa: BLE001 a reader fails on rubbish in many ways
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{path} must be a file of torch.export.save; it is damaged or something else ({reason})"
-        ) from error
+    with _read_as("a file of torch.export.save", path):
+        module = torch.export.load(path).module(check_guards=False)
     assert isinstance(module, fx.GraphModule)
     graph = module.graph
     rounded = _round_visibly(graph)
@@ -162,7 +166,7 @@ def _of_onnx(path: Path) -> tuple[Program, tuple[str, ...]]:
         raise InputError(
             f"{path} needs a package that is not installed ({error.name}); use: pip install 'vpcore[onnx]'"
         ) from error
-    try:
+    with _read_as("a network in ONNX", path):
         model = onnx.load(str(path))
         products = [node for node in model.graph.node if node.op_type in ("Gemm", "MatMul")]
         if not products:
@@ -173,9 +177,6 @@ def _of_onnx(path: Path) -> tuple[Program, tuple[str, ...]]:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 a reader fails on rubbish in many ways
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} must be a network in ONNX; it is damaged or something else ({reason})") from error
     (taken,) = session.get_inputs()
     sizes = [size if isinstance(size, int) else None for size in taken.shape]
 

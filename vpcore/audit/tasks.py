@@ -15,6 +15,7 @@ import torch
 
 from vpcore.data.builtin import BUILTIN
 from vpcore.data.class_folders import Listing
+from vpcore.data.corruptions import CORRUPTIONS, corrupt
 from vpcore.data.images import Images
 from vpcore.data.packing import TEST_SHARE, split_listings
 from vpcore.data.splits import first, hold_out
@@ -25,6 +26,7 @@ DEFAULT_TASKS = tuple(name for name in BUILTIN if name != "glyphs")  # glyphs is
 POOL = 4  # times the largest budget: so many training images of a class are there to draw from
 VALIDATION = 100  # images, about
 CORRUPTED = 50  # test images that are corrupted, each in every way
+SEVERITY = 2  # of three
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Task:
     Attributes:
         name: of it.
         classes: the names of its classes.
-        read: split and side in px -> the images.
+        read: split and side in px -> the images; the split "corrupted" has some test images, in every way of `CORRUPTIONS`.
     """
 
     name: str
@@ -62,8 +64,10 @@ def read_task(name: str, *, data: Path | None, shots: int, test_images: int) -> 
     names = _listings(Path(name))["train"].classes if Path(name).is_dir() else classes(name, folder=data)
     each = {"train": POOL * shots, "val": VALIDATION // len(names), "test": test_images // len(names)}
 
-    @functools.lru_cache(maxsize=8)
+    @functools.lru_cache(maxsize=16)
     def read(split: str, px: int) -> Images:
+        if split == "corrupted":
+            return _corrupted(read("test", px))
         most = max(1, each[split])
         if not Path(name).is_dir():
             images = load(name, split, px=px, per_class=most, folder=data)
@@ -77,6 +81,12 @@ def read_task(name: str, *, data: Path | None, shots: int, test_images: int) -> 
         return images
 
     return Task(Path(name).name if Path(name).is_dir() else name, names, read)
+
+
+def _corrupted(test: Images) -> Images:
+    few = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:CORRUPTED]
+    changed = [corrupt(test.images[few], name, severity=SEVERITY, seed=0) for name in CORRUPTIONS]
+    return Images(torch.cat(changed), test.labels[few].repeat(len(changed)), test.classes)
 
 
 @functools.lru_cache(maxsize=8)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from vpcore.audit.findings import EXIT, PRIMARY
-from vpcore.audit.numbers import names_of, points
+from vpcore.audit import tables
+from vpcore.audit.findings import EXIT
+from vpcore.audit.numbers import numbers
 from vpcore.audit.options import BUDGET, SHOTS, Options
 from vpcore.audit.run import audit as found_by
 from vpcore.commands.options import a_path, data_option, device_option
@@ -66,11 +67,11 @@ def audit(
     )  # fmt: skip
     found = found_by(given, log=lambda text: None if quiet else click.echo(text))
     written = write_page(found, output)
-    for name, each in zip(names_of(found)[1:], found.findings, strict=True):
-        click.echo(f"{name}: {each.verdict}")
-        for contrast, judged in each.primary.items():
-            claim = f"compression {PRIMARY[contrast]}"
-            click.echo(f"  {judged.verdict:22} {points(judged.estimate):>24} points  {claim}")
+    whole = numbers(found)
+    for name, each in zip(tables.labels(whole)[1:], whole["findings"], strict=True):
+        click.echo(f"{name}: {each['verdict']}")
+        for one in each["primary"]:
+            click.echo(f"  {one['verdict']:22} {tables.points(one):>24} points  {one['claim']}")
     for note in found.warnings:
         click.echo(f"note: {note}")
     click.echo(f"wrote {written}")

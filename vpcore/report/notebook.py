@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
@@ -31,7 +30,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vpcore.errors import InputError
-from vpcore.files import write_atomically
+from vpcore.files import as_json, write_atomically
 from vpcore.report import figure_files, lineage, plots
 from vpcore.report.hours import duration
 from vpcore.report.parameters import PARAMETERS, check_parameters
@@ -46,13 +45,6 @@ from vpcore.study.toy import data_or_fakes
 ROOT = Path(__file__).resolve().parents[2]
 # what every notebook tells apart, or takes means over knowingly
 AXES = ("method", "task", "budget", "seed", "source_seed", "round")
-
-
-def _plain(value: object) -> object:
-    """A number as JSON can hold it; None for one that is not defined."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 @dataclass
@@ -205,7 +197,7 @@ class Study:
 
     def save_numbers(self, **numbers: object) -> dict[str, object]:
         """Add numbers for the prose; they are written, with their provenance, to numbers.json. Returns all so far."""
-        self.numbers |= {name: _plain(value) for name, value in numbers.items()}
+        self.numbers |= {name: as_json(value) for name, value in numbers.items()}
         content = json.dumps({"numbers": self.numbers, "provenance": self.provenance()}, indent=1, allow_nan=False)
         write_atomically(self.output / "numbers.json", content)
         return self.numbers
