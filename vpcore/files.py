@@ -75,13 +75,13 @@ def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], obj
             temporary.unlink(missing_ok=True)
 
 
-def set_aside(path: Path) -> str:
-    """Rename a damaged file, so that it is no longer taken for a whole one, and can be looked at.
+def set_aside(path: Path, *, since: str = "damaged") -> str:
+    """Rename a file that is, say, damaged, so that it is no longer taken for a whole one, and can be looked at.
 
     Returns:
         Its new name: NAME.damaged, or NAME.damaged-2 and so on where earlier ones lie.
     """
-    names = itertools.chain([f"{path.name}.damaged"], (f"{path.name}.damaged-{number}" for number in itertools.count(2)))
+    names = itertools.chain([f"{path.name}.{since}"], (f"{path.name}.{since}-{number}" for number in itertools.count(2)))
     name = next(name for name in names if not path.with_name(name).exists())
     with contextlib.suppress(FileNotFoundError):  # another process was first
         path.replace(path.with_name(name))

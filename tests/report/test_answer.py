@@ -11,6 +11,7 @@ import pytest
 
 from tests.report.made_up import records
 from vpcore.study.profile import load_profile
+from vpcore.study.tables import write_table
 
 PAGE = Path(__file__).parents[2] / "book" / "answer.md"
 
@@ -37,7 +38,7 @@ def page(made: Path) -> str:
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_page_says_what_was_put_into_the_records(tmp_path: Path, sign: int) -> None:
     made_up = records(load_profile("real"), loss=0.06 * sign, shift=0.05 * sign)
-    made_up.to_parquet(tmp_path / "real.parquet")
+    write_table(tmp_path / "real.parquet", made_up)
     only = [part for name in ("answer", "claims", "why") for part in ("--only", name)]
     command = [sys.executable, "-m", "vpcore", "book", "--profile", "real", "--results", str(tmp_path), *only]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -19,6 +19,7 @@ from vpcore.report.notebook import open_study, wanted
 from vpcore.report.parameters import PARAMETERS, assigned, check_parameters
 from vpcore.study.profile import load_profile
 from vpcore.study.run import identity, run_id
+from vpcore.study.tables import write_table
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 BOOK = NOTEBOOKS.parent / "book"
@@ -164,7 +165,7 @@ def test_of_a_grid_with_a_star_nothing_is_computed_and_what_is_missing_is_known(
     card = load_profile("imagenet")
     runs = card.grid("renewed")
     rows = [{"id": run_id(run), **identity(run), "accuracy": 0.5} for run in runs[::2]]
-    pd.DataFrame(rows).to_parquet(tmp_path / "imagenet.parquet")
+    write_table(tmp_path / "imagenet.parquet", pd.DataFrame(rows))
     given = {"In": ["grids = []"], "notebook": "n", "profile": "imagenet", "toy": False, "device": "cpu", "data": "nowhere"}
     study = open_study(
         {**given, "results": str(tmp_path), "output": str(tmp_path / "out"), "grids": ["renewed*", "absent*"]}

@@ -13,6 +13,7 @@ from tests.report.inside import check
 from tests.report.made_up import record
 from vpcore.report import figure_files, overview, prose
 from vpcore.study.profile import load_profile
+from vpcore.study.tables import write_table
 
 mpl.use("Agg")
 ROOT = Path(__file__).parents[2]
@@ -107,7 +108,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     runs = load_profile(str(folder / "made.toml")).runs
     bins = {"bin_count": [400, 600], "bin_confidence": [0.3, 0.8], "bin_accuracy": [0.25, 0.7]}
     rows = [record(run, loss=0.03 * sign, shift=0.05 * sign) | bins for run in runs]
-    pd.DataFrame(rows).to_parquet(folder / "made.parquet")
+    write_table(folder / "made.parquet", pd.DataFrame(rows))
 
     def checked(figure: mpl.figure.Figure, path: Path, *, words: str = "") -> None:
         if sign > 0:  # once is enough

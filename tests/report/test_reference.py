@@ -13,6 +13,7 @@ from vpcore.report import plots, reference, trust_plots
 from vpcore.study.jobs import jobs
 from vpcore.study.profile import load_profile
 from vpcore.study.store import Store
+from vpcore.study.tables import write_table
 
 RESULTS = Path(__file__).parents[2] / "results"
 MINI = load_profile("mini")
@@ -76,7 +77,7 @@ def test_records_are_equal_when_every_number_is(made: pd.DataFrame) -> None:
 def test_a_study_computes_every_run_although_its_reference_is_there(made: pd.DataFrame, tmp_path: Path) -> None:
     """And the records of the reference are read where they lie."""
     (tmp_path / "reference").mkdir()
-    made.to_parquet(tmp_path / "reference" / "mini.parquet")
+    write_table(tmp_path / "reference" / "mini.parquet", made)
     store = Store(tmp_path, "mini")
     assert store.done() == set()
     assert {run for job in jobs(MINI.runs, store) for run in job.runs} == set(MINI.runs)

@@ -9,6 +9,7 @@ from vpcore.study.execution import execute
 from vpcore.study.profile import Profile
 from vpcore.study.replay import replay
 from vpcore.study.store import Store
+from vpcore.study.tables import write_table
 
 
 def finish(tiny: Profile, store: Store, cpu: torch.device) -> None:
@@ -33,7 +34,7 @@ def test_a_number_that_changed_is_told(tiny: Profile, store: Store, cpu: torch.d
     table.loc[table["method"] == "vp", "processor"] = "another"
     for path in (store.root / "records").glob("*.json"):
         path.unlink()
-    table.to_parquet(store.published)
+    write_table(store.published, table)
     again = list(replay(tiny.runs, Store(store.results, "tiny"), count=100, seed=0, device=cpu))
     for one in again:
         assert set(one.differences) == ({"ece"} if one.run.method == "lp" else set())

@@ -23,6 +23,7 @@ from vpcore.study.profile import load_profile
 from vpcore.study.provenance import PLACE, provenance
 from vpcore.study.run import Run, run_id
 from vpcore.study.store import Store
+from vpcore.study.tables import write_table
 from vpcore.study.workers import as_workers_do
 from vpcore.weights.tickets import ticket_digest
 
@@ -97,7 +98,7 @@ def test_the_command_compares_and_its_exit_code_tells(
     table: pd.DataFrame, tmp_path: Path, shift: float, code: int, said: str
 ) -> None:
     """A reader's results that are ours, and ours with every accuracy moved."""
-    table.assign(accuracy=table["accuracy"] + shift).to_parquet(tmp_path / "mini.parquet")
+    write_table(tmp_path / "mini.parquet", table.assign(accuracy=table["accuracy"] + shift))
     done = CliRunner().invoke(main, ["compare", "--results", str(tmp_path)])
     assert done.exit_code == code, done.output
     assert said in done.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -11,13 +12,14 @@ from tqdm import tqdm
 
 from vpcore.commands.options import a_path, check_known, data_option, device_option, study_options, warn_of_emulation
 from vpcore.errors import InputError
+from vpcore.files import set_aside
 from vpcore.networks import parallel
 from vpcore.study.execution import Done, device_named, execute
 from vpcore.study.execution import train as trained
 from vpcore.study.jobs import jobs
 from vpcore.study.profile import Profile
 from vpcore.study.replay import replay as computed_again
-from vpcore.study.run import FIELDS, run_name
+from vpcore.study.run import FIELDS, Run, run_name
 from vpcore.study.store import Store
 from vpcore.study.toy import data_or_fakes
 
@@ -41,11 +43,12 @@ scheduler_option = click.option(
 @click.option(
     "--wandb", is_flag=True, help="Mirror the records to Weights & Biases; offline unless WANDB_MODE says otherwise."
 )
+@click.option("--again", is_flag=True, help="Compute the records anew that were computed by other code than there is now.")
 @click.option("--quiet", is_flag=True, help="Print failures and the last line only.")
 def run(
     card: Profile, store: Store, data: Path | None, device: str, workers: int | None, scheduler: str, dashboard: bool,
     minutes: float | None, only: tuple[str, ...], grids: tuple[str, ...], tasks: tuple[str, ...], chains: tuple[int, ...],
-    wandb: bool, quiet: bool,
+    wandb: bool, again: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Compute what is missing of a profile.
 
@@ -68,6 +71,7 @@ def run(
 
     where, start, failed = device_named(device), time.perf_counter(), []
     folder = data_or_fakes(card, runs, store, data)
+    _of_other_code(runs, store, again=again, say=say)
     steps = execute(
         runs, store, device=where, folder=folder, protocol=card.protocol, workers=workers, scheduler=scheduler,
         dashboard=dashboard, minutes=minutes, log=lambda text: say(f"    {text}"),
@@ -126,6 +130,20 @@ def train(card: Profile, store: Store, data: Path | None, device: str, chains: t
         say(f"{card.name}: {made} networks made, by {parallel.processes()} processes")
 
 
+def _of_other_code(runs: tuple[Run, ...], store: Store, *, again: bool, say: Callable[[str], None]) -> None:
+    """Tell which records are not of the present code; with `again` set them aside."""
+    store.set_aside_damaged()
+    if not (files := store.of_other_code(runs)):
+        return
+    told = f"{len(files)} files of records were computed by other code than this"
+    if not again:
+        say(f"{told}: `vpcore replay` computes some again and compares, --again computes all of them anew")
+        return
+    for path in files:
+        set_aside(path, since="other-code")
+    say(f"{told}; they are set aside as NAME.json.other-code, and computed anew on the tickets that there are")
+
+
 def progress_line(done: Done) -> str:
     """One line on a finished job: what, the mean result, and how long."""
     accuracy, ece = (sum(r[name] for r in done.records) / len(done.records) for name in ("accuracy", "ece"))
@@ -163,6 +181,8 @@ def status(card: Profile, store: Store, device: str) -> None:
         mine = [r for r in card.runs if r.method == method]
         click.echo(f"  {method:8} {len(mine) - sum(r in missing for r in mine):5} of {len(mine)} runs done")
     click.echo(f"  {len(todo)} jobs to do, {len(failures)} runs failed")
+    if files := store.of_other_code(card.runs):
+        click.echo(f"  {len(files)} files of records come from other code than this; see `vpcore run --again`")
     for path in failures[:10]:
         click.echo(f"    {path}: {path.read_text().strip().splitlines()[-1][:200]}")
 

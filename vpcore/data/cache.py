@@ -1,7 +1,7 @@
 """A cache of decoded images: one uint8 file that is memory-mapped, one byte a value, whatever the number of runs.
 
     STEM.npy     (N, 3, px, px) uint8
-    STEM.json    {"classes", "labels", "sha256" of STEM.npy}
+    STEM.json    {"classes", "labels", "sha256" of these and of STEM.npy}
 
 STEM names everything that the pixels depend on, so that a file stays valid for ever, provided that it is intact. That is
 checked when a process first maps it; a damaged file is set aside, with a warning that names it, and made again.
@@ -9,10 +9,12 @@ checked when a process first maps it; a damaged file is set aside, with a warnin
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,8 +42,8 @@ def cached(stem: Path, make: Callable[[], Images]) -> Images:
         return found
     images = make()
     write_atomically(pixels, lambda file: np.save(file, images.images.numpy()))
-    facts = {"classes": images.classes, "labels": images.labels.tolist(), "sha256": file_digest(pixels)}
-    write_atomically(meta, json.dumps(facts))
+    facts = {"classes": list(images.classes), "labels": images.labels.tolist()}
+    write_atomically(meta, json.dumps({**facts, "sha256": _digest(facts, pixels)}))
     found = _read(pixels, meta)
     return images if found is None else found
 
@@ -51,7 +53,7 @@ def _read(pixels: Path, meta: Path) -> Images | None:
         return None
     try:
         facts = json.loads(meta.read_text())
-        if facts["sha256"] != file_digest(pixels):
+        if facts.pop("sha256") != _digest(facts, pixels):
             raise ValueError("its content is another than when it was written")
         images = torch.from_numpy(np.load(pixels, mmap_mode="c"))  # copy on write: torch wants writable memory
         return Images(images, torch.tensor(facts["labels"]), tuple(facts["classes"]))
@@ -63,3 +65,7 @@ def _read(pixels: Path, meta: Path) -> Images | None:
             stacklevel=4,
         )
         return None
+
+
+def _digest(facts: dict[str, list[Any]], pixels: Path) -> str:
+    return hashlib.sha256(json.dumps([facts, file_digest(pixels)]).encode()).hexdigest()

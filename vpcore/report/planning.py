@@ -32,6 +32,7 @@ from vpcore.report.paper_hours import paper_hours
 from vpcore.report.verdicts import LEVEL, MARGIN, MARGINS, ROUNDING, VERDICTS
 from vpcore.study.profile import load_profile
 from vpcore.study.run import run_id
+from vpcore.study.tables import read_table
 
 CLOSE = 0.005  # a difference of accuracy that chooses nothing
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,7 +175,7 @@ def detectable(parts: Components, design: Design, *, level: float = LEVEL, seed:
 
 def pilot() -> dict[str, tuple[str, Components]]:
     """Claim -> the column of its cost, and the components of that in the published tables `small` and `methods`."""
-    small, methods = (pd.read_parquet(ROOT / "results" / f"{name}.parquet") for name in ("small", "methods"))
+    small, methods = (read_table(ROOT / "results" / f"{name}.parquet") for name in ("small", "methods"))
     card = load_profile("methods")
     ways, bits = (methods[methods["id"].isin(set(map(run_id, card.grid(name))))] for name in GRIDS)
     real, trained, seeds = costs(small), costs(ways), costs(bits[bits["weight_bits"] == 32])

@@ -29,7 +29,7 @@ from vpcore.networks.training import predict
 from vpcore.prompting.prompts import input_px
 from vpcore.study.adaptation import ADAPTATIONS, Adapted, Arrays, Task, some
 from vpcore.study.chains import make_ticket
-from vpcore.study.provenance import provenance
+from vpcore.study.provenance import code, provenance
 from vpcore.study.run import Run
 from vpcore.study.session import Session
 from vpcore.study.store import Record
@@ -148,6 +148,7 @@ def _finish(runs: tuple[Run, ...], session: Session, held_out: dict[str, Images]
         "ticket": session.ticket_digest(run),
         "source_data": session.data_digest(run.source),
         "seconds": (time.perf_counter() - start) / len(runs),
+        "code": code(),
         **provenance(session.device),
     }
     for facts in adapted.facts:

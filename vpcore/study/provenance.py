@@ -16,7 +16,10 @@ from pathlib import Path
 
 import torch
 
+from vpcore.data.digests import digest_of, file_digest
+
 PACKAGE = Path(__file__).parents[1]
+APART = ("__main__.py", "audit", "bench", "cli.py", "commands", "report")  # what no number of a study depends on
 PLACE = ("tag", "device", "processor", "threads")  # keys of `provenance` on which the last bits of a number depend
 
 
@@ -66,6 +69,17 @@ def commit() -> str:
     if head is None:
         return archived()[0] or "unknown"
     return head + ("+" if _git("status", "--porcelain", "--", ".") else "")
+
+
+@functools.cache
+def code() -> str:
+    """Twelve hexadecimal digits that stand for the code which computes a study, whatever is reported of it.
+
+    >>> len(code())
+    12
+    """
+    files = {path.relative_to(PACKAGE): path for path in PACKAGE.rglob("*.py")}
+    return digest_of(*((str(name), file_digest(files[name])) for name in sorted(files) if name.parts[0] not in APART))
 
 
 @functools.cache

@@ -26,7 +26,7 @@ from vpcore.study.store import Record, Store
 from vpcore.study.workers import as_workers_do
 
 # columns that differ between times and machines although no number has changed
-STAMP = {"seconds", "finished", "commit", "versions", *PLACE}
+STAMP = {"seconds", "finished", "commit", "code", "versions", *PLACE}
 
 
 @dataclass(frozen=True)

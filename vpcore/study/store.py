@@ -10,8 +10,8 @@
     results/parts/PROFILE/NNN-outcomes.parquet      and the result for each test image, see `outcomes`
 
 A run that has a record is done, wherever the record lies; nothing else is needed to resume. Runs that are computed together,
-as a cohort, have one file of records, so that all of them are done or none is. A file of records is sealed by its SHA-256,
-and named after the ids of its runs: one that was cut off, changed or renamed is not taken for a record.
+as a cohort, have one file of records, so that all of them are done or none is. Every file is sealed by a SHA-256 of its own,
+and a file of records is named after the ids of its runs: what was cut off, changed or renamed is not taken for a result.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import safetensors
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from vpcore.errors import InputError
 from vpcore.files import set_aside, write_atomically
 from vpcore.study.outcomes import compact
+from vpcore.study.provenance import code
 from vpcore.study.run import Run, chain_id, cohort_id, identity, run_id, run_name
+from vpcore.study.tables import read_table, write_table
+from vpcore.weights.sealed import read_sealed, write_sealed
 from vpcore.weights.tickets import ticket_path
 
 Record = dict[str, Any]
-TABLE = {"index": False, "compression": "zstd", "compression_level": 9}  # how a table is written
 # columns of whole numbers that a run may lack
 INTEGERS = tuple(field.name for field in dataclasses.fields(Run) if "int" in str(field.type))
 
@@ -108,6 +109,12 @@ class Store:
                 if path.stat().st_mtime_ns == changed:  # not written anew meanwhile, by another process
                     warnings.warn(f"{error}; it lies in {set_aside(path)} now", stacklevel=2)
 
+    def of_other_code(self, runs: tuple[Run, ...]) -> list[Path]:
+        """The files of records of these runs that were computed here by other code than there is now."""
+        wanted, now = set(map(run_id, runs)), code()
+        files = {path for path, record in self._recorded() if record["id"] in wanted and record.get("code", now) != now}
+        return sorted(files)
+
     def write(self, runs: tuple[Run, ...], measured: list[Record], arrays: list[dict[str, Tensor]]) -> list[Record]:
         """Write the arrays of a cohort, and then its records in one file: they say that the runs are done."""
         records = [
@@ -116,7 +123,7 @@ class Store:
         ]
         for run, values in zip(runs, arrays, strict=True):
             if values:
-                write_atomically(self.arrays_path(run), save({name: value.contiguous() for name, value in values.items()}))
+                write_sealed(self.arrays_path(run), values)
         text = json.dumps({"sha256": _digest(records), "records": records}, indent=1, allow_nan=False)
         path = self.root / "records" / f"{run_name(*runs)}.json"
         write_atomically(path, text)
@@ -137,8 +144,8 @@ class Store:
                 f"`vpcore run --profile {self.profile}` makes them"
             )
         try:
-            return load_file(path)
-        except safetensors.SafetensorError as error:
+            return read_sealed(path)[0]
+        except (safetensors.SafetensorError, ValueError, OSError) as error:
             raise InputError(
                 f"the predictions {path} are damaged ({error}); delete them and the record {self.record_path(run)}"
             ) from error
@@ -188,7 +195,7 @@ class Store:
                 f"there are no records of {self.profile} in {self.results} to publish; "
                 f"use: vpcore run --profile {self.profile}"
             )
-        write_atomically(self.published, lambda file: table.to_parquet(file, **TABLE))
+        write_table(self.published, table)
         return self.published
 
     def publish_part(self, runs: tuple[Run, ...]) -> Path | None:
@@ -202,14 +209,13 @@ class Store:
         path = self.parts / f"{number:03d}.parquet"
         kept = [run for run in fresh if self.arrays_path(run).exists()]  # records may come from another machine without
         outcomes = pd.DataFrame([{"id": run_id(run), **compact(self.arrays(run))} for run in kept])
-        write_atomically(self.outcomes_path(path), lambda file: outcomes.to_parquet(file, **TABLE))
-        table = self.table(fresh)
-        write_atomically(path, lambda file: table.to_parquet(file, **TABLE))
+        write_table(self.outcomes_path(path), outcomes)
+        write_table(path, self.table(fresh))
         return path
 
     def outcomes(self) -> pd.DataFrame:
         """The results for the test images of all committed runs, one row a run: see `outcomes`."""
-        tables = [pd.read_parquet(self.outcomes_path(path)) for path in self._parts()]
+        tables = [read_table(self.outcomes_path(path)) for path in self._parts()]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"id": []})
 
     @staticmethod
@@ -258,9 +264,6 @@ def _read_records(path: Path, changed: int) -> list[Record]:
 
 @functools.lru_cache(maxsize=100)
 def _read_parquet(path: Path, changed: int) -> list[Record]:
-    try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"the published table {path} is damaged ({error}); restore it with: git checkout {path}") from error
+    table = read_table(path)
     table = table.map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
     return table.to_dict("records")

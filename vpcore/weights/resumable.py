@@ -1,11 +1,14 @@
 """Trainings that can be cut short: what was trained lies beside the ticket to come, and is gone when the ticket is there.
 
-After each epoch the network, its masks, the state of the optimizer and the losses so far are written down. Since the order
-of the images depends on the seed and the epoch alone, a training that goes on from there ends in the same weights.
+After each epoch the network, its masks, the state of the optimizer and the losses so far are written down, behind their
+SHA-256. Since the order of the images depends on the seed and the epoch alone, a training that goes on from there ends in
+the same weights.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import time
 from collections.abc import Callable
@@ -22,6 +25,8 @@ from vpcore.networks import parallel
 from vpcore.networks.backbones import IMAGENET, Statistics
 from vpcore.networks.state import load_weights_
 from vpcore.networks.training import Recipe, Step, fit
+
+DIGEST = hashlib.sha256().digest_size  # bytes
 
 
 def fit_resumably(
@@ -117,7 +122,8 @@ def save_unfinished(
     if not parallel.is_first():
         return
     state = {"model": model.state_dict(), "masks": masks, "origin": _origin(header), **vars(progress)}
-    write_atomically(unfinished_path(path), lambda file: torch.save(state, file))
+    torch.save(state, content := io.BytesIO())
+    write_atomically(unfinished_path(path), hashlib.sha256(content.getvalue()).digest() + content.getvalue())
 
 
 def _origin(header: dict[str, object]) -> str:
@@ -142,7 +148,10 @@ def resume_(path: Path, model: nn.Module, masks: dict[str, Tensor], *, header: d
     if not unfinished.exists():
         return Progress(first, None, [])
     try:
-        saved = torch.load(unfinished, weights_only=True, map_location="cpu")
+        whole = unfinished.read_bytes()
+        if hashlib.sha256(content := whole[DIGEST:]).digest() != whole[:DIGEST]:
+            raise ValueError("its content has another SHA-256 than it says")
+        saved = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         if saved["origin"] != _origin(header):
             raise ValueError(f"it was begun as {saved['origin']}, and should go on as {_origin(header)}")
         load_weights_(model, saved["model"], where=str(unfinished))

@@ -3,36 +3,32 @@
     save_ticket(path, model, masks)        # a pruned network, to a file
     masks = load_ticket_(path, model)      # and back, into a network of the same kind
 
-A ticket (safetensors) holds the whole state of a network. A pruned weight is stored as its mask, one bit a weight
-(`NAME.mask`), and the kept values (`NAME.kept`), which at density d makes 1 + 32 d bits of 32. The header says what made it
-and holds two SHA-256, of the tensors and of itself, so that a damaged file is refused. Tickets that were written when there
-was only the first are checked by that.
+A ticket is a sealed file (`sealed`) with the whole state of a network. A pruned weight is stored as its mask, one bit a
+weight (`NAME.mask`), and the kept values (`NAME.kept`), which at density d makes 1 + 32 d bits of 32. The header says what
+made it. Tickets that were written when only their tensors were sealed are checked by that.
 
 A training that is not finished lies beside the ticket that it will become, see `resumable`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import safetensors
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from vpcore.checks import as_path, check_network, check_state, kind_of
 from vpcore.errors import InputError
-from vpcore.files import write_atomically
 from vpcore.networks import parallel
 from vpcore.networks.state import check_finite, check_masks, load_weights_
+from vpcore.weights.sealed import OF_TENSORS, metadata, read_sealed, write_sealed
 
 State = dict[str, Tensor]
 
-KEYS = {"header", "shapes", "sha256"}  # of the metadata of all tickets; newer ones have `HEADER_DIGEST`, too
-HEADER_DIGEST = "sha256_meta"
+KEYS = ("header", "shapes")  # of the metadata
 
 
 def save_ticket(
@@ -120,9 +116,8 @@ def write_ticket(path: Path | str, state: State, masks: dict[str, Tensor], *, he
         raise InputError(
             f"`header` must be a dict of what JSON can hold: text, numbers, lists, dicts ({error}); use str(...) for others"
         ) from error
-    meta |= {"sha256": _digest(tensors), HEADER_DIGEST: _digest_of_meta(meta)}
     if parallel.is_first():
-        write_atomically(path, save(tensors, metadata=meta))
+        write_sealed(path, tensors, meta)
     parallel.wait()
 
 
@@ -137,16 +132,10 @@ def read_ticket(path: Path | str) -> tuple[State, dict[str, Tensor], dict[str, o
         raise InputError(f"there is no ticket {path}; `vpcore run` makes those of a study, others must be copied there")
     again = "if `vpcore run` made it, delete it and run again, otherwise copy it again; load_checkpoint reads other forms"
     try:
-        meta, tensors = _metadata(path), load_file(path)
-        if not KEYS <= meta.keys() <= KEYS | {HEADER_DIGEST}:
-            raise ValueError(f"its metadata are {', '.join(meta) or 'empty'}")
+        tensors, meta = read_sealed(path, keys=KEYS)
         header, shapes = json.loads(meta["header"]), json.loads(meta["shapes"])
     except (safetensors.SafetensorError, ValueError, OSError) as error:
         raise InputError(f"{path} must be a ticket file; it is damaged or something else ({error}); {again}") from error
-    digests = {"sha256": _digest(tensors), HEADER_DIGEST: _digest_of_meta(meta)}
-    if wrong := [key for key in digests if key in meta and digests[key] != meta[key]]:
-        digest = meta[wrong[0]][:12]
-        raise InputError(f"{path} must have the SHA-256 {digest}..., its content has another: it is damaged; {again}")
     masks, packed = {}, {f"{name}.{part}" for name in shapes for part in ("kept", "mask")}
     state = {name: value for name, value in tensors.items() if name not in packed}
     for name, shape in shapes.items():
@@ -158,37 +147,20 @@ def read_ticket(path: Path | str) -> tuple[State, dict[str, Tensor], dict[str, o
 
 def ticket_digest(path: Path) -> str:
     """Twelve hexadecimal digits that stand for the weights of a ticket, as the file says; whatever its header holds."""
-    return _metadata(path)["sha256"][:12]
+    return metadata(path)[OF_TENSORS][:12]
 
 
 def ticket_header(path: Path) -> dict[str, object]:
     """The header of a ticket, without its weights."""
-    return json.loads(_metadata(path)["header"])
+    return json.loads(metadata(path)["header"])
 
 
 def is_ticket(path: Path) -> bool:
     """Whether a file is a ticket of ours, and not tensors that others have put into a safetensors file, or none at all."""
     try:
-        return {"header", "shapes"} <= _metadata(path).keys()
+        return metadata(path).keys() >= set(KEYS)
     except (safetensors.SafetensorError, OSError):
         return False
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    with safetensors.safe_open(path, "pt") as file:
-        return file.metadata() or {}
-
-
-def _digest_of_meta(meta: dict[str, str]) -> str:
-    return hashlib.sha256(f"{meta['header']}\n{meta['shapes']}".encode()).hexdigest()
-
-
-def _digest(tensors: State) -> str:
-    content = hashlib.sha256()
-    for name in sorted(tensors):
-        content.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
-        content.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())  # bytes of any kind, bfloat16 too
-    return content.hexdigest()
 
 
 def ticket_path(folder: Path, number: int) -> Path:
