@@ -5,6 +5,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from vpcore.study.run import FACTS, Run, identity, run_id
@@ -71,6 +72,26 @@ def test_offline_files_hold_config_summary_and_losses_apart(tmp_path: Path) -> N
     }
     assert (summary["accuracy"], summary["ece"]) == (0.5, 0.25)
     assert not set(summary) & set(FACTS)
+
+
+def test_what_was_there_before_is_mirrored_once_with_its_ticket_and_the_table(tmp_path: Path) -> None:
+    other = {**RECORD, "id": "other", "seed": 4}
+    (ticket := tmp_path / "t.safetensors").write_bytes(b"a ticket")
+    tracker = Tracker("own", tmp_path, tickets={RECORD["id"]: ticket})
+    tracker.log((RECORD,))
+    tracker.catch_up([RECORD, other])
+    Tracker("own", tmp_path).catch_up([RECORD, other])
+    tracker.table(pd.DataFrame([RECORD, {**other, "ece": None}]))
+    wandb.teardown()
+    names = sorted(path.name.partition("-")[2] for path in tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    assert names == sorted(f"{name}.wandb" for name in (RECORD["id"], "other", "table-own"))
+    (path,) = tmp_path.glob(f"wandb/offline-run-*/run-{RECORD['id']}.wandb")
+    (artifact,) = [record.artifact for record in written(path) if record.HasField("artifact")]
+    assert (artifact.name, artifact.type) == (f"ticket-{RECORD['id']}", "model")
+    (kept,) = tmp_path.glob("wandb/offline-run-*/files/media/table/records_*.table.json")
+    content = json.loads(kept.read_text())
+    assert dict(zip(content["columns"], content["data"][1], strict=True))["seed"] == 4
+    assert "loss" not in content["columns"]
 
 
 @pytest.mark.parametrize(("mode", "error"), [("odd", "ValidationError"), ("online", "UsageError: No API key configured")])

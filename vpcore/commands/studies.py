@@ -19,7 +19,7 @@ from vpcore.study.execution import train as trained
 from vpcore.study.jobs import jobs
 from vpcore.study.profile import Profile
 from vpcore.study.replay import replay as computed_again
-from vpcore.study.run import FIELDS, Run, run_name
+from vpcore.study.run import FIELDS, Run, run_id, run_name
 from vpcore.study.store import Store
 from vpcore.study.toy import data_or_fakes
 
@@ -43,12 +43,13 @@ scheduler_option = click.option(
 @click.option(
     "--wandb", is_flag=True, help="Mirror the records to Weights & Biases; offline unless WANDB_MODE says otherwise."
 )
+@click.option("--wandb-tickets", is_flag=True, help="Mirror the tickets, too, as artifacts.")
 @click.option("--again", is_flag=True, help="Compute the records anew that were computed by other code than there is now.")
 @click.option("--quiet", is_flag=True, help="Print failures and the last line only.")
 def run(
     card: Profile, store: Store, data: Path | None, device: str, workers: int | None, scheduler: str, dashboard: bool,
     minutes: float | None, only: tuple[str, ...], grids: tuple[str, ...], tasks: tuple[str, ...], chains: tuple[int, ...],
-    wandb: bool, again: bool, quiet: bool,
+    wandb: bool, wandb_tickets: bool, again: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Compute what is missing of a profile.
 
@@ -80,10 +81,11 @@ def run(
     say(f"{card.title}: {len(runs)} runs, {len(todo)} jobs to do, on {where}")
     warn_of_emulation(where, () if quiet else {r.precision for job in todo for r in job.runs})
     mirror = None
-    if wandb:
+    if wandb or wandb_tickets:
         from vpcore.study.tracking import Tracker
 
-        mirror = Tracker(card.name, store.results, log=say)
+        paths = {run_id(r): store.ticket_path(r) for r in runs if r.method == "source" and wandb_tickets}
+        mirror = Tracker(card.name, store.results, say, paths)
     ended = 0
     for done in tqdm(steps, total=len(todo), unit="job", smoothing=0, leave=False, disable=quiet or None):
         ended += 1
@@ -95,6 +97,10 @@ def run(
             say(f"{progress_line(done)} | {_clock(left)} left")
             if mirror is not None:
                 mirror.log(done.records)
+    if mirror is not None:
+        wanted = set(map(run_id, runs))
+        mirror.catch_up([record for record in store.records() if record["id"] in wanted])
+        mirror.table(store.table(runs))
     told = f"{card.name}: {ended - len(failed)} jobs done, {len(failed)} failed, in {_clock(time.perf_counter() - start)}"
     click.echo(f"{told}; records in {home(store, store.root / 'records')}")
     if left := len(jobs(runs, store, across_tasks=where.type != "cpu")) - len(failed):
