@@ -188,3 +188,22 @@ def test_search_finds_pages_and_tells_them_apart(visitor: Visitor) -> None:
     assert len(titles) > 3
     assert len(set(titles)) == len(titles)
     assert visitor.wrong == []
+
+
+def test_the_explorer_answers_the_keyboard_and_its_link_keeps_the_choice(visitor: Visitor) -> None:
+    visitor.open("explore.html")
+    page, said = visitor.page, "[data-part=said]"
+    told = [page.inner_text(said)]
+    pressed = {"select[name=study]": "ArrowDown", "select[name=metric]": "ArrowDown", "input": "ArrowRight"}
+    for control, key in pressed.items():
+        page.focus(f"#explorer {control}")
+        page.keyboard.press(key)
+        told.append(page.inner_text(said))
+    assert len(set(told)) == len(told)
+    assert "linear probing" not in told[-1]  # the radio buttons went from both to the first
+    assert page.query_selector_all("[data-part=curve] svg circle")
+    address = page.url
+    page.goto("about:blank")
+    page.goto(address)
+    assert page.inner_text(said) == told[-1]
+    assert visitor.wrong == []
