@@ -24,6 +24,7 @@ from vpcore.report.plots import (
     density_axis,
     error_bars,
     legend,
+    legend_right,
     panels,
     shades,
     style,
@@ -73,18 +74,6 @@ def cost_by_density(
 
 
 @style()
-def label_ends(ax: Axes, ends: Mapping[str, float]) -> None:
-    """Names of curves beside the axes, at the height where each ends, moved apart where they would lie on each other."""
-    low, high = ax.get_ylim()
-    gap, before = 0.085 * (high - low), -np.inf
-    for label, y in sorted(ends.items(), key=lambda item: item[1]):
-        before = max(y, before + gap)
-        aside = {"xycoords": ("axes fraction", "data"), "va": "center", "annotation_clip": False}
-        ax.annotate(label, (1.02, before), **aside)
-    ax.set_ylim(low, high)
-
-
-@style()
 def cost_by_budget(
     ax: Axes,
     found: Mapping[tuple[Hashable, int], Estimate],
@@ -93,7 +82,7 @@ def cost_by_budget(
     budgets: Mapping[Hashable, str],
     colour: object,
 ) -> Axes:
-    """A cost against density, a line with its intervals for each budget, named where it ends.
+    """A cost against density, a line with its intervals for each budget.
 
     Args:
         ax: where to draw.
@@ -102,20 +91,20 @@ def cost_by_budget(
         budgets: budget -> label, in their order; lines and marks tell them apart.
         colour: of the method.
     """
-    ends: dict[str, float] = {}
+    drawn = 0
     for (size, label), marker, line in zip(budgets.items(), MARKERS, itertools.cycle(LINES), strict=False):
         mine = {number: e for (budget, number), e in found.items() if budget == size}
         if mine:
-            x = [density[number] * 1.04 ** (len(ends) - 2) for number in mine]  # side by side
+            x = [density[number] * 1.04 ** (drawn - 2) for number in mine]  # side by side
             look = {"color": colour, "marker": marker, "linestyle": line, "label": label, "linewidth": 1.2, "markersize": 5}
             ax.errorbar(x, [e.mean for e in mine.values()], yerr=arms(list(mine.values())), capsize=2.5, **look)
-            ends[label] = list(mine.values())[-1].mean
+            drawn += 1
     ax.axhline(0, color="0.3", linewidth=0.8)
     ax.yaxis.set_major_formatter(POINTS)
-    if ends:
+    if drawn:
         density_axis(ax, [density[number] for number in {number for _, number in found}])
         ax.set_xlim(ax.get_xlim()[0] * 1.1, ax.get_xlim()[1] / 1.1)
-        label_ends(ax, ends)
+        legend_right(ax)
     return ax
 
 
