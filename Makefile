@@ -1,4 +1,5 @@
 # make book   environment, mini study, notebooks and book from nothing
+# make pdf    the same as one PDF, _build/vpcore.pdf, printed by the Chromium of the system; notebooks are left out
 # make test   environment and all tests that take seconds, five minutes together
 # make test-all   and those that take minutes, half an hour together: the book of every profile, the wheel
 # make links   are the links of the book to other sites still there?
@@ -17,6 +18,12 @@ book: $(READY)
 
 links: book
 	$(BIN)/jupyter-book build book/ --builder linkcheck
+
+pdf: $(READY)
+	$(BIN)/vpcore run --profile mini
+	$(BIN)/jupyter-book build book/ --builder singlehtml -W -n --keep-going
+	chromium --headless --no-sandbox --no-pdf-header-footer --generate-pdf-document-outline --virtual-time-budget=30000 \
+		--print-to-pdf=_build/vpcore.pdf "file://$(CURDIR)/_build/singlehtml/intro.html"
 
 test: check
 	$(PYTEST) -m "not slow"

@@ -50,6 +50,7 @@ class Visitor:
     loaded: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.page.set_default_timeout(300_000)  # ms; other tests may run beside this one
         self.page.on("console", self.hear)
         self.page.on("pageerror", lambda error: self.wrong.append(f"script: {error}"))
         self.page.on("request", self.ask)
