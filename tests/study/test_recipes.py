@@ -119,7 +119,7 @@ def test_a_study_by_ssh_is_that_of_one_machine(
     monkeypatch.setenv("HOST", "127.0.0.1")
     monkeypatch.setenv("PORT", str(free_ports(1)[0]))
     study = sh(f"exec sh {RECIPES}/ssh.sh localhost run --profile tiny.toml", reached_by_ssh)
-    told = study.communicate(timeout=200)[0]
+    told = study.communicate(timeout=900)[0]
     assert (study.returncode, "jobs done, 0 failed" in told) == (0, True), told
     assert {f"{socket.gethostname()}-gpu{gpu}" in told for gpu in (0, 3)} == {True}
     card = load_profile(str(reached_by_ssh / "tiny.toml"))
