@@ -84,7 +84,8 @@ def open_up(app: Sphinx, page: str, template: str, context: dict[str, Any], doct
         )
     if "body" in context:
         body = context["body"].replace("<table", '<div class="scroll" tabindex="0" role="group" aria-label="table"><table')
-        context["body"] = body.replace("</table>", "</table></div>")
+        body = body.replace("</table>", "</table></div>")
+        context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')  # deprecated, in the list of references
 
 
 def in_order(app: Sphinx, page: str) -> Iterator[str]:
