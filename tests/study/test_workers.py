@@ -5,7 +5,6 @@ import itertools
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -17,6 +16,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from tests.study.processes import alive, spawn
 from vpcore import InputError
 from vpcore.study import execution, workers
 from vpcore.study.chains import _make_ticket
@@ -31,8 +31,6 @@ from vpcore.weights.tickets import ticket_digest
 
 distributed = pytest.importorskip("distributed")
 CHANGING = ["seconds", "finished", "commit"]
-ROOT = Path(__file__).parents[2]
-ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture(scope="module")
@@ -287,14 +285,6 @@ def test_a_killed_process_costs_nothing_but_time(
     assert_same(other, store, tiny.runs)
 
 
-def spawn(*arguments: object, cwd: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", *map(str, arguments)], cwd=cwd, env=ENV, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-    )  # fmt: skip
-
-
 @pytest.mark.slow
 def test_the_workers_of_a_scheduler_give_the_numbers_of_one_machine(
     tiny: Profile, store: Store, other: Store, cpu: torch.device, tmp_path: Path
@@ -360,16 +350,3 @@ def test_whatever_ends_a_study_ends_its_workers(number: int, code: int, tmp_path
     while alive(study.pid):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def alive(session: int) -> list[int]:
-    """The processes of a session that have not ended."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[3]) == session and fields[0] not in "ZX":
-            found.append(int(stat.parent.name))
-    return found
