@@ -267,7 +267,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match="round-00.safetensors must have the SHA-256"):
+    with pytest.raises(InputError, match="round-00.safetensors .* is damaged .* its SHA-256 is"):
         make(tmp_path, "oneshot", 1)
 
 

@@ -28,6 +28,7 @@ def ax():
 
 
 BLUE = plots.Look("x", "blue")
+NETWORK = {"source": "glyphs", "model": "resnet8", "weights": "trained"}
 PROFILE = Profile("p", "Title", "", {}, False, {})
 
 
@@ -99,6 +100,8 @@ def test_numbers_keep_their_type(tmp_path) -> None:
         source_seed=0,
         budget=pd.array([1] * 4),
         id=list("abcd"),
+        task="shapes",
+        **NETWORK,
     )
     study = Study(PROFILE, Store(tmp_path, "p"), {"main": table}, tmp_path)
     study.save_numbers(a=np.float64(0.5), n=np.int64(3))
@@ -112,7 +115,7 @@ def test_numbers_keep_their_type(tmp_path) -> None:
 @pytest.mark.parametrize(("each", "computing"), [(1000.0, "66.7 minutes"), (1e6, "1111.1 hours")])
 def test_the_time_of_all_runs_is_told(tmp_path, each: float, computing: str) -> None:
     table = grid(seconds=[each] * 4, commit=["c"] * 4, versions=["v"] * 4, device=["cpu"] * 4, finished=list("zabc"))
-    provenance = study_of(table.assign(source_seed=0), tmp_path).provenance()
+    provenance = study_of(table.assign(source_seed=0, **NETWORK), tmp_path).provenance()
     assert (provenance["computing"], provenance["finished"]) == (computing, "z")
     assert (provenance["profile"], provenance["title"]) == ("p", "Title")
     none = Study(PROFILE, Store(tmp_path, "p"), {}, tmp_path).provenance()
@@ -208,7 +211,7 @@ def test_an_empty_table_says_so(tmp_path) -> None:
 
 def test_numbers_that_are_not_defined_are_null(tmp_path) -> None:
     table = grid(seconds=[1.0] * 4, commit=["c"] * 4, versions=["v"] * 4, device=["cpu"] * 4, finished=["t"] * 4)
-    study = study_of(table.assign(source_seed=0), tmp_path)
+    study = study_of(table.assign(source_seed=0, **NETWORK), tmp_path)
     assert study.save_numbers(a=float("nan"), b=np.float64("inf"), c=0.5) == {"a": None, "b": None, "c": 0.5}
 
 

@@ -349,20 +349,20 @@ def test_a_cohort_is_done_whole_or_not_at_all(
 ) -> None:
     """A kill between the predictions of two seeds leaves no record of either."""
     runs = tuple(run for run in tiny.runs if run.round == 0 and run.method in ("source", "vp"))
-    real, written = store_module.write_atomically, []
+    real, written = store_module.write_sealed, []
 
-    def killed(path: Path, write: object) -> None:
+    def killed(path: Path, arrays: object) -> None:
         if "predictions" in str(path) and "vp" in path.name:
             written.append(path)
             if len(written) == 2:
                 raise KeyboardInterrupt
-        real(path, write)
+        real(path, arrays)
 
-    monkeypatch.setattr(store_module, "write_atomically", killed)
+    monkeypatch.setattr(store_module, "write_sealed", killed)
     with pytest.raises(KeyboardInterrupt):
         finish(runs, store, cpu)
     assert {record["method"] for record in store.records()} == {"source"}
-    monkeypatch.setattr(store_module, "write_atomically", real)
+    monkeypatch.setattr(store_module, "write_sealed", real)
     finish(runs, store, cpu)
     assert [record["cohort"] for record in store.records() if record["method"] == "vp"] == [[0, 1], [0, 1]]
 

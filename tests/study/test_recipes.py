@@ -13,8 +13,9 @@ import pytest
 import torch
 import yaml
 
+from tests.study.processes import ROOT
 from tests.study.test_slurm import STUDY, free_ports, wait_for
-from tests.study.test_workers import ROOT, assert_same
+from tests.study.test_workers import assert_same
 from vpcore import InputError
 from vpcore.study import workers
 from vpcore.study.execution import execute

@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.study.test_workers import ROOT, assert_same
+from tests.study.processes import ROOT
+from tests.study.test_workers import assert_same
 from vpcore.study.execution import execute
 from vpcore.study.profile import load_profile
 from vpcore.study.store import Store

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.study.processes import ROOT
 from tests.study.test_slurm import STUDY
-from tests.study.test_workers import ROOT
 from vpcore import InputError, density
 from vpcore.networks import parallel
 from vpcore.study.execution import execute, train
