@@ -65,7 +65,7 @@ def resnet18() -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = get_model("resnet18", num_classes=48)
-    return _reads_letters(network)
+    return _reads_letters(network).to(memory_format=torch.contiguous_format)  # without which torch's pruning fails
 
 
 def resnet18_pruned() -> nn.Module:

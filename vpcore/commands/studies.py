@@ -128,6 +128,9 @@ def train(card: Profile, store: Store, data: Path | None, device: str, chains: t
     where = device_named(device)
     with parallel.launched(where):
         say = click.echo if parallel.is_first() else lambda text: None
+        if parallel.is_first():
+            data_or_fakes(card, runs, store, data)  # what one process has made, the others find
+        parallel.wait()
         folder = data_or_fakes(card, runs, store, data)
         made = 0
         for ticket in trained(runs, store, device=where, folder=folder, protocol=card.protocol, log=say):
