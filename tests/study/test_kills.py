@@ -48,7 +48,9 @@ def test_a_study_that_is_killed_again_and_again_ends_in_the_same_table(tmp_path:
     profile = str(tmp_path / "killed.toml")
     command = ("vpcore", "run", "--profile", profile, "--workers", 2, "--results")
     start = time.monotonic()
-    assert spawn(*command, "whole", cwd=tmp_path).wait(timeout=600) == 0
+    with spawn(*command, "whole", cwd=tmp_path) as study:
+        study.communicate(timeout=600)
+    assert study.returncode == 0
     whole, rng, kills, studies = time.monotonic() - start, random.Random(0), 0, 0
     numbers, networks = table(tmp_path / "whole", profile)
     assert (len(numbers), len(networks)) == (51, 3)
@@ -63,7 +65,7 @@ def test_a_study_that_is_killed_again_and_again_ends_in_the_same_table(tmp_path:
                 os.kill(victim, number)
             kills += 1
         try:
-            study.wait(timeout=600)  # one whose worker was killed goes on
+            study.communicate(timeout=600)  # one whose worker was killed goes on
             ended = time.monotonic() + 60
             while alive(study.pid):
                 assert time.monotonic() < ended

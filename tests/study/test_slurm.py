@@ -8,9 +8,12 @@ import getpass
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -87,7 +90,8 @@ def free_ports(count: int) -> list[int]:
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, subprocess.Popen]]:
     """The daemons of a Slurm with two nodes of one core, by their names; its commands find it by SLURM_CONF."""
-    (folder := tmp_path / "slurm").mkdir(mode=0o755)
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # a short path, since sockets have names of 107 bytes at most
+    folder.chmod(0o755)
     (folder / "state").mkdir()
     (folder / "munge.key").touch(mode=0o600)
     (folder / "munge.key").write_bytes(os.urandom(64))
@@ -122,6 +126,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
             daemon.wait()
         for process in of_node("node1") + of_node("node2"):
             process.kill()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def wait_for(true: Callable[[], bool], *, seconds: float = 20) -> None:
@@ -172,11 +177,13 @@ def test_a_study_on_slurm_survives_the_loss_of_a_node(
         ["sh", "-c", recipe], cwd=tmp_path, env={**os.environ, "PYTHONUNBUFFERED": "1"}, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, start_new_session=True,
     ) as study:  # fmt: skip
+        (late := threading.Timer(400, os.killpg, (study.pid, signal.SIGKILL))).start()
         told, lost = [], ""
         for line in study.stdout:
             told.append(line)
             if not lost and "epoch 1/20" in line:
                 lost = lose_the_busiest_node(slurm)
+        late.cancel()
     text = "".join(told)
     assert (study.returncode, lost[:4]) == (0, "node"), text
     assert re.search(r"tiny: \d+ jobs done, 0 failed", text), text
