@@ -6,13 +6,13 @@ be used without its makers. The same facts, for machines, are `crate`.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
+from vpcore.data.digests import file_digest
 from vpcore.study.profile import load_profile
 from vpcore.weights.tickets import read_ticket
 
@@ -51,11 +51,6 @@ def tickets(results: Path) -> list[Path]:
     return sorted(results.glob("reference/tickets/*/*.safetensors"))
 
 
-def sha256(path: Path) -> str:
-    """The digest of a file, in hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def facts(file: File) -> dict[str, str]:
     """What a card says of a table, name -> text."""
     table = pd.read_parquet(file.path)
@@ -74,7 +69,7 @@ def facts(file: File) -> dict[str, str]:
         "computed": f"{table['finished'].min()[:10]} to {table['finished'].max()[:10]}",
         "versions": "; ".join(sorted(table["versions"].unique())),
         "made by": f"`vpcore run --profile {file.profile}`, then `vpcore publish --profile {file.profile}`",
-        "file": f"{file.path.stat().st_size:,} bytes, SHA-256 `{sha256(file.path)}`",
+        "file": f"{file.path.stat().st_size:,} bytes, SHA-256 `{file_digest(file.path)}`",
     }
 
 
@@ -93,7 +88,7 @@ def _of_tickets(results: Path) -> str:
         _, masks, _ = read_ticket(path)
         kept = sum(int(mask.sum()) for mask in masks.values()) / (sum(mask.numel() for mask in masks.values()) or 1)
         name = f"`{path.relative_to(results).as_posix()}`"
-        lines.append((name, f"{100 * kept if masks else 100:.3g}", f"{path.stat().st_size:,}", f"`{sha256(path)}`"))
+        lines.append((name, f"{100 * kept if masks else 100:.3g}", f"{path.stat().st_size:,}", f"`{file_digest(path)}`"))
     told = "Networks, with a bit a weight for its mask and the weights that are left: `vpcore.load_ticket_(path, model)`."
     return f"## Tickets\n\n{told}\n\n{_rows(('ticket', 'weights kept, %', 'bytes', 'SHA-256'), lines)}\n"
 

@@ -15,8 +15,9 @@ import pandas as pd
 from rocrate.model.contextentity import ContextEntity
 from rocrate.rocrate import ROCrate
 
+from vpcore.data.digests import file_digest
 from vpcore.files import write_atomically
-from vpcore.report.cards import facts, sha256, tables, tickets
+from vpcore.report.cards import facts, tables, tickets
 
 NAME = "Re-examining the hidden cost of model compression: published results"
 ABOUT = (
@@ -64,7 +65,13 @@ def write(results: Path) -> None:
 
 def _file(path: Path, about: str, kind: str) -> dict[str, str]:
     size = str(path.stat().st_size)
-    return {"name": path.name, "description": about, "contentSize": size, "encodingFormat": kind, "sha256": sha256(path)}
+    return {
+        "name": path.name,
+        "description": about,
+        "contentSize": size,
+        "encodingFormat": kind,
+        "sha256": file_digest(path),
+    }
 
 
 def _software(crate: ROCrate, commit: str) -> ContextEntity:

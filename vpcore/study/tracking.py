@@ -60,7 +60,7 @@ class Tracker:
 
     def catch_up(self, records: list[Record]) -> None:
         """Mirror those records that were not mirrored yet."""
-        before = self._list.read_text().split() if self._list.exists() else ()
+        before = set(self._list.read_text().split()) if self._list.exists() else set()
         self.log(tuple(record for record in records if record["id"] not in before))
 
     def table(self, table: pd.DataFrame) -> None:
