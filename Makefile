@@ -7,7 +7,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# a worker that dies ends the run: with a new one in its place, xdist waits for the tests of the dead one
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 0 \
+	--dist loadfile --no-loadscope-reorder
 
 .PHONY: book links test test-slow test-all coverage check clean
 

@@ -18,9 +18,9 @@ from vpcore.networks.folding import fold_batch_norm_
 # of every kind of network that torchvision has, one that is small
 QUICK = ("densenet121", "googlenet", "mobilenet_v3_small", "shufflenet_v2_x0_5", "vgg11_bn")
 LARGER = {"maxvit_t": 224, "inception_v3": 75, "alexnet": 63}  # px that they need
-ENTRIES = [
-    name for name in torchvision.models.list_models(module=torchvision.models) if not name.startswith(("vit", "swin"))
-]
+# without batch norms; and one of 640 million weights, 20 GB in this check, with the blocks of its smaller sisters
+LEFT_OUT = ("vit", "swin", "regnet_y_128gf")
+ENTRIES = [name for name in torchvision.models.list_models(module=torchvision.models) if not name.startswith(LEFT_OUT)]
 OURS = [name for name in MODELS if name.startswith(("resnet", "efficientnet"))]
 
 
@@ -43,15 +43,15 @@ def norms(model: nn.Module) -> int:
 def check(model: nn.Module, px: int = 9, *, left: int | None = None) -> None:
     """The folded network has `left` norms and the outputs of the plain one, in float32 and in float64."""
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
-        plain = copy.deepcopy(unsettle_(model)).to(dtype)
-        folded = copy.deepcopy(plain)
-        fold_batch_norm_(folded)
+        copied = copy.deepcopy(unsettle_(model)).to(dtype)
         x = torch.randn(2, 3, px, px, dtype=dtype, generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
-            expected, found = plain(x), folded(x)
+            expected = copied(x)
+            fold_batch_norm_(copied)
+            found = copied(x)
         assert float(expected.std()) > 0
         assert float((found - expected).abs().max()) <= tolerance * float(expected.abs().max())
-        assert left is None or norms(folded) == left
+        assert left is None or norms(copied) == left
 
 
 @pytest.mark.filterwarnings("ignore:.*init_weights:FutureWarning", "ignore:The default weight init")
