@@ -14,6 +14,7 @@ import pandas as pd
 
 from vpcore.data.digests import file_digest
 from vpcore.study.profile import load_profile
+from vpcore.study.tables import read_table
 from vpcore.weights.tickets import read_ticket
 
 HEAD = """# Published results
@@ -51,9 +52,8 @@ def tickets(results: Path) -> list[Path]:
     return sorted(results.glob("reference/tickets/*/*.safetensors"))
 
 
-def facts(file: File) -> dict[str, str]:
-    """What a card says of a table, name -> text."""
-    table = pd.read_parquet(file.path)
+def facts(file: File, table: pd.DataFrame) -> dict[str, str]:
+    """What a card says of a file and the table that it holds, name -> text."""
     several = {name: table[name].dropna().unique() for name in SETTINGS if name in table}
     varied = {name: ", ".join(map(str, sorted(values))) for name, values in several.items() if len(values)}
     density = sorted({float(f"{100 * value:.3g}") for value in table["density"].dropna()}, reverse=True)
@@ -77,7 +77,7 @@ def text(results: Path) -> str:
     """The cards of all tables and tickets, as Markdown."""
     parts = [HEAD]
     for file in tables(results):
-        rows = _rows(("", ""), facts(file).items())
+        rows = _rows(("", ""), facts(file, read_table(file.path)).items())
         parts.append(f"## {file.path.relative_to(results).as_posix()}\n\n{rows}\n")
     return "\n".join([*parts, _of_tickets(results)])
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pandas as pd
 from rocrate.model.contextentity import ContextEntity
 from rocrate.rocrate import ROCrate
 
 from vpcore.data.digests import file_digest
 from vpcore.files import write_atomically
 from vpcore.report.cards import facts, tables, tickets
+from vpcore.study.tables import read_table
 
 NAME = "Re-examining the hidden cost of model compression: published results"
 ABOUT = (
@@ -32,9 +32,9 @@ def described(results: Path) -> str:
     crate = ROCrate()
     dates: list[str] = []
     for file in tables(results):
-        told, table = facts(file), pd.read_parquet(file.path)
+        table = read_table(file.path)
         name = file.path.relative_to(results).as_posix()
-        entity = crate.add_file(dest_path=name, properties=_file(file.path, told["study"], PARQUET))
+        entity = crate.add_file(dest_path=name, properties=_file(file.path, facts(file, table)["study"], PARQUET))
         entity["variableMeasured"] = ["accuracy", "expected calibration error", "negative log-likelihood"]
         for commit, mine in table.groupby("commit"):
             versions, devices = ("; ".join(sorted(mine[column].unique())) for column in ("versions", "device"))
