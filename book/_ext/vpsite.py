@@ -124,7 +124,9 @@ def lighten(app: Sphinx, failed: Exception | None) -> None:
     shutil.rmtree(static / "locales", ignore_errors=True)
     for path in (Path(app.outdir) / "_images").glob("*.svg"):
         plain = re.sub(r"<metadata>.*?</metadata>", "", path.read_text(), flags=re.DOTALL)
-        path.write_text(re.sub(r">\s+<", "><", re.sub(r"\s*\n\s*", " ", plain)))
+        plain = re.sub(r">\s+<", "><", re.sub(r"\s*\n\s*", " ", plain))
+        hundredths = re.sub(r"\b[1-9]\d*\.\d{5,}", lambda place: f"{float(place[0]):.2f}", plain)
+        path.write_text(hundredths)
     for path in (Path(app.outdir) / "_images").glob("*.png"):  # outputs of notebooks: 256 colours are a third of the bytes
         with Image.open(path) as picture:
             if picture.mode != "P" and picture.convert("RGBA").getextrema()[3][0] == 255:

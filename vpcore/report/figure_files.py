@@ -44,7 +44,8 @@ def save(figure: Figure, path: Path, *, words: str = "", data: str = "") -> None
     write_atomically(path.with_name(f"{path.name}-dark.svg"), dark(picture.getvalue()))
     pdf = functools.partial(figure.savefig, format="pdf", metadata={"CreationDate": None})
     write_atomically(path.with_suffix(".pdf"), pdf)
-    write_atomically(path.with_name(f"{path.name}-data.csv"), data or data_of(figure).to_csv(index=False))
+    data = data or data_of(figure).to_csv(index=False, float_format="%.6g")
+    write_atomically(path.with_name(f"{path.name}-data.csv"), data)
     write_atomically(path.with_suffix(".txt"), words or description(figure))
 
 
