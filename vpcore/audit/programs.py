@@ -164,7 +164,7 @@ def _of_onnx(path: Path) -> tuple[Program, tuple[str, ...]]:
         import onnxruntime
     except ImportError as error:
         raise InputError(
-            f"{path} needs a package that is not installed ({error.name}); use: pip install 'vpcore[onnx]'"
+            f"{path} needs a package that is not installed ({error.name}); use: pip install 'vpcore[programs]'"
         ) from error
     with _read_as("a network in ONNX", path):
         model = onnx.load(str(path))

@@ -13,9 +13,9 @@ from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from vpcore.networks.frozen import Frozen
+from vpcore.networks.watching import operations
 from vpcore.quantization.layers import TakenOver
 from vpcore.weights.foreign import plain
 
@@ -101,11 +101,10 @@ def weigh(frozen: Frozen, canvas: int, *, bits: Mapping[str, int] = MappingProxy
 
 def _multiplications(frozen: Frozen, layers: dict[str, nn.Conv2d | nn.Linear], canvas: int) -> tuple[int, int]:
     """Those of convolutions and linear layers for one image: all, and those with a weight that is not zero."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        frozen(random_images(frozen, canvas, count=1))
-    counts, total, left = counter.get_flop_counts(), 0, 0
+    with torch.no_grad():
+        counts, total, left = operations(lambda: frozen(random_images(frozen, canvas, count=1))), 0, 0
     for name, layer in layers.items():
-        found = counts.get("Frozen.head" if layer is frozen.head else f"Frozen.body.{name}", {})
-        places = sum(found.values()) // 2 // layer.weight.numel()  # at which each weight is multiplied
+        found = counts.get("Frozen.head" if layer is frozen.head else f"Frozen.body.{name}", 0)
+        places = found // 2 // layer.weight.numel()  # at which each weight is multiplied
         total, left = total + places * layer.weight.numel(), left + places * int(layer.weight.count_nonzero())
     return total, left

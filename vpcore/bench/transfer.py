@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from vpcore.bench import plain_protocol
 from vpcore.bench.floor import Bare, best_precision, launches
@@ -18,6 +17,7 @@ from vpcore.data.images import Images
 from vpcore.networks.backbones import PRECISIONS, head_name
 from vpcore.networks.frozen import Frozen
 from vpcore.networks.training import predict
+from vpcore.networks.watching import operations
 from vpcore.probing.linear_probing import probe_features
 from vpcore.prompting.fixed_prompts import PadPrompt
 from vpcore.prompting.label_mapping import MAPPINGS
@@ -57,7 +57,7 @@ def floor(setting: Setting) -> Iterator[Row]:
     count, size = SHOTS, 4096
     precision, layout, rows = best_precision(setting, count)
     bare = Bare(setting, precision, layout, count)
-    forward, both = _flops(bare.forward), _flops(bare.step)
+    forward, both = (operations(call)["Global"] for call in (bare.forward, bare.step))
     ways = launches(bare.step, bare.network, setting.device, compiled=True)
     if way := ways.get("compiled"):
         what = f"forward and input gradient, {count} images, {precision}/{layout}/compiled"
@@ -71,13 +71,6 @@ def floor(setting: Setting) -> Iterator[Row]:
     yield Row("floor", what, found["forward"], note=note, flops=forward)
     what = f"product of {size} x {size} matrices, {precision}"
     yield Row("floor", what, found["product"], note="what the machine can do", flops=2 * size**3)
-
-
-def _flops(function: Callable[[], object]) -> int:
-    """Floating-point operations of all convolutions and products in a call."""
-    with FlopCounterMode(display=False) as counter:
-        function()
-    return counter.get_total_flops()
 
 
 def step(setting: Setting) -> Iterator[Row]:

@@ -30,6 +30,10 @@ data_option = click.option(
     help="Folder of image sets (Parquet, tv/, coop/), for tasks that are not built in.  [default: $VPCORE_DATA]",
 )
 
+scheduler_option = click.option(
+    "--scheduler", default="", help="Let the workers of this Dask scheduler do it, such as tcp://HOST:8786."
+)
+
 
 def output_option(suffix: str, about: str, *, required: bool = False) -> Callable[[Command], Command]:
     """The option for a file that a command writes at its end; what it could not write is refused before it begins."""

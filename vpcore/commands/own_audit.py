@@ -12,7 +12,7 @@ from vpcore.audit.findings import EXIT
 from vpcore.audit.numbers import numbers
 from vpcore.audit.options import BUDGET, SHOTS, Options
 from vpcore.audit.run import audit as found_by
-from vpcore.commands.options import a_path, data_option, device_option
+from vpcore.commands.options import a_path, data_option, device_option, scheduler_option
 from vpcore.errors import InputError
 from vpcore.report.verdicts import MARGIN
 
@@ -35,7 +35,7 @@ from vpcore.report.verdicts import MARGIN
 @click.option("--lr", default=0.1, show_default=True, help="Learning rate of the prompts.")
 @click.option("--test-images", default=300, show_default=True, help="Of each task, about.")
 @device_option
-@click.option("--scheduler", default="", help="Let the workers of this Dask scheduler measure, such as tcp://HOST:8786.")
+@scheduler_option
 @click.option("--output", type=a_path, default="audit", show_default=True, help="Folder that gets the page and the numbers.")
 @click.option("--quiet", is_flag=True, help="Print the verdict only.")
 def audit(

@@ -10,7 +10,15 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from vpcore.commands.options import a_path, check_known, data_option, device_option, study_options, warn_of_emulation
+from vpcore.commands.options import (
+    a_path,
+    check_known,
+    data_option,
+    device_option,
+    scheduler_option,
+    study_options,
+    warn_of_emulation,
+)
 from vpcore.errors import InputError
 from vpcore.files import set_aside
 from vpcore.networks import parallel
@@ -22,10 +30,6 @@ from vpcore.study.replay import replay as computed_again
 from vpcore.study.run import FIELDS, Run, run_id, run_name
 from vpcore.study.store import Store
 from vpcore.study.toy import data_or_fakes
-
-scheduler_option = click.option(
-    "--scheduler", default="", help="Let the workers of this Dask scheduler do it, such as tcp://HOST:8786."
-)
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""Watching: what the layers of a network take in and put out while it computes."""
+"""Watching: what the layers of a network take in and put out while it computes, and how many operations that takes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from vpcore.checks import kind_of
 from vpcore.errors import InputError
@@ -54,3 +55,21 @@ def watch(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def operations(call: Callable[[], object]) -> dict[str, int]:
+    """Floating-point operations of the convolutions and matrix products in a call, as torch counts them.
+
+    A multiplication and the addition of its product are two.
+
+    Returns:
+        Name of a module -> operations, those of the modules within it counted in; the name begins with the class of the
+        outermost one. "Global" has all.
+
+    >>> layer = nn.Linear(3, 5, bias=False)
+    >>> operations(lambda: layer(torch.zeros(2, 3)))
+    {'Global': 60, 'Linear': 60}
+    """
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return {"Global": 0} | {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from vpcore.data.torchvision_sets import SETS
+from vpcore.networks import watching
 from vpcore.networks.backbones import build
 from vpcore.study.profile import load_profile
 from vpcore.study.run import Run
@@ -76,9 +76,8 @@ def measured(bench: Path = ROOT / "results" / "bench.json") -> tuple[Speed, Spee
 @functools.cache
 def operations(model: str, canvas: int) -> float:
     """Of a forward pass of one image, as torch counts them; nothing is computed."""
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        build(model, classes=1000, seed=0)(torch.zeros(1, 3, canvas, canvas))
-    return counter.get_total_flops()
+    with torch.device("meta"):
+        return watching.operations(lambda: build(model, classes=1000, seed=0)(torch.zeros(1, 3, canvas, canvas)))["Global"]
 
 
 def shown(run: Run) -> int:
