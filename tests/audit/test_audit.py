@@ -24,6 +24,7 @@ from vpcore.audit.numbers import numbers
 from vpcore.audit.options import Options, options_of
 from vpcore.audit.page import page
 from vpcore.audit.run import Audit, audit
+from vpcore.audit.tasks import Task, read_task
 from vpcore.cli import main
 from vpcore.commands import own_audit
 from vpcore.errors import InputError
@@ -200,6 +201,41 @@ def test_images_of_ones_own(tmp_path: Path) -> None:
     assert found.findings[0].primary["accuracy_loss", "lp"].estimate.scope == "other seeds, on this chain and task"
 
 
+def test_folders_that_are_none_are_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    """A missing one, one without classes, two of one name; and a file where the page would go."""
+    (tmp_path / "flat").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "flat" / "1.png")
+    for name in ("a", "b"):
+        for label in ("red", "blue"):
+            path = tmp_path / name / "photos" / label / "1.png"
+            path.parent.mkdir(parents=True)
+            for number in range(5):
+                Image.new("RGB", (8, 8), label).save(path.with_name(f"{number}.png"))
+    given = "--compressed", f"{HERE}:pruned", "--images"
+    for arguments, message in (
+        ((*given, tmp_path / "none"), "'--images': Directory"),
+        ((*given, tmp_path / "flat"), "`--images` must be a folder of class folders"),
+        ((*given, tmp_path / "a" / "photos", "--images", tmp_path / "b" / "photos"), "must differ in their names"),
+        ((*given[:2], "--output", tmp_path / "flat" / "1.png"), "'--output': Directory"),
+    ):
+        told = small_call(*arguments)
+        assert told.exit_code == 2, told.output
+        assert message in told.output
+    photos = read_task(str(tmp_path / "a" / "photos" / ".." / "photos"), data=None, shots=9, test_images=90)
+    assert photos.name == "photos"
+    assert {split: len(photos.read(split, 8)) for split in photos.sizes} == photos.sizes  # from which the time is told
+
+
+def test_a_network_that_reads_its_own_task_by_chance_is_noted(tmp_path: Path) -> None:
+    """Of images that are all alike, a network reads just one class in sixteen."""
+    for label in range(16):
+        (tmp_path / "letters" / f"{label:02}").mkdir(parents=True)
+        for number in range(5):
+            Image.new("RGB", (8, 8)).save(tmp_path / "letters" / f"{label:02}" / f"{number}.png")
+    given = dataclasses.replace(SMALL, own_task=str(tmp_path / "letters"), tasks=("shapes",), shots=(1,), epochs=1)
+    assert any("it reads 6.2% of letters, its own task, which is near chance" in note for note in audit(given).warnings)
+
+
 def test_a_task_with_fewer_images_than_shots_is_noted() -> None:
     found = audit(dataclasses.replace(SMALL, tasks=("shapes", "textures"), shots=(1, 100)))
     assert any(note.startswith("shapes: some classes have fewer than 100 images") for note in found.warnings)
@@ -217,6 +253,7 @@ def test_a_task_with_fewer_images_than_shots_is_noted() -> None:
         (("--compressed", f"{HERE}:pruned", "--budget", "soon"), '`--budget` must be a time, such as "10 min"'),
         (("--compressed", f"{HERE}:pruned", "--shots", "few"), "`--shots` must be whole numbers with commas"),
         (("--compressed", f"{HERE}:pruned", "--tasks", "shape"), "'shape' is not built in"),
+        (("--compressed", f"{HERE}:pruned", "--shots", ""), "`--shots` must be whole numbers with commas"),
         (("--compressed", f"{HERE}:pruned", "--own-task", "shapes"), "must have the 16 classes"),
     ],
 )  # fmt: skip
@@ -279,6 +316,16 @@ def test_the_margin_decides_what_is_relevant() -> None:
     assert judge(rows, 1, margin=0.05).verdict == CLEAN
 
 
+def test_seeds_that_agree_on_few_test_images_are_not_certain() -> None:
+    """Two seeds that lose one image in twenty each have seen no more than one step of accuracy."""
+    rows = [row for row in made_up(0.05, 0.0, noise=0.0) if row["task"] == "a" and row["method"] == "lp"]
+    rows = [{**row, "seed": seed, "images": 20} for row in rows for seed in (0, 1)]
+    judged = judge(rows, 1).primary["accuracy_loss", "lp"]
+    assert judged.verdict != SUPPORTED
+    assert judged.estimate.low < 0 < judged.estimate.high
+    assert judge([{**row, "accuracy": 0.8} for row in rows], 1).primary["accuracy_loss", "lp"].estimate.high == 0
+
+
 def test_a_task_near_chance_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(findings, "NEAR_CHANCE", 1.5)
     rows = [{**row, "val_accuracy": 0.6 if row["task"] == "a" else 0.9} for row in made_up(0.0, 0.0)]
@@ -324,16 +371,17 @@ def test_times(text: str, value: float) -> None:
 
 def test_the_design_is_the_best_that_fits(itself: Audit) -> None:
     largest = dataclasses.replace(itself.design, tasks=tuple("abcd"), shots=(1, 4), seeds=(0,))
-    speeds, classes = [Speed(0.01, 0.02)] * 2, [10] * 4
+    speeds, images = [Speed(0.01, 0.02)] * 2, {"val": 100, "test": 24, "corrupted": 200}
+    tasks = [Task(name, tuple("0123456789"), images, print) for name in largest.tasks]
     widths = []
     for limit in (20, 100, 500, 2500):
-        design = choose(largest, speeds, classes, limit=limit)
-        assert seconds(design, speeds, classes[: len(design.tasks)]) <= limit
+        design = choose(largest, speeds, tasks, limit=limit)
+        assert seconds(design, speeds, tasks[: len(design.tasks)]) <= limit
         sizes = {"tasks": len(design.tasks), "shots": len(design.shots), "seeds": len(design.seeds)}
         widths.append((design.methods[0] == "lp", half_width(design.methods[0], **sizes)))
     assert widths == sorted(widths, reverse=True)
     assert widths[0] > widths[-1]
-    many = choose(largest, speeds, classes, limit=40)  # enough for two tasks with prompts, or for all without
+    many = choose(largest, speeds, tasks, limit=40)  # enough for two tasks with prompts, or for all without
     assert (many.tasks, many.methods) == (tuple("abcd"), ("lp",))
 
 

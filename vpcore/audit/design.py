@@ -25,9 +25,7 @@ import torch
 from scipy import stats
 
 from vpcore.audit.networks import Audited
-from vpcore.audit.tasks import CORRUPTED, VALIDATION, Task
-from vpcore.checks import number
-from vpcore.data.corruptions import CORRUPTIONS
+from vpcore.audit.tasks import Task
 from vpcore.data.images import Images
 from vpcore.errors import InputError
 from vpcore.prompting.visual_prompting import visual_prompt
@@ -37,7 +35,8 @@ SPREAD = {"vp": (0.009, 0.015, 0.031), "lp": (0.009, 0.010, 0.014)}
 MOST_SEEDS = 10
 FEW = 3  # an interval over fewer tasks is very wide, or speaks for one task alone: such designs come last
 SAFETY = 0.85  # of the time is planned for; the rest is for reading images and drawing
-UNITS = {"s": 1, "sec": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
+TIME = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|sec|second|m|min|minute|h|hour|)s?\s*")
+UNITS = {"s": 1, "m": 60, "h": 3600, "": 60}  # how a unit begins -> seconds
 
 
 @dataclass(frozen=True)
@@ -80,14 +79,10 @@ def seconds_of(budget: str) -> float:
     >>> seconds_of("5 min"), seconds_of("90s"), seconds_of("2")
     (300.0, 90.0, 120.0)
     """
-    parts = re.fullmatch(r"\s*([\d.]+)\s*([a-z]*?)s?\s*", budget.lower()) if isinstance(budget, str) else None
-    unit = UNITS.get(parts[2] or ("s" if budget.strip().endswith("s") else "min")) if parts else None
-    if parts is None or unit is None:
+    parts = TIME.fullmatch(budget.lower()) if isinstance(budget, str) else None
+    if parts is None or not float(parts[1]):
         raise InputError(f'`budget` must be a time, such as "10 min", "90 s" or "1 h", got {budget!r}')
-    try:
-        return unit * number(float(parts[1]), name="budget", use="10 min")
-    except ValueError as error:
-        raise InputError(f'`budget` must be a time, such as "10 min", got {budget!r}') from error
+    return float(parts[1]) * UNITS[parts[2][:1]]
 
 
 def measured_speed(networks: Sequence[Audited], tasks: Sequence[Task], number: int, canvas: int, image_px: int) -> Speed:
@@ -128,12 +123,16 @@ def half_width(method: str, *, tasks: int, shots: int, seeds: int) -> float:
     return float(stats.t.ppf(0.975, tasks - 1)) * math.sqrt(variance)
 
 
-def seconds(design: Design, speeds: Sequence[Speed], classes: Sequence[int]) -> float:
-    """What a design will about take, with so many classes in each of its tasks."""
+def expected(design: Design) -> float:
+    """Half the width of the interval that a design will about give the first primary contrast; infinity without one."""
+    return half_width(design.methods[0], tasks=len(design.tasks), shots=len(design.shots), seeds=len(design.seeds))
+
+
+def seconds(design: Design, speeds: Sequence[Speed], tasks: Sequence[Task]) -> float:
+    """What a design will about take with its tasks."""
     total = 0.0
-    for speed, count in itertools.product(speeds, classes):
-        shown = max(design.test_images, count) + VALIDATION
-        corrupted = len(CORRUPTIONS) * CORRUPTED
+    for speed, task in itertools.product(speeds, tasks):
+        count, shown, corrupted = len(task.classes), task.sizes["test"] + task.sizes["val"], task.sizes["corrupted"]
         if "lp" in design.methods:
             drawn = count * max(design.shots) * min(len(design.seeds), 4)
             total += speed.looked * (drawn + shown + corrupted)
@@ -143,13 +142,13 @@ def seconds(design: Design, speeds: Sequence[Speed], classes: Sequence[int]) -> 
     return total
 
 
-def choose(design: Design, speeds: Sequence[Speed], classes: Sequence[int], *, limit: float) -> Design:
+def choose(design: Design, speeds: Sequence[Speed], tasks: Sequence[Task], *, limit: float) -> Design:
     """The design with the narrowest interval among those that fit into a time.
 
     Args:
         design: the largest: of its tasks and budgets the first ones are taken; seeds are numbered from the first one on.
         speeds: of each network.
-        classes: of each task.
+        tasks: those of the design.
         limit: seconds.
 
     Returns:
@@ -157,8 +156,9 @@ def choose(design: Design, speeds: Sequence[Speed], classes: Sequence[int], *, l
         is the smallest.
 
     >>> large = Design(("a", "b", "c"), (1, 4), (0,), ("vp", "lp"), 32, 18, 30, 0.1, 300)
-    >>> fast = choose(large, [Speed(1e-3, 1e-3)] * 2, [10] * 3, limit=60)
-    >>> fast.tasks, fast.methods, choose(large, [Speed(1, 1)], [10] * 3, limit=1).methods
+    >>> tasks = [Task(name, tuple("0123456789"), {"val": 100, "test": 300, "corrupted": 200}, print) for name in large.tasks]
+    >>> fast = choose(large, [Speed(1e-3, 1e-3)] * 2, tasks, limit=60)
+    >>> fast.tasks, fast.methods, choose(large, [Speed(1, 1)], tasks, limit=1).methods
     (('a', 'b', 'c'), ('vp', 'lp'), ('lp',))
     """
     numbers = range(design.seeds[0], design.seeds[0] + MOST_SEEDS)
@@ -169,9 +169,8 @@ def choose(design: Design, speeds: Sequence[Speed], classes: Sequence[int], *, l
         for counts in itertools.product(*sizes):
             some = {name: each[:count] for (name, each), count in zip(levels.items(), counts, strict=True)}
             one = dataclasses.replace(design, methods=methods, **some)  # type: ignore[arg-type]
-            width = half_width(methods[0], **dict(zip(levels, counts, strict=True)))
-            order = len(one.tasks) < FEW, methods != design.methods, width
-            found.append((order, seconds(one, speeds, classes[: len(one.tasks)]), one))
+            order = len(one.tasks) < FEW, methods != design.methods, expected(one)
+            found.append((order, seconds(one, speeds, tasks[: len(one.tasks)]), one))
     fitting = [each for each in found if each[1] <= SAFETY * limit and each[0][-1] < math.inf]
     if fitting:
         return min(fitting, key=lambda each: each[:2])[2]

@@ -35,6 +35,8 @@ def contrast_figure(found: Audit, names: list[str]) -> Figure:
         plots.forest(ax, [place + shifts[number] for place, _ in shown], [e for _, e in shown], looks[number + 1])
     ax.set_yticks(range(len(rows)), labels)
     ax.set_ylim(len(rows) - 0.5, -0.5)
+    low, high = ax.get_xlim()
+    ax.set_xlim(max(low, -1.05), min(high, 1.05))  # no cost is larger, however wide its interval
     ax.xaxis.set_major_formatter(POINTS)
     ax.set_xlabel("cost of compression, percentage points; the margin is shaded")
     plots.legend(figure, axes)

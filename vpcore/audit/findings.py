@@ -12,6 +12,7 @@ All other numbers have a 95 % interval each and no verdict.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -149,7 +150,7 @@ def near_chance(table: pd.DataFrame) -> list[str]:
 
 def _costs(table: pd.DataFrame) -> pd.DataFrame:
     """Pairs with all that `SECONDARY` names, as far as it was measured."""
-    pairs = costs(table, also=(*ALSO, "gap"))
+    pairs = costs(table, also=(*ALSO, "gap")).assign(step=1 / table["images"].min())
     for name in ("set_size", "corrupted_ece", "gap"):
         if name in pairs:
             pairs[f"{name}_rise"] = pairs[name] - pairs[f"{name}_dense"]
@@ -162,7 +163,11 @@ def _costs(table: pd.DataFrame) -> pd.DataFrame:
 def _estimate(pairs: pd.DataFrame, column: str, margin: float | None = None) -> Estimate:
     if pairs.empty or column not in pairs or not pairs[column].notna().any():
         return UNTESTED
-    return estimate(pairs, column, margin=MARGINS.get(column, MARGIN) if margin is None else margin)
+    found = estimate(pairs, column, margin=MARGINS.get(column, MARGIN) if margin is None else margin)
+    if "step" in pairs and found.mean and found.se < 1e-12:  # all lose the same, which is known to a step of accuracy alone
+        se = pairs["step"].max() / (6 * found.n) ** 0.5  # of rounding, each of two accuracies
+        found = dataclasses.replace(found, se=float(se)).at(found.level)
+    return found
 
 
 def _agreement(table: pd.DataFrame) -> float:

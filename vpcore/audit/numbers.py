@@ -58,7 +58,7 @@ def _finding(found: Findings) -> dict[str, Any]:
 def command(found: Audit) -> str:
     """The command that measures the same again, whatever the time it takes."""
     options, design, given = found.options, found.design, Options("", ())
-    folders = {Path(name).name: name for name in options.tasks}
+    folders = {Path(name).resolve().name: name for name in options.tasks}
     parts = ["vpcore", "audit", "--dense", options.dense]
     parts += [part for name in options.compressed for part in ("--compressed", name)]
     parts += ["--tasks", ",".join(folders.get(name, name) for name in design.tasks)]

@@ -96,10 +96,15 @@ def tasks_of(options: Options) -> tuple[Task, ...]:
     """The tasks, in their order.
 
     Raises:
-        InputError: as `read_task` and `shots_of`.
+        InputError: when two are called the same; as `read_task` and `shots_of`.
     """
     most, names = shots_of(options)[-1], dict.fromkeys(options.tasks or DEFAULT_TASKS)
-    return tuple(read_task(name, data=options.data, shots=most, test_images=options.test_images) for name in names)
+    tasks = tuple(read_task(name, data=options.data, shots=most, test_images=options.test_images) for name in names)
+    if len({task.name for task in tasks}) < len(tasks):
+        raise InputError(
+            f"`tasks` must differ in their names, those of folders too, got {', '.join(names)}; rename a folder"
+        )
+    return tasks
 
 
 def shots_of(options: Options) -> tuple[int, ...]:

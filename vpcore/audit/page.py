@@ -21,10 +21,11 @@ import numpy as np
 import pandas as pd
 
 from vpcore.audit import tables
+from vpcore.audit.design import expected
 from vpcore.audit.figures import budget_figure, contrast_figure, reliability_figure
 from vpcore.audit.findings import CLEAN, COST, METHODS, OPEN, PRIMARY, Findings
 from vpcore.audit.numbers import numbers
-from vpcore.audit.run import Audit, expected
+from vpcore.audit.run import Audit
 from vpcore.files import write_atomically
 from vpcore.report import plots
 
@@ -37,8 +38,9 @@ th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px soli
          vertical-align: top; font-variant-numeric: tabular-nums }
 .verdict { color: #fff; border-radius: .4rem; padding: .7rem 1rem; margin: 1rem 0 } .verdict b { font-size: 1.15rem }
 .note { background: #fff6dd; border-left: 4px solid #d8a200; padding: .4rem .8rem; margin: .4rem 0 }
-svg { max-width: 100%; height: auto } code, pre { font-size: .87rem; background: #f4f4f4 }
-pre { padding: .6rem; white-space: pre-wrap; overflow-wrap: anywhere } table + table { margin-top: 1rem }
+.wide { overflow-x: auto } .wide svg { max-width: 100%; min-width: 34rem; height: auto }
+code, pre { font-size: .87rem; background: #f4f4f4 }
+pre { padding: .6rem; white-space: pre-wrap; overflow-wrap: anywhere }
 p.small, details { font-size: .88rem; color: #555 } summary { cursor: pointer }
 """
 
@@ -131,16 +133,11 @@ def _e(text: object) -> str:
 
 def _designed(found: Audit) -> str:
     design = found.design
-    shots = ", ".join(map(str, design.shots))
+    shots, methods = ", ".join(map(str, design.shots)), " and ".join(METHODS[m] for m in design.methods)
     return (
-        f"{len(design.tasks)} {_plural('task', len(design.tasks))} ({', '.join(design.tasks)}), {shots} images a class, "
-        f"{len(design.seeds)} {_plural('seed', len(design.seeds))}, {' and '.join(METHODS[m] for m in design.methods)}, "
-        f"images of {design.canvas} px"
+        f"{tables.counted(len(design.tasks), 'task')} ({', '.join(design.tasks)}), {shots} images a class, "
+        f"{tables.counted(len(design.seeds), 'seed')}, {methods}, images of {design.canvas} px"
     )
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"
 
 
 def _verdict_box(name: str, found: Findings, whole: Audit) -> str:
@@ -178,7 +175,13 @@ def _own_table(whole: tables.Numbers, names: list[str]) -> list[str]:
 
 def _table(rows: Sequence[Mapping[str, object]]) -> str:
     with pd.option_context("display.max_colwidth", None):
-        return pd.DataFrame(rows).fillna(tables.NOTHING).to_html(index=False, border=0, justify="left")
+        table = pd.DataFrame(rows).fillna(tables.NOTHING).to_html(index=False, border=0, justify="left")
+    return _wide(table)
+
+
+def _wide(content: str) -> str:
+    """What a narrow screen shows a part of, and moves."""
+    return f"<div class='wide'>{content}</div>"
 
 
 def _list(items: Sequence[str]) -> str:
@@ -204,4 +207,4 @@ def _svg(figure: Any) -> str:
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(figure)
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return _wide(text[text.index("<svg") :])

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 
 import torch
 
-from vpcore.audit.design import Design, choose, half_width, measured_speed, seconds_of
-from vpcore.audit.findings import METHODS, Findings, judge, own_costs, worst
+from vpcore.audit.design import Design, choose, measured_speed, seconds_of
+from vpcore.audit.findings import METHODS, NEAR_CHANCE, Findings, judge, own_costs, worst
 from vpcore.audit.hands import hands
 from vpcore.audit.measuring import Row, measure, own_task, source_classes
 from vpcore.audit.networks import Audited
 from vpcore.audit.options import Options, networks_of, shots_of, tasks_of
 from vpcore.audit.tasks import Task, read_task
 from vpcore.calibration.predictions import Predictions
+from vpcore.calibration.scores import accuracy
 from vpcore.checks import share, whole_number
 from vpcore.prompting.visual_prompting import IMAGE_SHARE
 from vpcore.report.verdicts import Estimate
@@ -81,13 +82,14 @@ def audit(options: Options, *, log: Callable[[str], None] = lambda text: None) -
     networks, tasks = networks_of(options), tasks_of(options)
     own = read_task(options.own_task, data=options.data, shots=1, test_images=OWN_IMAGES) if options.own_task else None
     largest = _largest(options, networks, tasks)
+    seen = [Predictions.from_logits(*own_task(each, own, largest.canvas)) for each in networks if own]
     log(f"{len(networks)} networks and {len(tasks)} tasks; looking how fast they are")
     with warnings.catch_warnings(record=True) as caught, hands(options, networks, tasks) as (do, count):
         warnings.simplefilter("always")
         numbers = range(len(networks))
         speeds = list(do(measured_speed, [(number, largest.canvas, largest.image_px) for number in numbers]))
-        limit, classes = count * (end - time.perf_counter()), [len(task.classes) for task in tasks]
-        design = choose(largest, speeds, classes, limit=limit) if options.seeds is None else largest
+        limit = count * (end - time.perf_counter())
+        design = choose(largest, speeds, tasks, limit=limit) if options.seeds is None else largest
         log(
             f"measuring {', '.join(design.tasks)} with {', '.join(map(str, design.shots))} images a class, "
             f"seeds {', '.join(map(str, design.seeds))}, by {' and '.join(METHODS[method] for method in design.methods)}"
@@ -98,10 +100,14 @@ def audit(options: Options, *, log: Callable[[str], None] = lambda text: None) -
             if found:
                 right, what = sum(row["accuracy"] for row in found) / len(found), found[0]
                 log(f"{what['task']}, {networks[what['network']].name}, {what['method']}: accuracy {right:.3f}")
-        of_own = _own(networks, own, design.canvas) if own else ()
     chosen = tasks[: len(design.tasks)]
     findings = tuple(judge(rows, number, margin=options.margin) for number in numbers[1:])
     notes = [f"{each.name}: {note}" for each in networks for note in each.notes]
+    if own and (right := accuracy(seen[0])) < NEAR_CHANCE / len(own.classes):
+        notes.append(
+            f"{networks[0].name}: it reads {right:.1%} of {own.name}, its own task, which is near chance; were its weights, "
+            "the order of its classes, the side of its images and their normalisation others?"
+        )
     notes += _notes(networks, chosen, design, findings) + list(dict.fromkeys(str(each.message) for each in caught))
     timing: dict[str, float | list[float]] = {
         "images_a_second": [1 / speed.looked for speed in speeds],
@@ -109,6 +115,7 @@ def audit(options: Options, *, log: Callable[[str], None] = lambda text: None) -
     }
     lacks = (*_no_time(largest, design), *_not_measured(options, networks, chosen, findings))
     made = provenance(networks[0].frozen.device)
+    of_own = tuple(own_costs(seen[0], other) for other in seen[1:])
     return Audit(options, design, networks, tuple(rows), findings, of_own, tuple(notes), lacks, timing, made)
 
 
@@ -126,11 +133,6 @@ def _largest(options: Options, networks: tuple[Audited, ...], tasks: tuple[Task,
         options.lr,
         whole_number(options.test_images, name="test_images"),
     )
-
-
-def _own(networks: tuple[Audited, ...], task: Task, canvas: int) -> tuple[dict[str, Estimate], ...]:
-    seen = [Predictions.from_logits(*own_task(network, task, canvas)) for network in networks]
-    return tuple(own_costs(seen[0], other) for other in seen[1:])
 
 
 def _notes(
@@ -185,8 +187,3 @@ def _not_measured(
                 f"a cost in {label} on {', '.join(names)}: the dense network is near chance there, by validation images, "
                 "and has nothing to lose"
             )
-
-
-def expected(design: Design) -> float:
-    """Half the width that the interval of the first primary contrast was expected to have; infinity without one."""
-    return half_width(design.methods[0], tasks=len(design.tasks), shots=len(design.shots), seeds=len(design.seeds))

@@ -64,7 +64,7 @@ def costs(finding: Numbers) -> list[dict[str, object]]:
     found: dict[str, dict[str, object]] = {}
     for each in (*finding["secondary"], *finding["by_budget"]):
         column = each["cost"]
-        shots = f", with {_counted(each['budget'], 'image')} a class" if "budget" in each else ""
+        shots = f", with {counted(each['budget'], 'image')} a class" if "budget" in each else ""
         label = f"{SECONDARY[column]}{shots}{'' if column in NO_POINTS else ', points'}"
         found.setdefault(label, {"cost (95 % interval)": label})[METHODS[each["method"]]] = points(each)
     order = [f"{label}{'' if column in NO_POINTS else ', points'}" for column, label in SECONDARY.items()]
@@ -104,7 +104,12 @@ def short(name: str) -> str:
     return last if "@" in name else last.rpartition(":")[2]
 
 
-def _counted(count: int, word: str) -> str:
+def counted(count: int, word: str) -> str:
+    """So many of something.
+
+    >>> counted(1, "task"), counted(3, "task")
+    ('1 task', '3 tasks')
+    """
     return f"{count} {word}{'s' * (count != 1)}"
 
 

@@ -7,7 +7,7 @@ and the choice of tasks; and test images, which are looked at once. All networks
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,11 +36,13 @@ class Task:
     Attributes:
         name: of it.
         classes: the names of its classes.
+        sizes: how many images of each split are read.
         read: split and side in px -> the images; the split "corrupted" has some test images, in every way of `CORRUPTIONS`.
     """
 
     name: str
     classes: tuple[str, ...]
+    sizes: Mapping[str, int]
     read: Callable[[str, int], Images]
 
 
@@ -61,26 +63,33 @@ def read_task(name: str, *, data: Path | None, shots: int, test_images: int) -> 
     >>> len(shapes.classes), len(shapes.read("test", 16)), len(shapes.read("train", 16))
     (10, 20, 40)
     """
-    names = _listings(Path(name))["train"].classes if Path(name).is_dir() else classes(name, folder=data)
-    each = {"train": POOL * shots, "val": VALIDATION // len(names), "test": test_images // len(names)}
+    folder = Path(name).resolve() if Path(name).is_dir() else None
+    names = _listings(folder)["train"].classes if folder else classes(name, folder=data)
+    wanted = {"train": POOL * shots, "val": VALIDATION // len(names), "test": test_images // len(names)}
+    most = {split: max(1, count) for split, count in wanted.items()}  # of each class
+
+    def chosen(folder: Path, split: str) -> Listing:
+        listing = _listings(folder)[split]
+        rows = first(torch.tensor(listing.labels, dtype=torch.int64), most[split], folder.name).sort().values
+        return listing.take(rows.tolist())
+
+    sizes = {split: len(chosen(folder, split).labels) if folder else len(names) * most[split] for split in most}
 
     @functools.lru_cache(maxsize=16)
     def read(split: str, px: int) -> Images:
         if split == "corrupted":
             return _corrupted(read("test", px))
-        most = max(1, each[split])
-        if not Path(name).is_dir():
-            images = load(name, split, px=px, per_class=most, folder=data)
+        if folder is None:
+            images = load(name, split, px=px, per_class=most[split], folder=data)
         else:
-            listing = _listings(Path(name))[split]
-            rows = first(torch.tensor(listing.labels, dtype=torch.int64), most, name).sort().values
-            listing = listing.take(rows.tolist())
+            listing = chosen(folder, split)
             images = Images(listing.decode(px), torch.tensor(listing.labels, dtype=torch.int64), listing.classes)
         if split != "val" and not len(images):
             raise InputError(f"the task {name} must have images in its split {split}, got none; add some")
         return images
 
-    return Task(Path(name).name if Path(name).is_dir() else name, names, read)
+    sizes["corrupted"] = len(CORRUPTIONS) * min(CORRUPTED, sizes["test"])
+    return Task(folder.name if folder else name, names, sizes, read)
 
 
 def _corrupted(test: Images) -> Images:
@@ -92,7 +101,10 @@ def _corrupted(test: Images) -> Images:
 @functools.lru_cache(maxsize=8)
 def _listings(folder: Path) -> dict[str, Listing]:
     """The files of train, val and test; val is cut from train as from every set."""
-    splits = split_listings(folder, folder.resolve().name, TEST_SHARE)
-    kept, held_out = hold_out(torch.tensor(splits["train"].labels), folder.resolve().name)
+    try:
+        splits = split_listings(folder, folder.name, TEST_SHARE)
+    except InputError as error:
+        raise InputError(str(error).replace("`path`", "`images`")) from error
     train = splits["train"]
+    kept, held_out = hold_out(torch.tensor(train.labels), folder.name)
     return {"train": train.take(kept.tolist()), "val": train.take(held_out.tolist()), "test": splits["test"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,22 +13,24 @@ from vpcore.audit.findings import EXIT
 from vpcore.audit.numbers import numbers
 from vpcore.audit.options import BUDGET, SHOTS, Options
 from vpcore.audit.run import audit as found_by
-from vpcore.commands.options import a_path, data_option, device_option, scheduler_option
+from vpcore.commands.options import data_option, device_option, scheduler_option
 from vpcore.errors import InputError
 from vpcore.report.verdicts import MARGIN
+
+FOUND, FOLDER = click.Path(exists=True, file_okay=False), click.Path(file_okay=False, writable=True, path_type=Path)
 
 
 @click.command()
 @click.option("--dense", required=True, help="The network before it was compressed.")
 @click.option("--compressed", multiple=True, required=True, help="The network after; may be repeated.")
 @click.option("--model", default="", help="The network that a file of weights alone belongs to.  [default: that of --dense]")
-@click.option("--tasks", default="", help="Image sets, with commas, the most important first.  [default: built-in ones]")
-@click.option("--images", multiple=True, help="Folder of images of your own, a task; may be repeated.")
+@click.option("--tasks", default="", help="Image sets, with commas, the first first.  [default: --images, or built-in ones]")
+@click.option("--images", type=FOUND, multiple=True, help="Folder of images of your own, CLASS/*.png; may be repeated.")
 @data_option
 @click.option("--budget", default=BUDGET, show_default=True, help="Time to spend; the design is chosen for it.")
 @click.option("--shots", default=",".join(map(str, SHOTS)), show_default=True, help="Images a class, the smallest first.")
 @click.option("--seeds", type=int, help="How many; then all tasks and shots are measured, however long it takes.")
-@click.option("--margin", default=MARGIN, show_default=True, help="The largest cost that is too small to matter.")
+@click.option("--margin", default=MARGIN, show_default=True, help="The largest cost too small to matter; 0.01 is a point.")
 @click.option("--own-task", default="", help="Image set that the networks were trained on, with their classes.")
 @click.option("--canvas", default=128, show_default=True, help="Side of what the networks see, px.")
 @click.option("--px", "image_px", type=int, help="Side of the image within the border of a prompt.  [default: 4/7 of it]")
@@ -36,13 +39,9 @@ from vpcore.report.verdicts import MARGIN
 @click.option("--test-images", default=300, show_default=True, help="Of each task, about.")
 @device_option
 @scheduler_option
-@click.option("--output", type=a_path, default="audit", show_default=True, help="Folder that gets the page and the numbers.")
+@click.option("--output", type=FOLDER, default="audit", show_default=True, help="Folder that gets the page and the numbers.")
 @click.option("--quiet", is_flag=True, help="Print the verdict only.")
-def audit(
-    dense: str, compressed: tuple[str, ...], model: str, tasks: str, images: tuple[str, ...], data: Path | None, budget: str,
-    shots: str, seeds: int | None, margin: float, own_task: str, canvas: int, image_px: int | None, epochs: int, lr: float,
-    test_images: int, device: str, scheduler: str, output: Path, quiet: bool,
-) -> None:  # fmt: skip
+def audit(*, tasks: str, images: tuple[str, ...], shots: str, output: Path, quiet: bool, **given: Any) -> None:
     """Say what compression has cost a network of your own, on one page.
 
     The networks are named as NAME@WEIGHTS, as a file of weights, as MODULE:FUNCTION, or as a program of torch.export or
@@ -61,11 +60,8 @@ def audit(
         raise InputError(
             f"the page needs packages that are not installed ({error.name}); use: pip install 'vpcore[book]'"
         ) from error
-    given = Options(
-        dense, compressed, model, (*(name for name in tasks.split(",") if name), *images), data, budget, _whole(shots),
-        seeds, margin, own_task, canvas, image_px, epochs, lr, test_images, device, scheduler,
-    )  # fmt: skip
-    found = found_by(given, log=lambda text: None if quiet else click.echo(text))
+    options = Options(tasks=(*(name for name in tasks.split(",") if name), *images), shots=_whole(shots), **given)
+    found = found_by(options, log=lambda text: None if quiet else click.echo(text))
     written = write_page(found, output)
     whole = numbers(found)
     for name, each in zip(tables.labels(whole)[1:], whole["findings"], strict=True):
@@ -80,6 +76,6 @@ def audit(
 
 def _whole(shots: str) -> tuple[int, ...]:
     try:
-        return tuple(int(each) for each in shots.split(",") if each)
+        return tuple(int(each) for each in shots.split(","))
     except ValueError as error:
         raise InputError(f"`shots` must be whole numbers with commas between them, got {shots!r}; use 1,4,16") from error
