@@ -4,7 +4,9 @@ Tests named in `costly.txt` take more than a second or two of a core each and ar
 enough to be run at every change.
 """
 
+import gc
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+def pytest_sessionstart() -> None:
+    """Hold off the collector of cycles while tests are gathered: modules and items stay, and it would walk over them all."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture
 def real_data() -> Path:
     """The folder of Parquet image sets; tests that need it are skipped where there is none."""
@@ -38,7 +50,7 @@ def cpu() -> torch.device:
     return torch.device("cpu")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> Profile:
     """Two tickets of an undertrained network and a few transfers."""
     base = Run(source_per_class=4, source_epochs=2, source_batch=64, epochs=2, test_per_class=4)
@@ -57,8 +69,35 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def results(tmp_path: Path, cache: Path) -> Path:
+    """An empty folder for results that shares decoded images with the other tests."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "cache").symlink_to(cache)
+    return folder
+
+
+@pytest.fixture
 def store(tmp_path: Path, cache: Path) -> Store:
     """An empty store that shares decoded images with the other tests."""
     store = Store(tmp_path / "results", "tiny")
     store.cache = cache
+    return store
+
+
+@pytest.fixture(scope="session")
+def computed(tiny: Profile, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of the study `tiny`, computed once for all tests, which copy them."""
+    from vpcore.study.execution import execute
+
+    store = Store(tmp_path_factory.mktemp("computed"), "tiny")
+    store.cache = cache
+    assert {done.error for done in execute(tiny.runs, store, device=torch.device("cpu"))} == {None}
+    return store.results
+
+
+@pytest.fixture
+def finished(store: Store, computed: Path) -> Store:
+    """The store of the test, in which the study `tiny` is done."""
+    shutil.copytree(computed, store.results, dirs_exist_ok=True)
     return store

@@ -31,7 +31,7 @@ round = [0, 1]
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> str:
+def own(tmp_path: Path, results: Path) -> str:
     path = tmp_path / "own.toml"
     path.write_text(CARD)
     return str(path)
@@ -87,7 +87,7 @@ def test_interrupted_and_terminated() -> None:
 
 
 def test_only(own: str, tmp_path: Path) -> None:
-    told = call("run", "--profile", own, "--results", tmp_path, "--only", "source", "--quiet")
+    told = call("run", "--profile", own, "--results", tmp_path / "results", "--only", "source", "--quiet")
     assert told.output.startswith("own: 2 jobs done")
 
 
@@ -126,18 +126,19 @@ def test_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_loss_that_is_no_number_is_bad_input_and_a_bug_is_ours(own: str, tmp_path: Path, monkeypatch) -> None:
     Path(own).write_text(CARD.replace("epochs = 2\ntest", "epochs = 2\nsource_lr = 1e20\ntest"))
-    result = call("run", "--profile", own, "--results", tmp_path / "a")
+    where = ("--profile", own, "--results", tmp_path / "results")
+    result = call("run", *where)
     assert result.exit_code == 2
     assert "FAILED ticket of round 0" in result.output
     assert "use a lower learning rate" in result.output
     assert "6 failed" in result.output
-    assert "source-glyphs-round0" in call("status", "--profile", own, "--results", tmp_path / "a").output
+    assert "source-glyphs-round0" in call("status", *where).output
 
     from vpcore.study import adaptation
 
     Path(own).write_text(CARD)
     monkeypatch.setattr(adaptation, "visual_prompt", lambda *a, **k: 1 / 0)
-    result = call("run", "--profile", own, "--results", tmp_path / "b")
+    result = call("run", *where)
     assert result.exit_code == 1
     assert "ZeroDivisionError: division by zero (traceback in the folder failed)" in result.output
 
@@ -260,19 +261,19 @@ def test_emulated_bf16_is_said_before_it_is_computed(own: str, tmp_path: Path, m
         assert ("note: this processor has no instructions for bf16" in told) == (precision == "bf16")
 
 
-def test_only_some_grids(tmp_path: Path) -> None:
+def test_only_some_grids(tmp_path: Path, results: Path) -> None:
     path = tmp_path / "own.toml"
     path.write_text(CARD + 'name = "a"\n[[grid]]\nname = "b"\nmethod = ["lp"]\ntask = ["textures"]\nbudget = [1]\n')
-    told = call("run", "--profile", path, "--results", tmp_path / "results", "--grid", "b")
+    told = call("run", "--profile", path, "--results", results, "--grid", "b")
     assert "lp textures 1-shot, round 0, 1 seed: accuracy" in told.output
     assert "shapes" not in told.output
     assert "unknown grid of the profile own: 'c'; There are: a, b" in call("run", "--profile", path, "--grid", "c").output
 
 
-def test_only_some_tasks(tmp_path: Path) -> None:
+def test_only_some_tasks(tmp_path: Path, results: Path) -> None:
     path = tmp_path / "own.toml"
     path.write_text(CARD.replace('["shapes"]', '["shapes", "textures"]').replace('"vp", ', ""))
-    where = ("--profile", path, "--results", tmp_path / "results")
+    where = ("--profile", path, "--results", results)
     told = call("run", *where, "--task", "textures")
     assert "own: 4 jobs done, 0 failed" in told.output  # two tickets, and a transfer on each
     assert told.output.count("lp textures 1-shot") == 2

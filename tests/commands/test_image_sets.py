@@ -28,14 +28,14 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("photos")
 
 
-def test_a_folder_becomes_a_set_that_commands_take_by_name(photos: Path) -> None:
+def test_a_folder_becomes_a_set_that_commands_take_by_name(photos: Path, results: Path) -> None:
     told = call("pack", photos, "--data", "sets", "--name", "tints", "--test-share", 0.25)
     assert told.output == "wrote sets/tints\n"
     assert json.loads(Path("sets/tints/dataset.json").read_text())["classes"] == ["blue", "green", "red"]
     test = load("tints", "test", px=24, folder=Path("sets"))
     assert (len(test), test.classes) == (6, ("blue", "green", "red"))
     measured = call(
-        *("measure", "--data", "sets", "--results", "results", "task=tints", "method=lp", "budget=1", "epochs=1"),
+        *("measure", "--data", "sets", "--results", results, "task=tints", "method=lp", "budget=1", "epochs=1"),
         *("source_per_class=2", "source_epochs=2", "source_batch=64"),
     )
     assert measured.exit_code == 0, measured.output

@@ -342,7 +342,9 @@ def test_a_network_from_a_file_has_the_classes_of_the_source_task(tmp_path: Path
     torch.save(build("resnet8", classes=classes, seed=0).state_dict(), tmp_path / "mine.pth")
     store = Store(tmp_path / "results", "own")
     store.cache = cache
-    run = source_run(dataclasses.replace(USUAL, source="glyphs", weights="tickets:mine.pth", sparsifier="magnitude"))
+    run = source_run(
+        dataclasses.replace(USUAL, source="glyphs", source_per_class=2, weights="tickets:mine.pth", sparsifier="magnitude")
+    )
     done = list(execute((run,), store, device=torch.device("cpu"), folder=tmp_path))
     if classes == 7:
         with pytest.raises(InputError, match=r"(?s)mine.pth for resnet8 with 1,000 classes .*\+ fc.weight \(7, 64\)"):
