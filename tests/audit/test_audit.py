@@ -403,12 +403,14 @@ def test_the_examples_are_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.slow
 def test_the_network_of_torchvision_is_pruned_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examples, "LETTERS", 1)
-    examples.resnet18.cache_clear()
-    dense, pruned = (read_network(f"vpcore.audit.examples:{name}", canvas=32) for name in ("resnet18", "resnet18_pruned"))
-    examples.resnet18.cache_clear()
+    monkeypatch.setattr(examples, "LONGER", examples.RECIPE)
+    examples.shufflenet.cache_clear()
+    names = ("shufflenet", "shufflenet_pruned")
+    dense, pruned = (read_network(f"vpcore.audit.examples:{name}", canvas=96) for name in names)
+    examples.shufflenet.cache_clear()
     gone = pruned.facts["weights"] - pruned.facts["weights_left"]
-    assert gone == pytest.approx(0.8 * (dense.facts["weights"] - 48 * 512), rel=1e-3)  # of convolutions
-    assert pruned.facts["multiplications_left"] < 0.5 * dense.facts["multiplications"]
+    assert gone == pytest.approx(0.3 * (dense.facts["weights"] - 48 * 1024), rel=1e-3)  # of convolutions
+    assert pruned.facts["multiplications_left"] < dense.facts["multiplications"]
 
 
 @pytest.mark.slow
