@@ -42,6 +42,9 @@ BAD_MATRICES: dict[str, Any] = {
     "none": None,
     "mapping": {"logits": LOGITS},
     "objects": np.array([[None] * T] * N),
+    "sparse": LOGITS.to_sparse(),
+    "meta": LOGITS.to("meta"),
+    "masked": np.ma.masked_array(LOGITS.numpy(), LOGITS.numpy() > 2),
 }
 BAD_LABELS: dict[str, Any] = {
     "one-hot": torch.nn.functional.one_hot(LABELS, T),
@@ -139,10 +142,10 @@ def photos(folder: Path) -> Path:
 
 
 IMAGES = torch.zeros((2, 3, 8, 8), dtype=torch.uint8)
-COUNTS = (0, -1, 1.5, "3", True, [2], float("nan"))
+COUNTS = (0, -1, 1.5, "3", True, [2], float("nan"), 10**12)
 SHARES = (-0.1, 1.5, "0.5", True, [0.5], float("nan"))
-NAMES = ("nothing", None, 3, ["lac"])
-PATHS = (None, 3, ["photos"])
+NAMES = ("nothing", "", None, 3, ["lac"])
+PATHS = (None, 3, ["photos"], "a\0b", 300 * "x")
 
 SINGLE: dict[str, tuple[Callable[..., Any], str, tuple[Any, ...]]] = {
     "metrics": (lambda v: vpcore.metrics(LOGITS, LABELS, legacy_batch=v), "batch", COUNTS),
@@ -161,15 +164,34 @@ SINGLE: dict[str, tuple[Callable[..., Any], str, tuple[Any, ...]]] = {
     "resamples": (lambda v: vpcore.interval(PREDICTIONS, len, seed=0, resamples=v), "resamples", COUNTS),
     "seed": (lambda v: vpcore.interval(PREDICTIONS, len, seed=v), "seed", COUNTS[1:]),
     "metric": (lambda v: vpcore.interval(PREDICTIONS, v, seed=0), "metric", ("ece", None, 3)),
+    "what a metric gives": (lambda v: vpcore.interval(PREDICTIONS, lambda p: v, seed=0), "metric", ("a", None, LOGITS)),
     "corrupt": (lambda v: vpcore.corrupt(IMAGES, v, severity=1, seed=0), "corruption", NAMES),
-    "severity": (lambda v: vpcore.corrupt(IMAGES, "jpeg", severity=v, seed=0), "severity", (0, 4, 1.5, "1", None, [1])),
+    "severity": (
+        lambda v: vpcore.corrupt(IMAGES, "jpeg", severity=v, seed=0),
+        "severity",
+        (0, 4, 1.0, "1", None, [1], True),
+    ),
     "seed of noise": (lambda v: vpcore.corrupt(IMAGES, "jpeg", severity=1, seed=v), "seed", COUNTS[1:]),
     "images": (
         lambda v: vpcore.corrupt(v, "jpeg", severity=1, seed=0),
         "images",
-        (IMAGES.float(), IMAGES[0], IMAGES[:, :1], IMAGES[..., 1:], IMAGES.tolist(), "a.png", None, [1]),
+        (
+            IMAGES.float(),
+            IMAGES[0],
+            IMAGES[:, :1],
+            IMAGES[..., 1:],
+            IMAGES.tolist(),
+            "a.png",
+            None,
+            [1],
+            IMAGES[..., :0, :0],
+            IMAGES.to_sparse(),
+            IMAGES.to("meta"),
+        ),
     ),
     "budget": (lambda v: vpcore.shots(LABELS, v, task="t", seed=0), "budget", COUNTS),
+    "task of shots": (lambda v: vpcore.shots(LABELS, 1, task=v, seed=0), "task", (None, 5)),
+    "seed of shots": (lambda v: vpcore.shots(LABELS, 1, task="t", seed=v), "seed", COUNTS[1:]),
     "labels of shots": (
         lambda v: vpcore.shots(v, 1, task="t", seed=0),
         "labels",
@@ -178,6 +200,7 @@ SINGLE: dict[str, tuple[Callable[..., Any], str, tuple[Any, ...]]] = {
     "share": (lambda v: hold_out(LABELS, "t", share=v), "share", (*SHARES, None)),
     "px": (lambda v: vpcore.load("shapes", "test", px=v), "px", COUNTS),
     "per_class": (lambda v: vpcore.load("shapes", "test", px=8, per_class=v), "per_class", COUNTS),
+    "cache": (lambda v: vpcore.load("shapes", "test", px=8, per_class=1, cache=v), "cache", PATHS[1:]),
     "split": (lambda v: vpcore.load("shapes", v, px=8), "split", NAMES),
     "px of a folder": (lambda v: vpcore.image_folder("photos", px=v), "px", COUNTS),
     "path": (lambda v: vpcore.image_folder(v, px=8), "path", (*PATHS, "nowhere")),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
@@ -13,6 +14,7 @@ from vpcore.cli import COMMANDS, main
 from vpcore.commands import options, studies
 from vpcore.study.execution import torch
 from vpcore.study.run import FACTS
+from vpcore.study.tables import write_table
 
 CARD = """
 title = "Own"
@@ -115,6 +117,52 @@ def test_bad_input_has_exit_code_2_and_no_traceback(arguments: tuple[str, ...], 
     assert message in result.output
     assert result.output.startswith("vpcore: ")
     assert len(result.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("status", "--profile", 300 * "x"), "`--profile` must be a path that a file can have"),
+        (("status", "--results", "a\0b"), "`--results` must be a path that a file can have"),
+        (("status", "--results", "own.toml"), "'--results': Directory 'own.toml' is a file"),
+        (("run", "--profile", "own.toml", "--data", 300 * "x"), "`--data` must be a path that a file can have"),
+        (("run", "--profile", "own.toml", "--workers", 10**9), "`--workers` must be a whole number .* at most 1000"),
+        (("replay", "--results", Path(__file__).parents[1] / "results/reference", "--seed", -1), "`--seed` must be"),
+        (("measure", "method=lp", "task=shapes", f"seed={2**70}"), "`seed` in .* must be at most 4294967295"),
+        (("prune", "squeezenet1_1", "--classes", -1, "--density", 1, "--output", "t.safetensors"), "`--classes` must be"),
+        (("prune", "quits:now", "--density", 1, "--output", "t.safetensors"), "it fails: SystemExit: 3"),
+    ],
+)
+def test_odd_arguments_have_exit_code_2(
+    arguments: tuple[object, ...], message: str, own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quits.py").write_text("def now():\n    raise SystemExit(3)\n")
+    before = sorted(path for path in tmp_path.rglob("*") if "__pycache__" not in str(path))
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert re.search(message, result.output)
+    assert sorted(path for path in tmp_path.rglob("*") if "__pycache__" not in str(path)) == before
+
+
+def test_status_survives_odd_files(own: str, tmp_path: Path) -> None:
+    records, failed = (tmp_path / "results/own" / name for name in ("records", "failed"))
+    for path in (records / "folder.json", failed / "folder.txt"):
+        path.mkdir(parents=True)
+    (records / "loop.json").symlink_to("loop.json")
+    (failed / "loop.txt").symlink_to("loop.txt")
+    (failed / "binary.txt").write_bytes(b"\xff\xfe\n")
+    (failed / "empty.txt").touch()
+    with pytest.warns(UserWarning, match=r"the record .* is damaged"):
+        result = call("status", "--profile", own, "--results", tmp_path / "results")
+    assert result.exit_code == 0
+    assert "4 runs failed" in result.output
+    assert "folder.txt: (cannot be read: Is a directory)" in result.output
+    assert "empty.txt: (empty)" in result.output
+    write_table(tmp_path / "results/own.parquet", pd.DataFrame({"a": [1]}))
+    result = call("status", "--profile", own, "--results", tmp_path / "results")
+    assert result.exit_code == 2
+    assert "must have the column id" in result.output
 
 
 def test_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,3 +58,14 @@ def test_what_is_set_aside_takes_the_place_of_nothing(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     set_aside(tmp_path / "note")  # another process was first
     assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    """A device, say: whoever may would lose it."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(WriteError, match=f"{name}, which is a folder or a device; name a file"):
+            write_atomically(tmp_path / name, b"")
+    assert (tmp_path / "pipe").is_fifo()
+    assert len(list(tmp_path.iterdir())) == 2

@@ -48,7 +48,7 @@ CALLS: dict[str, tuple[Callable[..., object], dict[str, Any]]] = {
     "fit": (
         lambda model, **rest: fit(build("resnet8", classes=3, seed=0) if model is MODEL else model, **rest),
         {"model": MODEL, "images": TRAIN.images, "labels": LABELS, "recipe": Recipe(**RECIPE), "first_epoch": 0,
-         "statistics": None},
+         "statistics": None, "take_step": lambda optimizer, step: optimizer.step(), "optimizer_state": None},
     ),
     "predict": (predict, {"forward": NETWORK, "images": TRAIN.images, "batch": 4, "device": "cpu"}),
     "linear_cka": (linear_cka, {"x": FEATURES, "y": FEATURES}),
@@ -59,7 +59,7 @@ CALLS: dict[str, tuple[Callable[..., object], dict[str, Any]]] = {
          "mapping": "ilm", "ties": "random", "last_mapping": "fresh"},
     ),
     "Prompted": (PROMPTED, {"images": TRAIN.images}),
-    "linear_probe": (linear_probe, {"network": NETWORK, "train": TRAIN, "select": TRAIN, **LEARNING}),
+    "linear_probe": (linear_probe, {"network": NETWORK, "train": TRAIN, "select": TRAIN, **LEARNING, "view": lambda x: x}),
     "Probed": (PROBES, {"images": TRAIN.images}),
     "Classifiers": (PROBES.classifiers, {"features": torch.rand(2, 64)}),
     "probe_features": (probe_features, {**PROBED, **LEARNING, "select": (FEATURES, LABELS)}),
@@ -86,31 +86,35 @@ WRONG_SETS = (
 )  # fmt: skip
 WRONG_FEATURES = (None, FEATURES.numpy(), FEATURES[0], FEATURES.long(), FEATURES * math.nan)
 WRONG_PAIRS = (
-    FEATURES, None, (FEATURES[:4], LABELS), (FEATURES * math.inf, LABELS), (FEATURES[:, :2], LABELS), (FEATURES, LABELS + 1),
+    FEATURES, None, (FEATURES[:0], LABELS[:0]),
+    (FEATURES[:4], LABELS), (FEATURES * math.inf, LABELS), (FEATURES[:, :2], LABELS), (FEATURES, LABELS + 1),
 )  # fmt: skip
 WRONG_STATISTICS = ("imagenet", (0.5, 0.5), ((0.5,) * 3, (0.0,) * 3), ((math.nan,) * 3, (1.0,) * 3))
 
 # name of an argument -> what it must not be, whatever the function
 WRONG: dict[str, tuple[object, ...]] = {
-    "seeds": (0, (), "ab", (0.5,), ("0",), None),
-    "seed": (-1, 0.5, "0", None),
+    "seeds": (0, (), "ab", (0.5,), ("0",), None, (-1,), (2**64,)),
+    "seed": (-1, 0.5, "0", None, 2**64),
     "epochs": (-1, 2.5, "1", None, True),
-    "first_epoch": (-1, 0.5),
+    "first_epoch": (-1, 0.5, RECIPE["epochs"] + 1),
+    "take_step": (None, "step"),
+    "view": (None, "frame"),
+    "optimizer_state": ("state.pt", {"epoch": 1}, torch.optim.SGD([LABELS.float()], lr=1).state_dict()),
     "batch": (0, -1, 2.5, "8", True),
-    "classes": (0, -1, 2.5, "8", None),
-    "targets": (0, -1, 2.5, None),
-    "lr": (0, math.inf, *NUMBERS),
+    "classes": (0, -1, 2.5, "8", None, 10**12),
+    "targets": (0, -1, 2.5, None, 10**9),
+    "lr": (0, math.inf, 1e300, *NUMBERS),
     "weight_decay": (math.inf, *NUMBERS),
     "label_smoothing": (1.0, *NUMBERS),
     "mixup": (math.inf, *NUMBERS),
-    "canvas": (0, -1, 16.5, "16", None),
+    "canvas": (0, -1, 16.5, "16", None, 100_000),
     "image_px": (0, -1, CANVAS, 99, 8.5, "8"),
     "index": (
         LEARNING["index"][0], LEARNING["index"].float(), LEARNING["index"] + 1, LEARNING["index"] - 1, [0, 1],
         torch.zeros(1, 0).long(), np.zeros((1, 2)), [[0, 1], [2]],
     ),
     "network": (MODEL, None, MODEL.state_dict()),
-    "model": (None, "resnet8", MODEL.state_dict()),
+    "model": (None, "resnet8", MODEL.state_dict(), nn.Sequential(nn.LazyConv2d(3, 1), nn.Linear(3, 3))),
     "train": WRONG_SETS,
     "select": (*WRONG_SETS[1:], dataclasses.replace(TRAIN, classes=("c", "b", "a"))),
     "val": WRONG_PAIRS,
@@ -118,7 +122,7 @@ WRONG: dict[str, tuple[object, ...]] = {
     "x": WRONG_FEATURES,
     "y": WRONG_FEATURES,
     "labels": WRONG_LABELS,
-    "path": ((), (0.1, -1), (math.nan,)),
+    "path": ((), (0.1, -1), (math.nan,), 0.1),
     "name": NAMES,
     "part": NAMES,
     "precision": NAMES,
@@ -128,7 +132,7 @@ WRONG: dict[str, tuple[object, ...]] = {
     "ties": NAMES,
     "last_mapping": NAMES,
     "head": ("nonsense", 3),
-    "device": ("nonsense", 2.5),
+    "device": ("nonsense", 2.5, "meta"),
     "masks": ({"nonsense": LABELS > 0}, {"fc.weight": LABELS}, {"fc.weight": LABELS > 0}),
     "statistics": WRONG_STATISTICS,
     "recipe": (None, RECIPE),
@@ -139,6 +143,7 @@ WRONG_HERE: dict[tuple[str, str], tuple[object, ...]] = {
     ("normalise", "images"): (TRAIN.images,),
     ("check_canvas", "canvas"): (128, None),
     ("fit", "labels"): WRONG_LABELS[:4],
+    ("fit", "images"): (*WRONG_IMAGES[:4], TRAIN.images[..., :0, :0], TRAIN.images.to_sparse()),
     ("Frozen()", "images"): (None, TRAIN.images, torch.rand(3, PX, PX), torch.rand(1, 1, PX, PX), np.zeros((1, 3, PX, PX))),
     ("Prompted", "images"): (*WRONG_IMAGES, TRAIN.images / 255, TRAIN.images[..., :6], TRAIN.images.repeat(1, 1, 2, 2)),
     ("Classifiers", "features"): (None, torch.rand(2, 63), torch.rand(64), torch.rand(2, 64).numpy()),
@@ -176,6 +181,23 @@ def test_a_size_that_the_network_does_not_take_is_refused() -> None:
                 visual_prompt(network, TRAIN, canvas=canvas)
     with pytest.raises(InputError, match="`train.images` must be of a size that the network takes"):
         fine_tune(model, TRAIN)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)),
+         "`images` must be .* fails on images of 8 x 8 px .* to have 1 channels, but got 3 .* in three colours"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(3, 3)), "`images` must be of a size that the network takes"),
+        (build("deit-tiny", classes=3, seed=0), "`images` must be of a size that the network takes"),
+        (nn.Flatten(), "`model` must have weights that want gradients"),
+        (NETWORK, "`model` must have weights that want gradients"),
+        (nn.Linear(3, 3, device="meta"), "`model` must have weights, but weight is on the device meta"),
+    ],
+)  # fmt: skip
+def test_a_network_that_cannot_be_trained_on_these_images_is_refused(model: nn.Module, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        fit(model, TRAIN.images, LABELS, Recipe(**RECIPE))
 
 
 def test_a_canvas_must_be_larger_than_the_image() -> None:

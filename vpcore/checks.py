@@ -5,7 +5,6 @@ What is wrong is an `InputError` that names the argument, the expectation, the v
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
@@ -19,28 +18,33 @@ from torch import Tensor, nn
 from vpcore.errors import InputError
 
 Array = Tensor | np.ndarray | Sequence[Any]  # what numbers may be given as: lists of them, too
+# the largest whole number and the largest number that any argument takes: what seeds, counts and float32 can hold
+MOST, LARGEST = 2**32 - 1, 1e38
+SIDE, CLASSES = 4096, 10**6  # the longest side of an image, px, and the largest number of classes
+LONGEST = 255  # bytes of the name of a file
 
 
-def whole_number(value: Any, *, name: str, of: str = "", least: int = 1, otherwise: str = "") -> int:
-    """A whole number of at least `least`.
+def whole_number(value: Any, *, name: str, of: str = "", least: int = 1, most: int = MOST, otherwise: str = "") -> int:
+    """A whole number of at least `least` and at most `most`.
 
     Args:
         value: what was given.
         name: of the argument, for the message.
         of: what is counted, for the message.
-        least: the least number that will do.
+        least, most: the least and the greatest number that will do.
         otherwise: what else the caller takes, for the message.
 
     Raises:
-        InputError: for a number below it, and for what is no whole number; True and False are none.
+        InputError: for a number outside of these, and for what is no whole number; True and False are none.
 
     >>> whole_number(0, name="px", of="pixels")
     Traceback (most recent call last):
     vpcore.errors.InputError: `px` must be a whole number of pixels, at least 1, got 0
     """
     value = scalar(value)
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+    if not isinstance(value, Integral) or isinstance(value, bool) or not least <= value <= most:
         kind = f"a whole number of {of}, at least {least}" if of else f"a whole number of at least {least}"
+        kind += f" and at most {most}" if isinstance(value, Integral) and value > most else ""
         raise InputError(f"`{name}` must be {kind}{otherwise}, got {value!r}")
     return int(value)
 
@@ -59,7 +63,7 @@ def scalar(value: Any) -> Any:
     return value.item() if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0 else value
 
 
-def number(value: Any, *, name: str, use: str, zero: bool = False, below: float = math.inf) -> float:
+def number(value: Any, *, name: str, use: str, zero: bool = False, below: float = LARGEST) -> float:
     """A number above 0, or from 0 on if `zero`, and below `below`.
 
     Args:
@@ -74,7 +78,7 @@ def number(value: Any, *, name: str, use: str, zero: bool = False, below: float 
 
     >>> number(-1, name="lr", use="0.01")
     Traceback (most recent call last):
-    vpcore.errors.InputError: `lr` must be a number in (0, inf), got -1; use 0.01
+    vpcore.errors.InputError: `lr` must be a number in (0, 1e+38), got -1; use 0.01
     """
     value = scalar(value)
     if not (is_real(value) and (0 < value < below or (zero and value == 0))):
@@ -101,25 +105,41 @@ def share(value: Any, *, name: str, ends: bool = False, one: bool = False) -> fl
 
 
 def as_path(value: Any, *, name: str) -> Path:
-    """A path that was given as one or as text; raises an `InputError` for anything else."""
+    """A path that was given as one or as text; anything else, and what no file can be called, is an `InputError`."""
     if not isinstance(value, str | os.PathLike) or not str(value):
         raise InputError(f"`{name}` must be a path, got {kind_of(value)}; use text or a pathlib.Path")
-    return Path(value)
+    path = Path(value)
+    if "\0" in str(path) or any(len(os.fsencode(part)) > LONGEST for part in path.parts) or len(os.fsencode(path)) > 4000:
+        raise InputError(
+            f"`{name}` must be a path that a file can have, of names of at most {LONGEST} bytes and without the character "
+            f"NUL, got {str(path)[:40]!r}...; use a shorter name"
+        )
+    return path
 
 
 def as_tensor(values: Array, *, name: str) -> Tensor:
     """A tensor as it is, an array or lists of numbers as a tensor, copied only where it must be.
 
     Raises:
-        InputError: for anything else.
+        InputError: for anything else, and for tensors and arrays whose numbers are not all there.
     """
-    if isinstance(values, Tensor):
+    if isinstance(values, Tensor) and is_dense(values):
         return values
+    if isinstance(values, Tensor | np.ma.MaskedArray):
+        raise InputError(
+            f"`{name}` must be a plain tensor or array, not sparse, quantized, masked or on the device meta; got "
+            f"{kind_of(values)}; use to_dense(), dequantize() or filled()"
+        )
     try:
         array = np.asarray(values)
         return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
     except (TypeError, ValueError, RuntimeError) as error:  # the last of tensors that want gradients
         raise InputError(f"`{name}` must be a tensor, an array, or lists of numbers of equal length ({error})") from error
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether the numbers of a tensor lie in memory as they are: not sparse, not quantized, not on the device meta."""
+    return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
 
 
 def as_labels(labels: Array, *, name: str = "labels", size: int | None = None, classes: int | None = None) -> Tensor:
@@ -171,7 +191,8 @@ def as_device(device: torch.device | str) -> torch.device:
     """A device on which torch can compute here; raises an `InputError` for any other."""
     try:
         found = torch.device(device)
-        torch.empty(0, device=found)
+        if not is_dense(torch.empty(0, device=found)):
+            raise RuntimeError("tensors on it hold no numbers")
     except (RuntimeError, AssertionError, TypeError) as error:
         raise InputError(f"`device` must be one that torch can use here, got {device!r} ({error}); use 'cpu'") from error
     return found
@@ -195,6 +216,14 @@ def check_network(model: Any) -> None:
             f"`model` must be a torch.nn.Module, got {kind_of(model)}; for a state dict, build the network and load it into "
             "that"
         )
+    if any(isinstance(parameter, nn.UninitializedParameter) for parameter in model.parameters()):
+        raise InputError(f"`model` must have weights, but {type(model).__name__} has none yet; show it an image first")
+
+
+def check_function(function: Any, *, name: str, use: str) -> None:
+    """Refuse what cannot be called; `use`: what to give instead, for the message."""
+    if not callable(function):
+        raise InputError(f"`{name}` must be a function, got {kind_of(function)}; use {use}")
 
 
 def kind_of(value: Any) -> str:

@@ -51,6 +51,8 @@ def write_atomically(path: Path, content: bytes | str | Callable[[BinaryIO], obj
         whole = content.encode() if isinstance(content, str) else content
         return write_atomically(path, lambda file: file.write(whole))
     path = Path(path)
+    if path.exists() and not path.is_file():  # a device would be replaced
+        raise WriteError(f"cannot write {path}, which is a folder or a device; name a file, or one that is not there yet")
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

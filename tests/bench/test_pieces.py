@@ -223,7 +223,9 @@ def test_the_command_prints_and_keeps_its_rows(tmp_path: Path, monkeypatch: pyte
     ("arguments", "message"),
     [
         (["--only", "stepp"], "unknown piece 'stepp'; did you mean 'step'"),
-        (["--repeats", "0"], "`--repeats` must be at least 1, got 0"),
+        (["--repeats", "0"], "`--repeats` must be a whole number of at least 1, got 0"),
+        (["--canvas", "0"], "`--canvas` must be a whole number of at least 8, got 0"),
+        (["--canvas", "100000"], "`--canvas` must be a whole number of at least 8 and at most 4096, got 100000"),
         (["--model", "resnet81"], "unknown model 'resnet81'; did you mean 'resnet8'"),
         (["--model", "vit-b16", "--canvas", "32"], "`--canvas` must be 224 px for vit-b16, got 32"),
     ],

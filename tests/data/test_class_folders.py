@@ -1,6 +1,7 @@
 """A user's own folder of class folders: read, packed, and refused by the names that the user knows."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -132,6 +133,11 @@ def damage_image(path: Path) -> Path:
             damage_image,
             "the image .*dog/00.png cannot be decoded .*; every visible .* image; mend it, or move it out of the folder",
         ),
+        (
+            lambda path: (path / "dog/lost.png").symlink_to("elsewhere.png") or path,
+            "dog/lost.png must be an image, and is a link",
+        ),
+        (lambda path: os.mkfifo(path / "dog/pipe.png") or path, "dog/pipe.png must be an image, and is .* a device"),
     ],
 )
 def test_a_bad_folder_is_refused_by_the_names_in_it(tmp_path: Path, damage, message: str) -> None:

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -195,6 +196,16 @@ def damage_no_card(path: Path) -> None:
     (path / "dataset.json").unlink()
 
 
+def card_is(make: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Puts something else in the place of the card."""
+
+    def damage(path: Path) -> None:
+        damage_no_card(path)
+        make(path / "dataset.json")
+
+    return damage
+
+
 def damage_shard(path: Path) -> None:
     (path / "test-00000-of-00001.parquet").write_bytes(b"PAR1 no more")
 
@@ -240,6 +251,10 @@ NAMES = "`classes` in .*dataset.json must be a list of names, all different, .*;
         (classes_are(["only"]), r"labels of pairs must lie in 0\.\.0, .* the first is 1"),
         (damage_card, "dataset.json must hold `classes` and `splits`"),
         (damage_no_card, "has no dataset.json"),
+        (card_is(Path.mkdir), "has no dataset.json"),
+        (card_is(lambda card: card.symlink_to(card)), "has no dataset.json"),
+        (card_is(os.mkfifo), "has no dataset.json"),
+        (card_is(lambda card: card.write_text(100_000 * "[")), "dataset.json must hold `classes` and `splits`"),
         (classes_are("ab"), f"{NAMES}'ab'; put it right"),
         (classes_are([0, 1]), NAMES + r"\[0, 1\]"),
         (classes_are([]), NAMES + r"\[\]"),

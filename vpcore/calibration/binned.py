@@ -109,7 +109,7 @@ BINNINGS: dict[str, Callable[[Tensor, int], Tensor]] = {"width": _equal_width, "
 
 
 def _edges(confidence: Tensor, bins: int, binning: str = "width") -> Tensor:
-    return entry("binning", binning, BINNINGS)(confidence, whole_number(bins, name="bins"))
+    return entry("binning", binning, BINNINGS)(confidence, whole_number(bins, name="bins", most=10**6))
 
 
 def _bin(values: Tensor, edges: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from vpcore.calibration.binned import BINS, classwise
 from vpcore.calibration.predictions import Predictions, check_predictions
-from vpcore.checks import share, whole_number
+from vpcore.checks import is_real, kind_of, scalar, share, whole_number
 from vpcore.errors import InputError
 
 
@@ -186,6 +186,9 @@ def interval(
     level, resamples = share(level, name="level"), whole_number(resamples, name="resamples")
     seed = whole_number(seed, name="seed", least=0)
     generator, size = np.random.default_rng(seed), len(predictions.labels)
+    value = scalar(metric(predictions))
+    if not is_real(value):
+        raise InputError(f"`metric` must give a number, got {kind_of(value)}; use one such as METRICS['ece']")
     drawn = [metric(predictions.take(torch.from_numpy(generator.integers(size, size=size)))) for _ in range(resamples)]
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(metric(predictions), float(low), float(high))
+    return Interval(value, float(low), float(high))

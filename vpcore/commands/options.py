@@ -14,6 +14,7 @@ import torch
 from vpcore.calibration.all_metrics import METRICS
 from vpcore.calibration.predictions import Predictions
 from vpcore.calibration.scores import interval
+from vpcore.checks import as_path
 from vpcore.errors import InputError, unknown
 from vpcore.networks.backbones import emulated
 from vpcore.study.profile import load_profile, profile_names
@@ -21,7 +22,15 @@ from vpcore.study.store import Store
 
 Command = TypeVar("Command", bound=Callable[..., Any])  # a function that becomes a command
 
-a_path = click.Path(path_type=Path)
+
+class PathType(click.Path):
+    """A path of a file or a folder; what can be none is refused like every other argument."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(as_path(value, name=(param and param.name) or "path"), param, ctx)
+
+
+a_path, a_folder = PathType(path_type=Path), PathType(path_type=Path, file_okay=False)
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 data_option = click.option(
     "--data",
@@ -61,7 +70,7 @@ def study_options(command: Command) -> Command:
         "--profile", default="mini", show_default=True, help=f"One of {', '.join(profile_names())}, or a TOML file."
     )
     @click.option("--toy", is_flag=True, help="Shrink the profile to about two minutes; results stay apart, in PROFILE-toy.")
-    @click.option("--results", type=a_path, default="results", show_default=True, help="Folder of all results.")
+    @click.option("--results", type=a_folder, default="results", show_default=True, help="Folder of all results.")
     @functools.wraps(command)
     def opened(profile: str, toy: bool, results: Path, **given: Any) -> Any:
         card = load_profile(profile, toy=toy)

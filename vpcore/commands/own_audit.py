@@ -13,11 +13,11 @@ from vpcore.audit.findings import EXIT
 from vpcore.audit.numbers import numbers
 from vpcore.audit.options import BUDGET, SHOTS, Options
 from vpcore.audit.run import audit as found_by
-from vpcore.commands.options import data_option, device_option, scheduler_option
+from vpcore.commands.options import PathType, data_option, device_option, scheduler_option
 from vpcore.errors import InputError
 from vpcore.report.verdicts import MARGIN
 
-FOUND, FOLDER = click.Path(exists=True, file_okay=False), click.Path(file_okay=False, writable=True, path_type=Path)
+FOUND, FOLDER = PathType(exists=True, file_okay=False), PathType(file_okay=False, writable=True, path_type=Path)
 
 
 @click.command()

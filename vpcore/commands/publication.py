@@ -6,15 +6,15 @@ from pathlib import Path
 
 import click
 
-from vpcore.commands.options import a_path
+from vpcore.commands.options import a_folder
 from vpcore.errors import InputError
 from vpcore.files import write_atomically
 from vpcore.study.provenance import versions
 
 
 @click.command()
-@click.option("--book", default="book/generated", type=a_path, show_default=True, help="Output of its notebooks.")
-@click.option("--results", default="results", type=a_path, show_default=True, help="Folder of the results.")
+@click.option("--book", default="book/generated", type=a_folder, show_default=True, help="Output of its notebooks.")
+@click.option("--results", default="results", type=a_folder, show_default=True, help="Folder of the results.")
 @click.option("--name", default=versions()["vpcore"], show_default="the version", help="Of the edition.")
 def edition(book: Path, results: Path, name: str) -> None:
     """Keep the verdicts of the book as an edition.

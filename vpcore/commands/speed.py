@@ -8,8 +8,8 @@ import click
 
 from vpcore.bench.pieces import PIECES
 from vpcore.bench.timing import Setting, line, save
+from vpcore.checks import SIDE, whole_number
 from vpcore.commands.options import check_known, device_option, output_option, warn_of_emulation
-from vpcore.errors import InputError
 from vpcore.networks.backbones import PRECISIONS, check_canvas
 from vpcore.study.execution import device_named
 
@@ -29,8 +29,7 @@ def bench(model: str, canvas: int, device: str, only: tuple[str, ...], repeats: 
     vpcore bench --model resnet50 --only floor --only step
     """
     check_known("piece", only, PIECES)
-    if repeats < 1:
-        raise InputError(f"`repeats` must be at least 1, got {repeats}")
+    repeats, canvas = whole_number(repeats, name="repeats"), whole_number(canvas, name="canvas", least=8, most=SIDE)
     check_canvas(model, canvas)
     setting = Setting(model, canvas, device_named(device), repeats)
     warn_of_emulation(setting.device, PRECISIONS)

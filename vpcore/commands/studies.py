@@ -11,7 +11,7 @@ import click
 from tqdm import tqdm
 
 from vpcore.commands.options import (
-    a_path,
+    a_folder,
     check_known,
     data_option,
     device_option,
@@ -188,7 +188,7 @@ def status(card: Profile, store: Store, device: str) -> None:
     """Say what of a profile is done, failed and missing; on a GPU a job may have several tasks."""
     todo = jobs(card.runs, store, across_tasks=device_named(device).type != "cpu")
     missing = {due for job in todo for due in job.runs}
-    failures = sorted((store.root / "failed").glob("*.txt"))
+    failures = store.failures()
     click.echo(f"{card.title}\n{card.about}\n\nresults in {home(store, store.root / 'records')}")
     for method in FIELDS:
         mine = [r for r in card.runs if r.method == method]
@@ -196,8 +196,8 @@ def status(card: Profile, store: Store, device: str) -> None:
     click.echo(f"  {len(todo)} jobs to do, {len(failures)} runs failed")
     if files := store.of_other_code(card.runs):
         click.echo(f"  {len(files)} files of records come from other code than this; see `vpcore run --again`")
-    for path in failures[:10]:
-        click.echo(f"    {path}: {path.read_text().strip().splitlines()[-1][:200]}")
+    for path, reason in failures[:10]:
+        click.echo(f"    {path}: {reason[:200]}")
 
 
 @click.command()
@@ -271,7 +271,7 @@ def compare(card: Profile, store: Store) -> None:
 @device_option
 @scheduler_option
 @click.option("--only", multiple=True, help="Only this notebook, be it one that shows no runs; may be repeated.")
-@click.option("--output", type=a_path, help="Folder of figures, tables and numbers.  [default: RESULTS/PROFILE/book]")
+@click.option("--output", type=a_folder, help="Folder of figures, tables and numbers.  [default: RESULTS/PROFILE/book]")
 def book(
     card: Profile, store: Store, data: Path | None, device: str, scheduler: str, only: tuple[str, ...], output: Path | None
 ) -> None:

@@ -57,7 +57,7 @@ def _read(pixels: Path, meta: Path) -> Images | None:
             raise ValueError("its content is another than when it was written")
         images = torch.from_numpy(np.load(pixels, mmap_mode="c"))  # copy on write: torch wants writable memory
         return Images(images, torch.tensor(facts["labels"]), tuple(facts["classes"]))
-    except (ValueError, KeyError, TypeError, EOFError) as error:
+    except (ValueError, KeyError, TypeError, EOFError, IsADirectoryError) as error:
         name = [set_aside(path) for path in (pixels, meta)][0]
         warnings.warn(
             f"the decoded images {pixels} are damaged ({error}); they are set aside as {name} and made again; if this "

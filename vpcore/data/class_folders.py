@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vpcore.checks import as_path, whole_number
+from vpcore.checks import SIDE, as_path, whole_number
 from vpcore.data.decoding import decode, opened
 from vpcore.data.images import Images
 from vpcore.errors import InputError, difference
@@ -53,7 +53,8 @@ def image_folder(path: Path | str, *, px: int, classes: Sequence[str] | None = N
     >>> photos.images.shape, photos.labels.tolist(), photos.classes
     (torch.Size([2, 3, 8, 8]), [0, 1], ('cat', 'dog'))
     """
-    px, listing = whole_number(px, name="px", of="pixels"), list_images(as_path(path, name="path"), classes=classes)
+    px = whole_number(px, name="px", of="pixels", most=SIDE)
+    listing = list_images(as_path(path, name="path"), classes=classes)
     return Images(listing.decode(px), torch.tensor(listing.labels), listing.classes)
 
 
@@ -107,7 +108,9 @@ def list_images(path: Path, *, classes: Sequence[str] | None = None) -> Listing:
     for label, name in enumerate(classes):
         if name not in found:
             continue
-        mine = sorted(file for file in (path / name).rglob("*") if file.is_file() and _is_wanted(file, path))
+        mine = sorted(file for file in (path / name).rglob("*") if _is_wanted(file, path) and not file.is_dir())
+        if lost := [file for file in mine if not file.is_file()]:
+            raise InputError(f"{lost[0]} must be an image, and is a link that leads nowhere, or a device; delete it")
         if not mine:
             raise InputError(f"every class must have images; the folder {path / name} has none; fill it or delete it")
         files += mine

@@ -72,10 +72,9 @@ def corrupt(images: Array, name: str, *, severity: int, seed: int) -> Tensor:
     0.12
     """
     corruption = entry("corruption", name, CORRUPTIONS)
-    if severity not in SEVERITIES:
-        raise InputError(f"`severity` must be one of {', '.join(map(str, SEVERITIES))}, got {severity!r}")
+    severity = whole_number(severity, name="severity", most=len(SEVERITIES))
     seed, images = whole_number(seed, name="seed", least=0), as_tensor(images, name="images")
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or len({0, *images.shape[2:]}) != 2:
         raise InputError(
             f"`images` must be uint8 of the shape (N, 3, px, px), got {images.dtype} of {tuple(images.shape)}; floats in "
             "[0, 1]? use (images * 255).round().to(torch.uint8)"

@@ -42,12 +42,12 @@ def open_set(path: Path) -> ImageSet:
             to do.
     """
     card = path / "dataset.json"
+    if not card.is_file():
+        raise InputError(f"{path} has no dataset.json; it must list the classes and the splits with their counts")
     try:
         facts = json.loads(card.read_text())
         names, counts = facts["classes"], {split: int(facts["splits"][split]) for split in ("train", "test")}
-    except FileNotFoundError as error:
-        raise InputError(f"{path} has no dataset.json; it must list the classes and the splits with their counts") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{card} must hold `classes` and `splits` with counts of train and test; got {error!r}") from error
     strings = isinstance(names, list) and all(isinstance(name, str) for name in names)
     twice = sorted({name for name in names if names.count(name) > 1}) if strings else []

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vpcore import checks
 from vpcore.checks import Array, as_labels, whole_number
+from vpcore.errors import InputError
 
 SPLITS = ("train", "val", "test")
 VAL_FRACTION, VAL_MOST = 0.2, 50  # of each class
@@ -43,6 +44,9 @@ def shots(labels: Array, budget: int | None, *, task: str, seed: int) -> Tensor:
     """
     if budget is not None:
         budget = whole_number(budget, name="budget", of="images a class", otherwise=", or None for all")
+    seed = whole_number(seed, name="seed", least=0)
+    if not isinstance(task, str):
+        raise InputError(f"`task` must be text, whatever the images are called, got {task!r}; use 'photos'")
     return first(as_labels(labels), budget, f"shots {task} {seed}").sort().values
 
 

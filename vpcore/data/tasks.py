@@ -18,7 +18,7 @@ from pathlib import Path
 import PIL
 import torch
 
-from vpcore.checks import as_path, whole_number
+from vpcore.checks import SIDE, as_path, whole_number
 from vpcore.data import builtin, coop, decoding, drawn, hub, parquet, splits, torchvision_sets
 from vpcore.data.builtin import BUILTIN, builtin_digest, read_builtin
 from vpcore.data.cache import cached
@@ -59,7 +59,7 @@ def load(
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
-    px = whole_number(px, name="px", of="pixels")
+    px = whole_number(px, name="px", of="pixels", most=SIDE)
     if per_class is not None:
         per_class = whole_number(per_class, name="per_class", of="images a class", otherwise=", or None for all")
 
@@ -73,9 +73,10 @@ def load(
 
     if cache is None:
         return read()
+    cache = as_path(cache, name="cache")
     code = (builtin, drawn) if _is_built_in(task) else (decoding,)
     key = digest_of(digest(task, folder=folder), made_by(*code, splits, PIL, torch))
-    return cached(Path(cache) / f"{task}-{split}-{px}px-{per_class or 'all'}-{key}", read)
+    return cached(cache / f"{task}-{split}-{px}px-{per_class or 'all'}-{key}", read)
 
 
 def classes(task: str, *, folder: Path | None = None) -> tuple[str, ...]:
@@ -139,8 +140,9 @@ def fetch(task: str, folder: Path, *, source: hub.Source | None = None, revision
 
 
 def _is_built_in(task: object) -> bool:
-    if not isinstance(task, str):
-        raise InputError(f"`task` must be the name of an image set, got {task!r}")
+    if not isinstance(task, str) or not task:
+        raise InputError(f"`task` must be the name of an image set, got {task!r}; use one such as 'digits'")
+    as_path(task, name="task")
     return task in BUILTIN
 
 

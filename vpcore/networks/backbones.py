@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vpcore.checks import check_network, kind_of, whole_number
+from vpcore.checks import CLASSES, check_network, kind_of, whole_number
 from vpcore.errors import InputError, entry
 
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and standard deviation of red, green, blue
@@ -148,7 +148,7 @@ def build(name: str, *, classes: int, seed: int) -> nn.Module:
     >>> sum(p.numel() for p in build("resnet8", classes=48, seed=0).parameters())
     80512
     """
-    kind, classes = backbone(name), whole_number(classes, name="classes")
+    kind, classes = backbone(name), whole_number(classes, name="classes", most=CLASSES)
     seed = whole_number(seed, name="seed", least=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -16,6 +16,7 @@ from vpcore.checks import as_device, kind_of
 from vpcore.errors import InputError, entry, unknown
 from vpcore.networks.backbones import PRECISIONS, Statistics, head_name, normalise, statistics_of
 from vpcore.networks.folding import fold_batch_norm_
+from vpcore.networks.inputs import check_takes
 from vpcore.networks.shared_border import Framed
 from vpcore.networks.state import check_finite
 
@@ -142,15 +143,9 @@ class Frozen(nn.Module):
         Raises:
             InputError: with what the network says.
         """
-        try:
-            with torch.no_grad():
-                self.body(self._ready(images.to(self.device)))
-        except (RuntimeError, AssertionError) as error:
-            raise InputError(
-                f"`{name}` must be of a size that the network takes, but {type(self.body).__name__} fails on images of "
-                f"{images.shape[2]} x {images.shape[3]} px ({error}); use the size that it was made for, and a network "
-                "for images in three colours"
-            ) from error
+        shown = self._ready(images.to(self.device))
+        assert isinstance(shown, Tensor)
+        check_takes(self.body, shown, name=name)
 
     def train(self, mode: bool = True) -> Frozen:
         """Stays in evaluation mode: batch statistics of a new task would change the network."""

@@ -10,9 +10,9 @@ from numbers import Integral
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vpcore.checks import Array, as_labels, as_tensor, kind_of, scalar
+from vpcore.checks import MOST, Array, as_labels, as_tensor, is_dense, kind_of, scalar
 from vpcore.errors import InputError
 
 
@@ -58,11 +58,12 @@ def check_pixels(images: Any, *, name: str, count: int | None = None, side: int 
     Raises:
         InputError: that says what was given.
     """
-    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
         raise InputError(
             f"`{name}` must be a tensor of (N, 3, H, W) images, got {kind_of(images)}; torch.from_numpy makes one of an "
             "array, images.expand(-1, 3, -1, -1) a coloured one of grey images"
         )
+    as_tensor(images, name=name)
     if images.dtype != torch.uint8:
         highest = images.max().item() if images.numel() else 0
         scaled = "(images * 255).round().to(torch.uint8)" if highest <= 1 else "images.round().to(torch.uint8)"
@@ -77,6 +78,28 @@ def check_pixels(images: Any, *, name: str, count: int | None = None, side: int 
         raise InputError(f"`{name}` must have a side of {side} px{why}, got {height} x {width}; load them at that size")
 
 
+def check_takes(network: nn.Module, images: Tensor, *, name: str) -> None:
+    """Refuse images on which a network fails.
+
+    Args:
+        network: in evaluation mode.
+        images: (n, 3, H, W), as the network is shown them; one is enough.
+        name: of the argument that their size comes from, for the message.
+
+    Raises:
+        InputError: with what the network says.
+    """
+    try:
+        with torch.no_grad():
+            network(images)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"`{name}` must be of a size that the network takes, but {type(network).__name__} fails on images of "
+            f"{images.shape[2]} x {images.shape[3]} px ({error}); use the size that it was made for, and a network "
+            "for images in three colours"
+        ) from error
+
+
 def as_seeds(seeds: Iterable[int] | Array) -> list[int]:
     """K seeds, at least one, as a list; raises an `InputError` for anything else, a single number included.
 
@@ -85,8 +108,12 @@ def as_seeds(seeds: Iterable[int] | Array) -> list[int]:
     """
     several = isinstance(seeds, Iterable) and not isinstance(seeds, str) and getattr(seeds, "ndim", 1) == 1
     found = [scalar(seed) for seed in seeds] if several else []
-    if not found or not all(isinstance(seed, Integral) and not isinstance(seed, bool) for seed in found):
-        raise InputError(f"`seeds` must hold a whole number for each run, got {seeds!r}; use (0,) for a single run")
+    good = [isinstance(seed, Integral) and not isinstance(seed, bool) and 0 <= seed <= MOST for seed in found]
+    if not found or not all(good):
+        raise InputError(
+            f"`seeds` must hold a whole number for each run, got {seeds!r}; use (0,) for a single run, and none "
+            f"below 0 or above {MOST}"
+        )
     return [int(seed) for seed in found]
 
 
@@ -119,7 +146,7 @@ def as_index(index: Array, *, count: int, members: int | None = None) -> Tensor:
 
 def check_features(features: Any, *, name: str, count: int | None = None, width: int | None = None) -> None:
     """Refuse features that are not (N, D) finite floats; N is `count`, D is `width`, None for any number."""
-    flat = isinstance(features, Tensor) and features.ndim == 2 and features.is_floating_point()
+    flat = isinstance(features, Tensor) and features.ndim == 2 and features.is_floating_point() and is_dense(features)
     if not flat or count not in (None, len(features)) or width not in (None, features.shape[1]):
         expected = f"({'N' if count is None else count}, {'D' if width is None else width})"
         raise InputError(
@@ -140,5 +167,7 @@ def as_labelled_features(pair: Any, *, name: str, classes: int, width: int | Non
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise InputError(f"`{name}` must be a pair of features and labels, got {kind_of(pair)}; use (features, labels)")
     labels = as_labels(pair[1], name=name, classes=classes)
+    if not len(labels):
+        raise InputError(f"`{name}` must hold at least one image, got none; look at where they were read from")
     check_features(pair[0], name=name, count=len(labels), width=width)
     return pair[0], labels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,17 @@ def load_weights_(model: nn.Module, state: dict[str, Tensor], *, where: str) -> 
     model.load_state_dict(state)
 
 
+def load_optimizer_(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load the state of an optimizer of the same network; an `InputError` for anything else."""
+    try:
+        optimizer.load_state_dict(state)
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"`optimizer_state` must be what `after_epoch` was given for this network, got {kind_of(state)} ({error}); "
+            "leave it out to begin with fresh momentum"
+        ) from error
+
+
 def check_finite(model: nn.Module) -> None:
     """Refuse what is no network, and one with weights, or running statistics, that are NaN or infinite.
 
@@ -41,6 +53,8 @@ def check_finite(model: nn.Module) -> None:
     check_network(model)
     statistics = ((name, value) for name, value in model.named_buffers() if name.rpartition(".")[2].startswith("running_"))
     for name, value in (*model.named_parameters(), *statistics):
+        if value.is_meta:
+            raise InputError(f"`model` must have weights, but {name} is on the device meta; use to_empty, and load them")
         # the sum of finite numbers is finite unless it overflows, and quick
         if not bool(torch.isfinite(value.sum())) and not bool(torch.isfinite(value).all()):
             raise InputError(

@@ -16,14 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpcore.checks import as_device, as_labels, check_network, kind_of, number, whole_number
+from vpcore.checks import as_device, as_labels, check_function, kind_of, number, whole_number
 from vpcore.errors import InputError, entry
 from vpcore.networks import parallel
 from vpcore.networks.augmentations import AUGMENTATIONS
 from vpcore.networks.backbones import PRECISIONS, Statistics, normalise, statistics_of
-from vpcore.networks.inputs import check_pixels
+from vpcore.networks.inputs import check_pixels, check_takes
 from vpcore.networks.progress import bar
 from vpcore.networks.repeat import repeat, within_memory
+from vpcore.networks.state import check_finite, load_optimizer_
 
 Step = Callable[[torch.optim.Optimizer, int], None]  # takes a step of training, given how many were done before it
 
@@ -125,27 +126,31 @@ def fit(
         progress: whether a progress bar is drawn, if the standard error stream is a terminal.
 
     Raises:
-        InputError: for a model that is no network, images that are not uint8, labels that the network has no output for, or
-            a loss that is no longer a number, with the epoch and the learning rate.
+        InputError: for a model that is no network, has nothing to train or does not take the images; for images that are
+            not uint8, labels that the network has no output for, a state of another optimizer, or a loss that is no longer a
+            number, with the epoch and the learning rate.
     """
-    check_network(model)
-    if not isinstance(recipe, Recipe):
-        raise InputError(f"`recipe` must be a Recipe, got {kind_of(recipe)}; use Recipe(epochs=..., batch=..., ...)")
+    check_finite(model)
+    check_recipe(recipe)
+    check_function(take_step, name="take_step", use="lambda optimizer, step: optimizer.step()")
     labels = as_labels(labels)
     check_pixels(images, name="images", count=len(labels))
-    first_epoch = whole_number(first_epoch, name="first_epoch", least=0)
+    first_epoch = whole_number(first_epoch, name="first_epoch", least=0, most=recipe.epochs)
     if len(images) < recipe.batch:
         raise InputError(f"`batch` must be at most the number of images, {len(images)}; got {recipe.batch}")
-    device = next(model.parameters()).device
+    if (weight := next((p for p in model.parameters() if p.requires_grad), None)) is None:
+        raise InputError("`model` must have weights that want gradients, got none; use model.requires_grad_(True)")
+    device, statistics = weight.device, statistics_of(model, statistics)
+    check_takes(model.eval(), normalise(images[:1].to(device, weight.dtype) / 255, statistics), name="images")
     model.to(memory_format=layout(model)).train()
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=MOMENTUM, nesterov=True)
     if optimizer_state is not None:
-        optimizer.load_state_dict(optimizer_state)
+        load_optimizer_(optimizer, optimizer_state)
     network = parallel.replica(model)
-    loss_of = loss_function(network, recipe, statistics_of(model, statistics), targets=int(labels.max()) + 1)
+    loss_of = loss_function(network, recipe, statistics, targets=int(labels.max()) + 1)
 
     def gradients(shown: Tensor, y: Tensor, *drawn: Tensor) -> Tensor:
         model.zero_grad()
@@ -173,6 +178,12 @@ def fit(
         check_loss(mean, f"epoch {epoch + 1} of source training", lr=recipe.lr)
         after_epoch(epoch + 1, mean, optimizer.state_dict())
     model.eval()
+
+
+def check_recipe(recipe: object) -> None:
+    """Refuse what is no `Recipe`."""
+    if not isinstance(recipe, Recipe):
+        raise InputError(f"`recipe` must be a Recipe, got {kind_of(recipe)}; use Recipe(epochs=..., batch=..., ...)")
 
 
 def _draw(recipe: Recipe, px: int, generator: torch.Generator) -> tuple[Tensor, ...]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vpcore.checks import as_labels, whole_number
+from vpcore.checks import CLASSES, as_labels, check_function, whole_number
 from vpcore.data.images import Images
 from vpcore.networks.cohort import Best, History, check_cohort, generators_of, in_order, set_rate, uniform_start
 from vpcore.networks.frozen import Frozen, check_frozen
@@ -116,6 +116,7 @@ def linear_probe(
             does not take, and as `probe_features`.
     """
     check_frozen(network)
+    check_function(view, name="view", use="lambda images: images")
     images, labels = as_images(train, name="train")
     chosen = None if select is None else as_images(select, name="select", classes=train.classes)
     targets, rows = len(train.classes), slice(None)
@@ -171,7 +172,7 @@ def probe_features(
         InputError: for features that are NaN, labels, rows or numbers out of range, or a loss that is no longer a number.
     """
     check_features(features, name="features")
-    targets = whole_number(targets, name="targets")
+    targets = whole_number(targets, name="targets", most=CLASSES)
     labels = as_labels(labels, size=len(features), classes=targets)
     if select is not None:
         select = as_labelled_features(select, name="select", classes=targets, width=features.shape[1])

@@ -9,11 +9,13 @@ schedule ends.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vpcore.checks import as_labels, number, whole_number
+from vpcore.checks import CLASSES, as_labels, number, whole_number
 from vpcore.errors import InputError
 from vpcore.networks.inputs import as_index, as_labelled_features, check_features
 from vpcore.probing.linear_probing import Classifiers
@@ -50,11 +52,11 @@ def optimal_probe(
         InputError: for features that are NaN, labels or rows out of range, or an empty path.
     """
     check_features(features, name="features")
-    targets = whole_number(targets, name="targets")
+    targets = whole_number(targets, name="targets", most=CLASSES)
     labels = as_labels(labels, size=len(features), classes=targets)
     val = as_labelled_features(val, name="val", classes=targets, width=features.shape[1])
-    if not path:
-        raise InputError("`path` must hold at least one strength of L2, got none; use L2_GRID")
+    if not isinstance(path, Sequence) or not path:
+        raise InputError(f"`path` must hold at least one strength of L2, got {path!r}; use L2_GRID")
     path = tuple(number(strength, name="path", use="strengths of L2 such as those of L2_GRID") for strength in path)
     index, labels = as_index(index, count=len(labels)), labels.to(features.device)
     found = [_along_path(features[rows].double(), labels[rows], targets, val, path) for rows in index]

@@ -35,7 +35,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vpcore.checks import whole_number
+from vpcore.checks import SIDE, whole_number
 from vpcore.errors import entry
 from vpcore.networks.inputs import as_seeds
 from vpcore.prompting.fixed_prompts import AddedPrompt, LowRankPrompt, PadPrompt, Prompt, border_of, border_px, corner_of
@@ -99,7 +99,7 @@ def build(name: str, *, canvas: int, image_px: int, seeds: list[int]) -> Prompt:
     >>> build("smm", canvas=32, image_px=16, seeds=[0]).size - 3 * 32 * 32
     26499
     """
-    canvas, image_px = whole_number(canvas, name="canvas", least=2), whole_number(image_px, name="image_px")
+    canvas, image_px = whole_number(canvas, name="canvas", least=2, most=SIDE), whole_number(image_px, name="image_px")
     return prompt_kind(name).make(as_seeds(seeds), canvas, image_px)
 
 

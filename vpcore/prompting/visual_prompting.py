@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vpcore.checks import whole_number
+from vpcore.checks import SIDE, whole_number
 from vpcore.data.images import Images
 from vpcore.errors import entry
 from vpcore.networks.cohort import Best, History, check_cohort, generators_of, in_order, set_rate
@@ -172,7 +172,7 @@ def visual_prompt(
     index, seeds, epochs, batch, lr = check_cohort(
         index, count=len(labels), targets=sizes["targets"], seeds=seeds, epochs=epochs, batch=batch, lr=lr
     )
-    canvas = whole_number(canvas, name="canvas", least=2)
+    canvas = whole_number(canvas, name="canvas", least=2, most=SIDE)
     if image_px is None:
         image_px = images.shape[2] if kind.shown_small else round(IMAGE_SHARE * canvas)
     image_px = whole_number(image_px, name="image_px")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from vpcore.checks import check_network, whole_number
 from vpcore.networks.backbones import Statistics
-from vpcore.networks.training import Recipe, fit
+from vpcore.networks.training import Recipe, check_recipe, fit
 from vpcore.pruning.masks import Masks, apply_, density_of_round, prune
 from vpcore.pruning.schedules import check_rewind, fixed
 
@@ -73,6 +73,7 @@ def iterative_magnitude_pruning(
     2 0.25
     """
     check_network(model)
+    check_recipe(recipe)
     rounds = whole_number(rounds, name="rounds", least=0)
     density_of_round(rounds, rate=rate)
     check_rewind(rewind, epochs=recipe.epochs)

@@ -34,7 +34,12 @@ def check_parameters(namespace: dict[str, Any]) -> None:
 def assigned(source: str) -> dict[str, object]:
     """Names and literal values that a cell of parameters assigns."""
     statements = [s for s in ast.parse(source).body if isinstance(s, ast.Assign)]
-    return {s.targets[0].id: ast.literal_eval(s.value) for s in statements if isinstance(s.targets[0], ast.Name)}
+    try:
+        return {s.targets[0].id: ast.literal_eval(s.value) for s in statements if isinstance(s.targets[0], ast.Name)}
+    except ValueError as error:
+        raise InputError(
+            f"parameters must be numbers, text, lists or truth values, got\n{source}\nuse such values"
+        ) from error
 
 
 def _check_parameter(name: str, value: object, defaults: dict[str, object]) -> None:

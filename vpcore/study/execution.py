@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from vpcore.checks import whole_number
 from vpcore.data.builtin import BUILTIN
 from vpcore.data.tasks import classes, digest
 from vpcore.errors import InputError, WriteError, unknown
@@ -121,8 +122,7 @@ def execute(
     todo = [job for block in ahead for job in block.jobs]
     if workers is None:
         workers = workers_for(device, len(todo))
-    if workers < 1:
-        raise InputError(f"`workers` must be at least 1, got {workers}")
+    workers = whole_number(workers, name="workers", most=1000)
     if minutes is not None and not minutes > 0:
         raise InputError(f"`minutes` must be above 0, got {minutes}; leave it out to go on until all is done")
     check_installed(scheduler, dashboard)

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vpcore.checks import LARGEST, MOST, as_path
 from vpcore.errors import InputError, entry, unknown
 from vpcore.networks.backbones import check_canvas
 from vpcore.prompting.prompts import build
@@ -36,6 +37,7 @@ from vpcore.weights.published import FILES, check_source
 
 PROFILES = Path(__file__).parent / "profiles"
 MAIN = "main"
+MOST_RUNS = 10**6  # of a grid
 _TYPES = typing.get_type_hints(Run)
 
 
@@ -89,6 +91,7 @@ def load_profile(name: str, *, toy: bool = False) -> Profile:
     Raises:
         InputError: for an unknown profile, a damaged file, an unknown key or an ill-typed value.
     """
+    as_path(name, name="profile")
     path = Path(name) if name.endswith(".toml") else PROFILES / f"{name}.toml"
     if not path.is_file() and name.endswith(".toml"):
         raise InputError(
@@ -98,7 +101,7 @@ def load_profile(name: str, *, toy: bool = False) -> Profile:
         raise unknown("profile", name, profile_names())
     try:
         card = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise InputError(f"the profile {path} must be TOML; it is damaged: {error}") from error
     _check_layout(card, path)
     small = card.get("toy", {}) if toy else {}
@@ -127,11 +130,12 @@ def load_profile(name: str, *, toy: bool = False) -> Profile:
 def _check_layout(card: dict[str, Any], path: Path) -> None:
     """Refuse a layout other than that at the head of this file, and keys that nothing would read."""
     toy, grids = card.get("toy", {}), card.get("grid", [])
-    for name, table in (("run", card.get("run", {})), ("toy", toy)):
-        if not isinstance(table, dict):
-            raise InputError(f"`{name}` in the profile {path} must be a table, [{name}]; got {table!r}")
+    _check_kinds(card, {"title": str, "about": str, "protocol": str, "run": dict, "toy": dict}, f"the profile {path}")
+    _check_kinds(toy, {"run": dict, "grid": dict, "fakes": bool}, f"[toy] of the profile {path}")
     if not isinstance(grids, list) or not grids or not all(isinstance(grid, dict) for grid in grids):
         raise InputError(f"the profile {path} must have at least one [[grid]] of runs, got {grids!r}")
+    for grid in grids:
+        _check_kinds(grid, {"name": str, "toy": bool}, f"[[grid]] of the profile {path}")
     axes = {key for grid in grids for key in grid} - {"name", "toy"}
     for where, keys, known in (
         ("", card, ("title", "about", "protocol", "run", "grid", "toy")),
@@ -142,8 +146,19 @@ def _check_layout(card: dict[str, Any], path: Path) -> None:
             raise unknown(f"key in {where}the profile {path}:", sorted(extra)[0], known)
 
 
+def _check_kinds(table: dict[str, Any], kinds: dict[str, type], where: str) -> None:
+    """Refuse keys that are there with a value of another kind."""
+    for name, kind in kinds.items():
+        if not isinstance(value := table.get(name, kind()), kind):
+            expected = {str: 'text, "..."', bool: "true or false", dict: f"a table, [{name}]"}[kind]
+            raise InputError(f"`{name}` in {where} must be {expected}, got {value!r}")
+
+
 def _expand(values: dict[str, Any], axes: dict[str, list[Any]], *, where: str) -> Iterator[Run]:
     choices = []  # for each axis, what its options set
+    named = [name.strip() for key in axes for name in key.split(",")]
+    if twice := sorted({name for name in named if named.count(name) > 1}):
+        raise InputError(f"`{twice[0]}` in {where} must be named once, got it twice; leave one out")
     for key, options in axes.items():
         if not isinstance(options, list) or not options:
             raise InputError(f"`{key}` in {where} must be a list of values, got {options!r}")
@@ -153,6 +168,8 @@ def _expand(values: dict[str, Any], axes: dict[str, list[Any]], *, where: str) -
             if not isinstance(row, list) or len(row) != len(names):
                 raise InputError(f"`{key}` in {where} must be a list of lists of {len(names)} values, got {row!r} in it")
         choices.append([{n: parse(n, value, where=where) for n, value in zip(names, row, strict=True)} for row in rows])
+    if (count := math.prod(map(len, choices))) > MOST_RUNS:
+        raise InputError(f"a grid in {where} must have at most {MOST_RUNS:,} runs, got {count:,}; use shorter lists")
     for combination in itertools.product(*choices):
         yield _checked(functools.reduce(dict.__or__, combination, values), where=where)
 
@@ -252,12 +269,12 @@ def _check_prompt(name: str, *, canvas: int, image_px: int) -> None:
 
 def _check_value(name: str, value: Any, *, where: str) -> None:
     """Refuse a value of a field that its `Fact` excludes."""
-    fact = FACTS[name]
+    fact, most = FACTS[name], LARGEST if isinstance(value, float) else MOST
     if fact.choices and value not in fact.choices and not (name == "sparsifier" and value.startswith(FILES)):
         raise unknown(f"{name} in {where}:", value, fact.choices)
     for kind, bound, holds in (
         ("at least", fact.least, operator.ge),
-        ("at most", fact.most, operator.le),
+        ("at most", None if isinstance(value, str) else most if fact.most is None else fact.most, operator.le),
         ("above", fact.above, operator.gt),
     ):
         if bound is not None and not holds(value, bound):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vpcore.checks import whole_number
 from vpcore.errors import InputError
 from vpcore.study.measurement import adapt, measure_source
 from vpcore.study.provenance import PLACE, provenance
@@ -75,6 +76,7 @@ def replay(
             f"there is no record of {store.profile} in {store.results} whose ticket is there, too; use: "
             f"vpcore run --profile {store.profile}"
         )
+    count, seed = whole_number(count, name="count"), whole_number(seed, name="seed", least=0)
     drawn = np.random.default_rng(seed).choice(len(there), min(count, len(there)), replace=False)
     with tempfile.TemporaryDirectory() as scratch, as_workers_do():
         again = _Aside(store, Path(scratch))

@@ -83,7 +83,7 @@ class Store:
         rows = self.committed()
         for path in self._files():
             try:
-                rows += _read_records(path, path.stat().st_mtime_ns)
+                rows += _read_records(path, _changed(path))
             except InputError as error:
                 warnings.warn(str(error), stacklevel=2)
         return {str(row["id"]) for row in rows}
@@ -97,16 +97,16 @@ class Store:
     def recorded(self, runs: tuple[Run, ...]) -> tuple[Record, ...]:
         """The records of runs that were computed together, or none."""
         path = self.root / "records" / f"{run_name(*runs)}.json"
-        return tuple(_read_records(path, path.stat().st_mtime_ns)) if path.exists() else ()
+        return tuple(_read_records(path, _changed(path))) if path.exists() else ()
 
     def set_aside_damaged(self) -> None:
         """Rename damaged files of records, with a warning, so that their runs are computed again."""
         for path in self._files():
-            changed = path.stat().st_mtime_ns
+            changed = _changed(path)
             try:
                 _read_records(path, changed)
             except InputError as error:
-                if path.stat().st_mtime_ns == changed:  # not written anew meanwhile, by another process
+                if _changed(path) == changed:  # not written anew meanwhile, by another process
                     warnings.warn(f"{error}; it lies in {set_aside(path)} now", stacklevel=2)
 
     def of_other_code(self, runs: tuple[Run, ...]) -> list[Path]:
@@ -134,6 +134,17 @@ class Store:
     def write_failure(self, run: Run, text: str) -> None:
         """Write down why a run failed."""
         write_atomically(self.failure_path(run), text)
+
+    def failures(self) -> list[tuple[Path, str]]:
+        """The files that say why runs failed, each with its last line."""
+
+        def last(path: Path) -> str:
+            try:
+                return (path.read_text(errors="replace").strip().splitlines() or ["(empty)"])[-1]
+            except OSError as error:
+                return f"(cannot be read: {error.strerror})"
+
+        return [(path, last(path)) for path in sorted((self.root / "failed").glob("*.txt"))]
 
     def arrays(self, run: Run) -> dict[str, Tensor]:
         """The predictions and what was learned, as `write` was given them."""
@@ -232,18 +243,23 @@ class Store:
     def _recorded(self) -> Iterator[tuple[Path, Record]]:
         """Every record that was computed here, with its file."""
         for path in self._files():
-            yield from ((path, record) for record in _read_records(path, path.stat().st_mtime_ns))
+            yield from ((path, record) for record in _read_records(path, _changed(path)))
 
     def committed(self) -> list[Record]:
         """The rows of the published table and of its parts; where several have the same run, the last one counts."""
         paths = [path for path in (self.published, *self._parts()) if path.exists()]
-        rows = [row for path in paths for row in _read_parquet(path, path.stat().st_mtime_ns)]
+        rows = [row for path in paths for row in _read_parquet(path, _changed(path))]
         return list({row["id"]: row for row in rows}.values())
 
 
 def _digest(records: list[Record]) -> str:
     """SHA-256 of records, however they are laid out in their file."""
     return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
+
+
+def _changed(path: Path) -> int:
+    """When a file was last written; of a link that leads nowhere, 0."""
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 @functools.lru_cache(maxsize=100_000)
@@ -256,7 +272,7 @@ def _read_records(path: Path, changed: int) -> list[Record]:
         if not path.stem.endswith(cohort_id([record["id"] for record in records])):
             raise ValueError("its name is that of other runs than those it holds")
         return records
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, OSError) as error:
         raise InputError(
             f"the record {path} is damaged ({error}); use `vpcore run`, which sets it aside and computes its runs again"
         ) from error
@@ -265,5 +281,7 @@ def _read_records(path: Path, changed: int) -> list[Record]:
 @functools.lru_cache(maxsize=100)
 def _read_parquet(path: Path, changed: int) -> list[Record]:
     table = read_table(path)
+    if "id" not in table:
+        raise InputError(f"the published table {path} must have the column id of records; restore it: git checkout {path}")
     table = table.map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
     return table.to_dict("records")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from vpcore.checks import CLASSES, whole_number
 from vpcore.errors import InputError, unknown
 from vpcore.weights.checkpoints import load_checkpoint
 
@@ -35,6 +36,7 @@ def build_network(name: str, *, classes: int) -> nn.Module:
     module, colon, factory = name.partition(":")
     if colon:
         return _made(module, factory)
+    classes = whole_number(classes, name="classes", most=CLASSES)
     from torchvision.models import get_model, list_models  # takes a second or two, like timm
 
     ours = list_models(importlib.import_module("torchvision.models"))
@@ -58,7 +60,7 @@ def _made(module: str, factory: str) -> nn.Module:
     sys.path.insert(0, os.getcwd())
     try:
         made = getattr(importlib.import_module(module), factory)()
-    except Exception as error:  # noqa: BLE001 whatever goes wrong in the code of others
+    except (Exception, SystemExit) as error:  # noqa: BLE001 whatever goes wrong in the code of others
         raise InputError(
             f"{where} must be a function without arguments that returns a network, in a module of this folder or of an "
             f"installed package; it fails: {type(error).__name__}: {error}"
