@@ -27,7 +27,8 @@ class PathType(click.Path):
     """A path of a file or a folder; what can be none is refused like every other argument."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert(as_path(value, name=(param and param.name) or "path"), param, ctx)
+        as_path(value, name=(param and param.name) or "path")
+        return super().convert(value, param, ctx)
 
 
 a_path, a_folder = PathType(path_type=Path), PathType(path_type=Path, file_okay=False)
