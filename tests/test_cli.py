@@ -147,20 +147,26 @@ def test_odd_arguments_have_exit_code_2(
 
 def test_status_survives_odd_files(own: str, tmp_path: Path) -> None:
     records, failed = (tmp_path / "results/own" / name for name in ("records", "failed"))
-    for path in (records / "folder.json", failed / "folder.txt"):
-        path.mkdir(parents=True)
-    (records / "loop.json").symlink_to("loop.json")
+    (failed / "folder.txt").mkdir(parents=True)
     (failed / "loop.txt").symlink_to("loop.txt")
     (failed / "binary.txt").write_bytes(b"\xff\xfe\n")
     (failed / "empty.txt").touch()
-    with pytest.warns(UserWarning, match=r"the record .* is damaged"):
-        result = call("status", "--profile", own, "--results", tmp_path / "results")
+    where = ("status", "--profile", own, "--results", tmp_path / "results")
+    result = call(*where)
     assert result.exit_code == 0
     assert "4 runs failed" in result.output
     assert "folder.txt: (cannot be read: Is a directory)" in result.output
     assert "empty.txt: (empty)" in result.output
+    records.mkdir()
+    for make in (Path.mkdir, lambda path: path.symlink_to(path)):
+        make(records / "odd.json")
+        with pytest.warns(UserWarning, match=r"the record .* is damaged"):
+            result = call(*where)
+        assert result.exit_code == 2
+        assert "odd.json is damaged" in result.output
+        (records / "odd.json").rename(tmp_path / f"odd-{len(list(tmp_path.iterdir()))}")
     write_table(tmp_path / "results/own.parquet", pd.DataFrame({"a": [1]}))
-    result = call("status", "--profile", own, "--results", tmp_path / "results")
+    result = call(*where)
     assert result.exit_code == 2
     assert "must have the column id" in result.output
 

@@ -42,11 +42,12 @@ def whole_number(value: Any, *, name: str, of: str = "", least: int = 1, most: i
     vpcore.errors.InputError: `px` must be a whole number of pixels, at least 1, got 0
     """
     value = scalar(value)
-    if not isinstance(value, Integral) or isinstance(value, bool) or not least <= value <= most:
+    whole = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+    if whole is None or not least <= whole <= most:
         kind = f"a whole number of {of}, at least {least}" if of else f"a whole number of at least {least}"
-        kind += f" and at most {most}" if isinstance(value, Integral) and value > most else ""
+        kind += f" and at most {most}" if whole is not None and whole > most else ""
         raise InputError(f"`{name}` must be {kind}{otherwise}, got {value!r}")
-    return int(value)
+    return whole
 
 
 def is_real(value: Any) -> bool:

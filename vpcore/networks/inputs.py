@@ -108,7 +108,7 @@ def as_seeds(seeds: Iterable[int] | Array) -> list[int]:
     """
     several = isinstance(seeds, Iterable) and not isinstance(seeds, str) and getattr(seeds, "ndim", 1) == 1
     found = [scalar(seed) for seed in seeds] if several else []
-    good = [isinstance(seed, Integral) and not isinstance(seed, bool) and 0 <= seed <= MOST for seed in found]
+    good = [isinstance(seed, Integral) and not isinstance(seed, bool) and 0 <= int(seed) <= MOST for seed in found]
     if not found or not all(good):
         raise InputError(
             f"`seeds` must hold a whole number for each run, got {seeds!r}; use (0,) for a single run, and none "

@@ -278,7 +278,7 @@ def _check_value(name: str, value: Any, *, where: str) -> None:
         ("above", fact.above, operator.gt),
     ):
         if bound is not None and not holds(value, bound):
-            raise InputError(f"`{name}` in {where} must be {kind} {bound:g}, got {value}")
+            raise InputError(f"`{name}` in {where} must be {kind} {bound:.10g}, got {value}")
     if name == "weights":
         check_source(value, known=("trained",), where=f"weights in {where}:")
     if name in ("weight_bits", "activation_bits") and value not in (32, *range(2, 9)):
