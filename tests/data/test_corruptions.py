@@ -90,7 +90,7 @@ def test_jpeg_has_the_quantization_tables_of_its_quality(severity: int, quality:
     ("change", "message"),
     [
         ({"name": "gausian_noise"}, "unknown corruption 'gausian_noise'; did you mean 'gaussian_noise'"),
-        ({"severity": 4}, "`severity` must be one of 1, 2, 3, got 4"),
+        ({"severity": 4}, "`severity` must be a whole number of at least 1 and at most 3, got 4"),
         ({"seed": -1}, "`seed` must be a whole number of at least 0, got -1"),
         ({"images": torch.zeros(1, 3, 8, 8)}, r"`images` must be uint8 of the shape \(N, 3, px, px\), got torch.float32"),
         ({"images": torch.zeros(1, 1, 8, 8, dtype=torch.uint8)}, r"got torch.uint8 of \(1, 1, 8, 8\)"),

@@ -247,8 +247,8 @@ def test_ties_go_where_they_are_sent(network: Frozen) -> None:
     ({"epochs": 0}, "`epochs` must be a whole number of at least 1, got 0"),
     ({"batch": 0}, "`batch` must be a whole number of at least 1, got 0"),
     ({"batch": 2.5}, "`batch` must be a whole number of at least 1, got 2.5"),
-    ({"lr": 0.0}, r"`lr` must be a number in \(0, inf\), got 0.0; use 0.01, which is usual"),
-    ({"lr": float("nan")}, r"`lr` must be a number in \(0, inf\), got nan"),
+    ({"lr": 0.0}, r"`lr` must be a number in \(0, 1e\+38\), got 0.0; use 0.01, which is usual"),
+    ({"lr": float("nan")}, r"`lr` must be a number in \(0, 1e\+38\), got nan"),
 ])  # fmt: skip
 def test_wrong_settings(network: Frozen, wrong: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
