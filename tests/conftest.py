@@ -1,7 +1,7 @@
 """What tests share: a data folder of real images, where there is one, and a study so small that it takes a second.
 
-Tests named in `costly.txt` take more than a second or two of a core each and are slow ones as well: `make test` stays quick
-enough to be run at every change.
+Tests named in `costly.txt` take a second or two of a core each, or repeat what a quicker one beside them shows; they are
+slow ones as well: `make test` stays quick enough to be run at every change.
 """
 
 import gc
