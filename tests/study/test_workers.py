@@ -238,7 +238,7 @@ def test_how_many_workers(cpu: torch.device, monkeypatch: pytest.MonkeyPatch, ti
     assert (workers_for(cpu, 19), workers_for(cpu, 20), workers_for(torch.device("cuda"), 500)) == (1, 4, 1)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert workers_for(torch.device("cuda"), 500) == 3
-    with pytest.raises(InputError, match="`workers` must be at least 1, got 0"):
+    with pytest.raises(InputError, match="`workers` must be a whole number of at least 1, got 0"):
         execute(tiny.runs, store, device=cpu, workers=0)
     with pytest.raises(InputError, match="`scheduler` must be the address of a Dask scheduler, .*; got 'host'"):
         list(execute(tiny.runs, store, device=cpu, scheduler="host"))
