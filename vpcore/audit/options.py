@@ -10,7 +10,7 @@ from typing import Any
 
 from vpcore.audit.networks import Audited, compared, read_network
 from vpcore.audit.tasks import DEFAULT_TASKS, Task, read_task
-from vpcore.checks import whole_number
+from vpcore.checks import SIDE, whole_number
 from vpcore.errors import InputError
 from vpcore.networks.backbones import Statistics
 from vpcore.report.verdicts import MARGIN
@@ -83,7 +83,7 @@ def networks_of(options: Options) -> tuple[Audited, ...]:
     """
     if not options.compressed:
         raise InputError("`compressed` must name a compressed network, at least one")
-    where, canvas = device_named(options.device), whole_number(options.canvas, name="canvas", least=8)
+    where, canvas = device_named(options.device), whole_number(options.canvas, name="canvas", least=8, most=SIDE)
     dense = read_network(options.dense, canvas=canvas, model=options.model, device=where, statistics=options.statistics)
     model, statistics = options.model or dense.model, dense.frozen.statistics  # what was made of it takes what it takes
     return dense, *(

@@ -23,7 +23,7 @@ from vpcore.audit.options import Options, networks_of, shots_of, tasks_of
 from vpcore.audit.tasks import Task, read_task
 from vpcore.calibration.predictions import Predictions
 from vpcore.calibration.scores import accuracy
-from vpcore.checks import share, whole_number
+from vpcore.checks import number, share, whole_number
 from vpcore.prompting.visual_prompting import IMAGE_SHARE
 from vpcore.report.verdicts import Estimate
 from vpcore.study.provenance import provenance
@@ -130,7 +130,7 @@ def _largest(options: Options, networks: tuple[Audited, ...], tasks: tuple[Task,
         options.canvas,
         whole_number(image_px, name="image_px"),
         whole_number(options.epochs, name="epochs"),
-        options.lr,
+        number(options.lr, name="lr", use="0.1, which is usual"),
         whole_number(options.test_images, name="test_images"),
     )
 
@@ -145,12 +145,12 @@ def _notes(
         if int(counts.min()) < design.shots[-1]:
             notes.append(f"{task.name}: some classes have fewer than {design.shots[-1]} images, and give all that they have")
     seen = [source_classes(network, tasks[0], design.canvas) for network in networks]
-    for number, found in enumerate(findings, start=1):
-        alike = float((seen[0] == seen[number]).float().mean())
+    for place, found in enumerate(findings, start=1):
+        alike = float((seen[0] == seen[place]).float().mean())
         probe = found.primary.get(("accuracy_loss", "lp"))
         if alike < PERMUTED and probe is not None and abs(probe.estimate.mean) < 0.05:
             notes.append(
-                f"{networks[number].name}: it calls {alike:.0%} of the images what the dense network calls them, though "
+                f"{networks[place].name}: it calls {alike:.0%} of the images what the dense network calls them, though "
                 "probes read both about as well; are its classes in another order?"
             )
     return notes
