@@ -131,7 +131,7 @@ def class_maps(axes: Iterable[Axes], bins: Mapping[str, Reliability], *, kind: s
         extent = (0, 1, len(part) - 0.5, -0.5)
         look = {"cmap": palette, "vmin": -limit, "vmax": limit, "aspect": "auto", "interpolation": "nearest"}
         image = ax.imshow(part.numpy(), extent=extent, **look)
-        ax.set_title(f"{label}: {kind} ECE {bins[label].ece:.1%}")
+        ax.set_title(f"{label}:\n{kind} ECE {bins[label].ece:.1%}")
         ax.set_xticks([0, 0.25, 0.5, 0.75], ["0%", "25%", "50%", "75%"])
         ax.yaxis.get_major_locator().set_params(integer=True)
     if parts:
