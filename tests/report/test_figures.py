@@ -121,7 +121,7 @@ def test_the_maps_of_classes_add_up_to_the_error(axes) -> None:
     images = [ax.images[0] for ax in axes[:2]]
     for image, (label, b) in zip(images, bins.items(), strict=True):
         assert np.abs(image.get_array()).sum() == pytest.approx(100 * b.ece)
-        assert image.axes.get_title() == f"{label}: top-label ECE {b.ece:.1%}"
+        assert image.axes.get_title() == f"{label}:\ntop-label ECE {b.ece:.1%}"
         assert image.get_extent() == [0, 1, 2.5, -0.5]  # the middle of a row is at the number of its class
         assert image.axes.get_xticks().tolist() == [0, 0.25, 0.5, 0.75]
         assert image.axes.get_xlabel() == "confidence"
