@@ -1,7 +1,7 @@
 # make book   environment, mini study, notebooks and book from nothing
 # make pdf    the same as one PDF, _build/vpcore.pdf, printed by the Chromium of the system; notebooks are left out
-# make test   environment and all tests that take seconds, five minutes together
-# make test-all   and those that take minutes, half an hour together: the book of every profile, the wheel
+# make test   environment and all tests that take seconds, four minutes together
+# make test-all   and those that take minutes, an hour together: the book of every profile, the wheel
 # make links   are the links of the book to other sites still there?
 # make coverage   the tests of make test, with the lines that none of them runs
 PYTHON ?= python3
