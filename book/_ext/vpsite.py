@@ -30,6 +30,7 @@ from vpcore.report import prose
 
 MOST = 300  # characters of a description
 PREVIEW = "preview.png"  # the figure of the answer, which other sites show beside a link
+UNFINISHED = ".unfinished"  # lies in the folder of a build until it ends
 START = "binder/start.ipynb"  # the notebook that opens elsewhere
 
 
@@ -113,6 +114,20 @@ def write_lists(app: Sphinx, failed: Exception | None) -> None:
         (Path(app.outdir) / "sitemap.xml").write_text(sitemap)
 
 
+def begin(app: Sphinx) -> None:
+    """Write every page anew after a build that was cut short: it copies pictures last, and its pages would go without."""
+    unfinished = Path(app.outdir) / UNFINISHED
+    for page in Path(app.outdir).rglob("*.html") if unfinished.exists() else ():
+        page.unlink()
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    unfinished.touch()
+
+
+def end(app: Sphinx, failed: Exception | None) -> None:
+    if not failed:
+        (Path(app.outdir) / UNFINISHED).unlink(missing_ok=True)
+
+
 def lighten(app: Sphinx, failed: Exception | None) -> None:
     """Leave out what no page loads or shows; notebooks to download come without their outputs, which their pages show."""
     if failed or app.builder.format != "html":
@@ -178,5 +193,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.connect("html-page-context", drop_scripts, priority=900)
     app.connect("html-page-context", open_up, priority=900)
     app.connect("build-finished", write_lists)
+    app.connect("builder-inited", begin)
+    app.connect("build-finished", end)
     app.connect("build-finished", lighten)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -94,6 +94,17 @@ def test_a_second_build_computes_nothing(clone: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_build_after_one_that_was_cut_short_is_whole(clone: Path) -> None:
+    """Sphinx copies pictures last, and would take pages for finished that have none."""
+    picture, unfinished = (clone / "_build" / "html" / name for name in ("_images/claims.svg", ".unfinished"))
+    picture.unlink()
+    unfinished.touch()
+    assert run(clone, "jupyter-book", "build", "book/", "-W", "-n", "--keep-going").returncode == 0
+    assert picture.exists()
+    assert not unfinished.exists()
+
+
+@pytest.mark.slow
 def test_one_notebook_through_papermill(clone: Path, tmp_path: Path) -> None:
     toy = ("-y", "{toy: true}", "-k", "python3")
     out = str(tmp_path / "out.ipynb")
