@@ -24,7 +24,7 @@ FOUND, FOLDER = PathType(exists=True, file_okay=False), PathType(file_okay=False
 @click.option("--dense", required=True, help="The network before it was compressed.")
 @click.option("--compressed", multiple=True, required=True, help="The network after; may be repeated.")
 @click.option("--model", default="", help="The network that a file of weights alone belongs to.  [default: that of --dense]")
-@click.option("--tasks", default="", help="Image sets, with commas, the first first.  [default: --images, or built-in ones]")
+@click.option("--tasks", default="", help="Image sets, with commas, the most important first.  [default: --images, or ours]")
 @click.option("--images", type=FOUND, multiple=True, help="Folder of images of your own, CLASS/*.png; may be repeated.")
 @data_option
 @click.option("--budget", default=BUDGET, show_default=True, help="Time to spend; the design is chosen for it.")
